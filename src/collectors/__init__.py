@@ -1,0 +1,70 @@
+"""Collect data from anything, process it at column speed, store it anywhere, and prove that nothing was lost.
+
+The names of the published specification, and `run`, are importable from here; each is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "collectors.enums": ("CollectionStatus", "ErrorType", "EventType", "TaskStatus"),
+    "collectors.models": (
+        "CollectedData",
+        "CollectionStatistics",
+        "CollectionTask",
+        "ErrorInfo",
+        "ParsedMetadata",
+        "PipelineResult",
+        "PipelineStep",
+        "ProcessingResult",
+        "ProcessingStatistics",
+        "QueryCriteria",
+        "StorageLocation",
+        "StorageStatistics",
+        "SystemEvent",
+        "TaskInfo",
+    ),
+    "collectors.interfaces": (
+        "ICollectionLayerFactory",
+        "ICollectionManager",
+        "IDataSource",
+        "IErrorHandler",
+        "IEventEmitter",
+        "IMetadataParser",
+        "IPipeline",
+        "IProcessingLayerFactory",
+        "IProcessingManager",
+        "IProcessor",
+        "IStorageBackend",
+        "IStorageLayerFactory",
+        "IStorageManager",
+        "ITaskTracker",
+    ),
+    "collectors.mocks": (
+        "MockDataSource",
+        "MockErrorHandler",
+        "MockEventEmitter",
+        "MockMetadataParser",
+        "MockProcessor",
+        "MockStorageBackend",
+        "MockTaskTracker",
+    ),
+    "collectors.runtime.engine": ("run",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605  # a list of strings, computed
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'collectors' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,119 @@
+"""What travels between the layers beside the specification's models: keys, counts, refused records, commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+
+from collectors.models import Position
+
+__all__ = ["Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that decoding, a processor or a backend refused.
+
+    `raw` is the record as that step saw it: the source's bytes from decoding, one JSON object later on. `record`
+    is its number in the table or chunk at hand, from 0; `offset` its first byte in `raw_data`, where known.
+    """
+
+    raw: bytes
+    reason: str
+    record: int
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkKey:
+    """Names a commit: the flow (`pipeline/source`), the owner's epoch, and the last chunk number in it."""
+
+    flow: str
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many records came in and what became of them, on the way to one backend.
+
+    `added` is what a processor made beyond its input (one record split into many).
+    """
+
+    read: int = 0
+    added: int = 0
+    stored: int = 0
+    filtered: int = 0
+    set_aside: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.read + other.read,
+            self.added + other.added,
+            self.stored + other.stored,
+            self.filtered + other.filtered,
+            self.set_aside + other.set_aside,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """What has been read and is accounted for nowhere yet; 0 at the end of a run, or something is wrong."""
+        return self.read + self.added - self.stored - self.filtered - self.set_aside
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record set aside, with everything needed to understand it and to try it again.
+
+    `position` is where its chunk begins in the source; `record` its number in that chunk at that step.
+    """
+
+    pipeline: str
+    source: str
+    run: str
+    seq: int
+    record: int
+    step: str
+    reason: str
+    raw: bytes
+    position: Position | None
+    version: str
+    created_at: datetime
+
+    @property
+    def letter_id(self) -> str:
+        """The same for the same record of the same chunk at the same step, so that a replay does not double it."""
+        return f"{self.source}:{self.seq}:{self.step}:{self.record}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a backend has stored a flow: the epoch of its owner, the last chunk, and the position behind it.
+
+    `schema` is the decoder's Arrow schema in its IPC form, so that a restart decodes as the first run did.
+    """
+
+    epoch: int
+    seq: int = 0
+    position: Position | None = None
+    schema: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What one commit stores: rows, the letters set aside on their way, their counts, and the position behind.
+
+    It covers the chunks `first_seq` to `key.seq`. The backend must refuse it unless its stored seq is
+    `first_seq - 1` and its epoch is `key.epoch`.
+    """
+
+    key: ChunkKey
+    first_seq: int
+    table: pa.Table
+    position: Position | None
+    schema: bytes | None
+    run: str
+    counts: Counts
+    dead_letters: list[DeadLetter] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""The collection layer: sources hand on bytes, chunk by chunk."""

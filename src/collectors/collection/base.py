@@ -1,0 +1,237 @@
+"""What an author of a source subclasses: write `read(since)`, the rest is done.
+
+A source never retries, sleeps, batches, counts or logs progress; the runtime does that for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+from collectors.errors import CollectorsError, ConfigurationError, TransientError
+from collectors.interfaces.collection import IDataSource
+from collectors.models import CollectedData, Position
+from collectors.settings import ByteSize, Duration, Name, Settings, settings_class
+
+__all__ = ["ByteSourceConfig", "Framing", "LineFraming", "Replays", "Source", "SourceConfig"]
+
+_END = object()
+Resource = TypeVar("Resource")
+
+
+class SourceConfig(Settings):
+    """Settings that every source has."""
+
+    id: Name | None = None
+    """Name of the source in positions, the ledger and messages; its type when left out."""
+    every: Duration | None = None
+    """Read again this long after the last reading ended, for example `5s`."""
+    jitter: Duration = 0.0
+    """Wait up to this much longer, at random, so that many sources do not read at the same instant."""
+    cron: str | None = None
+    """Read at these times, in cron's five fields, local time; instead of `every`."""
+
+
+class ByteSourceConfig(SourceConfig):
+    """Settings of sources whose bytes can be in any format."""
+
+    format: str | dict[str, Any] | None = None
+    """How records are written: the name of a codec, or its settings, for example `{type: csv, delimiter: ";"}`."""
+    chunk_size: ByteSize = 4 * 2**20
+    """Hand records on in pieces of about this many bytes."""
+    max_record: ByteSize = 8 * 2**20
+    """Set a record aside when it is longer than this many bytes."""
+
+
+ConfigT = TypeVar("ConfigT", bound=SourceConfig)
+
+
+class Framing(Protocol):
+    """What a source of bytes must know of its format, handed in by the runtime; a codec has both methods."""
+
+    def preamble(self, head: bytes) -> int:
+        """Return how many first bytes of a stream every chunk needs in front (the header line of a CSV file)."""
+
+    def cut(self, data: bytes, *, final: bool) -> int:
+        """Return how many leading bytes of `data` are whole records; with `final` the stream ends here."""
+
+
+class LineFraming:
+    """One record a line; the last line of a stream may lack its newline."""
+
+    def preamble(self, head: bytes) -> int:
+        """No chunk needs anything in front."""
+        return 0
+
+    def cut(self, data: bytes, *, final: bool) -> int:
+        """Cut behind the last newline."""
+        return len(data) if final else data.rfind(b"\n") + 1
+
+
+class Replays(Protocol):
+    """A source that can give the very chunk again that lay between two of its positions."""
+
+    def replay(self, since: Position | None, until: Position) -> CollectedData:
+        """Return that chunk. Called in a worker thread after a crash, when one backend is behind another."""
+
+
+class Source(IDataSource, Generic[ConfigT]):
+    """Base of sources: the subclass says how to read, this class does connection, position and threads.
+
+        class Numbers(Source[NumbersConfig]):
+            def read(self, since):
+                for n in range(since["n"] if since else 0, self.config.limit):
+                    yield self.chunk(b'{"n": %d}' % n, {"n": n + 1})
+
+    Made with its settings as keyword arguments, or with one settings object.
+    """
+
+    config_class: ClassVar[type[SourceConfig]] = SourceConfig
+    data_format: str = "ndjson"
+    """The codec of the chunks, unless `chunk` is told another."""
+    framing: Framing = LineFraming()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = settings_class(cls, Source)
+        if declared is not None:
+            cls.config_class = cast("type[SourceConfig]", declared)
+
+    def __init__(self, config: ConfigT | None = None, **settings: Any) -> None:
+        self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self._resources: AsyncExitStack | None = None
+        self._position: Position | None = None
+
+    async def open(self) -> None:
+        """Open what reading needs, once, before the first `read`; give it to `enter` so that it gets closed."""
+
+    @abstractmethod
+    def read(self, since: Position | None) -> AsyncIterator[CollectedData] | Iterator[CollectedData]:
+        """Yield the chunks behind the position `since` (None: from the beginning), in order, and return at the end.
+
+        A plain generator is driven from a worker thread, one `next` at a time; an async one runs in the event loop.
+        Called again, on the same object, with the position of its last chunk: after `poll_interval`, after an error,
+        or in a later process. Each chunk's position must be enough to go on from there and survive JSON.
+        Raises TransientError (the runtime tries again), FatalError, or DataError when a chunk cannot be cut.
+        """
+
+    def format(self) -> str | dict[str, Any]:
+        """Return the codec of the chunks as settings have it: a name, or a mapping with `type`."""
+        return self.data_format
+
+    async def commit(self, position: Position) -> None:
+        """Everything up to this position is stored durably; brokers are acknowledged here. May be called late or never."""
+
+    def poll_interval(self) -> float | None:
+        """Seconds until `read` is called again after it returned; None: the source has come to its end."""
+        return self.config.every
+
+    async def enter(
+        self, resource: AbstractAsyncContextManager[Resource] | AbstractContextManager[Resource]
+    ) -> Resource:
+        """Enter a context manager that is left on disconnect; for use in `open`."""
+        if self._resources is None:
+            raise RuntimeError("enter() is for open(): the source is not being connected")
+        if isinstance(resource, AbstractAsyncContextManager):
+            return await self._resources.enter_async_context(resource)
+        return self._resources.enter_context(resource)
+
+    def chunk(
+        self, raw: bytes, position: Position | None, *, data_format: str | None = None, **metadata: Any
+    ) -> CollectedData:
+        """Return a chunk with this source's id and the time; `position` is the place behind it."""
+        return CollectedData(
+            source_id=self.get_source_id(),
+            timestamp=self.now(),
+            data_format=data_format or self.data_format,
+            collection_method=type(self).__name__,
+            raw_data=raw,
+            metadata=metadata,
+            position=position,
+        )
+
+    def refuse(self, raw: bytes, position: Position | None, reason: str, **metadata: Any) -> CollectedData:
+        """Return a chunk for one record that cannot be handed on (too long, torn): it becomes a dead letter."""
+        return self.chunk(raw, position, data_format="rejected", reason=reason, **metadata)
+
+    async def connect(self) -> None:
+        """Open the source. Raises ConnectionError when it cannot be reached, ConfigurationError, FatalError."""
+        if self._resources is not None:
+            return
+        self._resources = AsyncExitStack()
+        try:
+            await self.open()
+        except BaseException as error:
+            await self.disconnect()
+            if isinstance(error, (CollectorsError, ConnectionError)) or not isinstance(error, Exception):
+                raise
+            raise TransientError(f"{self.get_source_id()}: {error}") from error
+
+    async def disconnect(self) -> None:
+        """Close everything that was opened; safe at any time and twice."""
+        resources, self._resources = self._resources, None
+        if resources is not None:
+            await resources.aclose()
+
+    async def collect(self) -> CollectedData:
+        """Return the next chunk behind the last one. Raises ConnectionError, and ValueError when there is none."""
+        stream = self.collect_stream()
+        try:
+            async for data in stream:
+                return data
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]  # collect_stream is an async generator
+        raise ConfigurationError(f"{self.get_source_id()}: there is nothing to collect at the moment")
+
+    async def collect_stream(self) -> AsyncIterator[CollectedData]:
+        """Yield the chunks behind the last one that was handed out."""
+        async for data in self.stream(self._position):
+            self._position = data.position
+            yield data
+
+    async def stream(self, since: Position | None) -> AsyncIterator[CollectedData]:
+        """Yield the chunks behind `since`, whether `read` is plain or async. Raises ConnectionError if not connected."""
+        if self._resources is None:
+            raise TransientError(f"{self.get_source_id()}: not connected; call connect() first")
+        chunks = self.read(since)
+        if isinstance(chunks, AsyncIterator):
+            try:
+                async for data in chunks:
+                    yield data
+            finally:
+                if inspect.isasyncgen(chunks):
+                    await chunks.aclose()
+        else:
+            async for data in _from_thread(chunks):
+                yield data
+
+    def get_source_id(self) -> str:
+        """Return `id` of the settings, or the type's name."""
+        return self.config.id or type(self).__module__.rpartition(".")[2]
+
+
+async def _from_thread(chunks: Iterator[CollectedData]) -> AsyncIterator[CollectedData]:
+    """Drive a plain generator from worker threads; when cancelled, wait for the step under way, then close it."""
+    step: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, chunks, _END))
+            data = await asyncio.shield(step)
+            step = None
+            if data is _END:
+                return
+            yield data
+    finally:
+        if step is not None:
+            await asyncio.wait([step])
+            if not step.cancelled():
+                step.exception()
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,1 @@
+"""One file a source; the file's name is its type."""

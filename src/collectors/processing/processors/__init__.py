@@ -1,0 +1,1 @@
+"""One file a processor; the file's name is its type."""

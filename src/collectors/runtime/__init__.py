@@ -1,0 +1,1 @@
+"""How data moves; the only code that knows all layers."""

@@ -1,0 +1,97 @@
+"""The base of every settings class, and the few value types that settings share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+
+__all__ = [
+    "ByteSize",
+    "Duration",
+    "LocalPath",
+    "Name",
+    "Settings",
+    "parse_duration",
+    "parse_size",
+    "settings_class",
+]
+
+_SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Settings(BaseModel):
+    """Settings of a component: unknown keys are refused, the docstring under a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def parse_size(value: Any) -> int:
+    """Return bytes from `4096` or text like `256 MiB`, `1GB`. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value >= 0:
+            return value
+    elif isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)?\s*", value)
+        unit = (match[2] or "b").lower() if match else ""
+        if match and unit in _SIZE_UNITS:
+            return int(float(match[1]) * _SIZE_UNITS[unit])
+    raise ValueError("expected a size such as 64 KiB, 256 MiB or 1 GB")
+
+
+def parse_duration(value: Any) -> float:
+    """Return seconds from `5`, `0.5` or text like `500ms`, `5s`, `1h30m`. Raises ValueError."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value >= 0:
+            return float(value)
+    elif isinstance(value, str):
+        text = value.replace(" ", "")
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text)
+        if re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d))+", text):
+            return sum(
+                float(number) * _SECONDS[unit]
+                for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+            )
+    raise ValueError("expected a duration such as 500ms, 5s, 10m or 1h30m")
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", value):
+        return value
+    raise ValueError("expected a name of letters, digits, '_', '-' and '.', at most 100 long")
+
+
+def _local_path(value: str, info: ValidationInfo) -> str:
+    if not value or "\0" in value:
+        raise ValueError("expected a path")
+    folder = (info.context or {}).get("folder", "")
+    return str(Path(folder) / Path(value).expanduser())
+
+
+ByteSize = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | str)]
+"""Bytes, written as a number or with a unit: `64 KiB`, `256 MiB`, `1 GB`."""
+
+Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str)]
+"""Seconds, written as a number or with units: `500ms`, `5s`, `1h30m`."""
+
+Name = Annotated[str, BeforeValidator(_name, json_schema_input_type=str)]
+"""A name that is safe in file names, tables and logs."""
+
+
+LocalPath = Annotated[str, AfterValidator(_local_path)]
+"""A path; a relative one is relative to the pipeline file (outside of one: to the working directory)."""
+
+
+def settings_class(cls: type, base: type) -> type[Settings] | None:
+    """Return `X` of a class that is declared as `class C(base[X])`; None when it does not say."""
+    for declared in getattr(cls, "__orig_bases__", ()):
+        if get_origin(declared) is base:
+            (argument,) = get_args(declared)
+            if isinstance(argument, type) and issubclass(argument, Settings):
+                return argument
+    return None

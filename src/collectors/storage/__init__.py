@@ -1,0 +1,1 @@
+"""The storage layer: tables come to rest."""

@@ -1,0 +1,1 @@
+"""One file a backend; the file's name is its type."""

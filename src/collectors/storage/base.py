@@ -1,0 +1,201 @@
+"""What an author of a backend subclasses: write `write(table, key)`; the same key twice stores once.
+
+A backend that can keep the position of a flow beside its rows, in one commit, also has `claim` and `commit`
+(`KeepsPosition`); one with room for dead letters in that commit has `dead_letters` (`KeepsDeadLetters`). For all
+others the runtime keeps both in its own state file, written behind the rows: at least once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
+
+import pyarrow as pa
+
+from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
+from collectors.enums import ErrorType
+from collectors.errors import CollectorsError, DataError, FatalError, TransientError
+from collectors.interfaces.storage import IStorageBackend
+from collectors.models import QueryCriteria, StorageLocation
+from collectors.settings import Name, Settings, settings_class
+
+__all__ = ["Backend", "BackendConfig", "KeepsDeadLetters", "KeepsPosition", "as_table"]
+
+
+class BackendConfig(Settings):
+    """Settings that every backend has."""
+
+    id: Name | None = None
+    """Name of the backend in the ledger and in messages; its type when left out."""
+
+
+ConfigT = TypeVar("ConfigT", bound=BackendConfig)
+
+
+@runtime_checkable
+class KeepsPosition(Protocol):
+    """A backend that commits rows and position together. Both methods run in the backend's thread."""
+
+    def claim(self, flow: str) -> Checkpoint:
+        """Take the flow over: raise its epoch by one, durably, and return how far it is stored."""
+
+    def commit(self, delivery: Delivery) -> int:
+        """Store a delivery as a whole or not at all and return the highest seq that is durable now.
+
+        A seq below `delivery.key.seq` means that the rest is buffered; `flush` makes it durable. Raises FencedError
+        when the epoch or the stored seq is another than the delivery expects, TransientError when it may work later
+        (nothing was stored, or the outcome is unknown: the caller asks `stored` again), DataError with `rows`.
+        """
+
+    def stored(self, flow: str) -> Checkpoint:
+        """Return how far the flow is durably stored, without taking it over."""
+
+
+@runtime_checkable
+class KeepsDeadLetters(Protocol):
+    """A backend that stores a delivery's dead letters and counts in the same commit as its rows."""
+
+    def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
+        """Yield the letters of a pipeline in the order in which they were set aside."""
+
+
+class Backend(IStorageBackend, Generic[ConfigT]):
+    """Base of backends. Plain methods run in one thread that belongs to the backend; `async def` ones in the loop."""
+
+    config_class: ClassVar[type[BackendConfig]] = BackendConfig
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = settings_class(cls, Backend)
+        if declared is not None:
+            cls.config_class = cast("type[BackendConfig]", declared)
+
+    def __init__(self, config: ConfigT | None = None, **settings: Any) -> None:
+        self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
+        self._thread: ThreadPoolExecutor | None = None
+
+    def open(self) -> Any:
+        """Open the store. Raises TransientError when it is away, ConfigurationError or FatalError when it cannot be."""
+
+    def close(self) -> Any:
+        """Release what `open` opened; also called after an `open` that failed half-way."""
+
+    @abstractmethod
+    def write(self, table: pa.Table, key: ChunkKey) -> Any:
+        """Store the rows durably and return their number; rows under a key that is stored already are left out.
+
+        Raises DataError with `rows` for rows that it cannot hold (nothing was stored), TransientError, FatalError.
+        """
+
+    def select(self, criteria: QueryCriteria) -> Any:
+        """Return the matching rows as dicts. Raises ValueError for an unknown column or operator."""
+        raise FatalError(
+            f"the backend '{self.get_backend_id()}' cannot be queried", error_type=ErrorType.STORAGE
+        )
+
+    def remove(self, location_id: str) -> Any:
+        """Delete what was stored under the location. Raises KeyError when there is none."""
+        raise FatalError(f"the backend '{self.get_backend_id()}' cannot delete", error_type=ErrorType.STORAGE)
+
+    def flush(self) -> Any:
+        """Make everything durable that was handed over; called when a flow pauses and before `close`."""
+
+    def preview(self, table: pa.Table) -> Any:
+        """Return what storing this table would change, as lines for people; writes nothing. For `check`."""
+        return [f"{field.name}: {field.type}" for field in table.schema]
+
+    def location(self, key: ChunkKey) -> str:
+        """Return the location id of what is written under the key."""
+        return f"{key.flow}:{key.seq}"
+
+    def describe(self) -> str:
+        """Return where the data goes, for people: a path, an address without secrets."""
+        return self.get_backend_id()
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run one of the methods above: a plain one in the backend's thread. Raises ConnectionError if not connected."""
+        if self._thread is None:
+            raise TransientError(
+                f"{self.get_backend_id()}: not connected; call connect() first",
+                error_type=ErrorType.CONNECTION,
+            )
+        if inspect.iscoroutinefunction(function):
+            return await function(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    async def connect(self) -> None:
+        """Open the store. Raises ConnectionError, or ValueError for a bad configuration."""
+        if self._thread is not None:
+            return
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"backend-{self.get_backend_id()}")
+        try:
+            await self.call(self.open)
+        except BaseException as error:
+            await self.disconnect()
+            if isinstance(error, (CollectorsError, ConnectionError)) or not isinstance(error, Exception):
+                raise
+            raise TransientError(f"{self.get_backend_id()}: {error}") from error
+
+    async def disconnect(self) -> None:
+        """Close the store; safe at any time and twice."""
+        if self._thread is None:
+            return
+        try:
+            await self.call(self.close)
+        finally:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.shutdown(wait=True)
+
+    async def store(self, data: Any) -> StorageLocation:
+        """Store a dict, a list of dicts or a table under a new location."""
+        key = ChunkKey(f"store-{uuid.uuid4().hex}", 0, 1)
+        table = as_table(data)
+        await self.call(self.write, table, key)
+        await self.call(self.flush)
+        location_id = self.location(key)
+        return StorageLocation(
+            backend_id=self.get_backend_id(),
+            location_id=location_id,
+            path=f"{self.describe()}#{location_id}",
+            created_at=datetime.now(UTC),
+        )
+
+    async def query(self, criteria: QueryCriteria) -> list[Any]:
+        """Return the matching rows as dicts."""
+        return cast("list[Any]", await self.call(self.select, criteria))
+
+    async def delete(self, location_id: str) -> None:
+        """Delete what was stored under the location."""
+        await self.call(self.remove, location_id)
+
+    def get_backend_id(self) -> str:
+        """Return `id` of the settings, or the type's name."""
+        return self.config.id or type(self).__module__.rpartition(".")[2]
+
+
+def as_table(data: Any) -> pa.Table:
+    """Return data as a caller of `store` may have it as a table. Raises DataError (a ValueError) for anything else."""
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    records = [data] if isinstance(data, dict) else data
+    if isinstance(records, list) and records and all(isinstance(item, dict) for item in records):
+        names = list(dict.fromkeys(name for record in records for name in record))
+        try:
+            return pa.table({name: pa.array([record.get(name) for record in records]) for name in names})
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise DataError(
+                f"the data do not fit in columns: {error}", error_type=ErrorType.STORAGE
+            ) from error
+    raise DataError(
+        f"expected a dict, a list of dicts or an Arrow table, got {type(data).__name__}",
+        error_type=ErrorType.STORAGE,
+    )

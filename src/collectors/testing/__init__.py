@@ -1,0 +1,1 @@
+"""The conformance kit: third parties test their components with the contracts that ours pass."""
