@@ -106,6 +106,10 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     def flush(self) -> Any:
         """Make everything durable that was handed over; called when a flow pauses and before `close`."""
 
+    def flush_interval(self) -> float | None:
+        """Seconds after which buffered rows should be flushed even when no more come; None: nothing is buffered."""
+        return None
+
     def preview(self, table: pa.Table) -> Any:
         """Return what storing this table would change, as lines for people; writes nothing. For `check`."""
         return [f"{field.name}: {field.type}" for field in table.schema]

@@ -1,0 +1,61 @@
+"""`collectors run`: run a pipeline until its sources end, or until Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["command"]
+
+EPILOG = """Example: collectors run readings.yaml --for 10s
+
+Exit codes: 0 done and balanced (records set aside are reported), 1 failed, 2 bad configuration,
+75 another process has taken the pipeline over."""
+
+
+def command(
+    pipeline: Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)],
+    limit: Annotated[
+        str | None, typer.Option("--for", help="Stop after this time, for example 10s.", metavar="DURATION")
+    ] = None,
+    drain: Annotated[str, typer.Option(help="Time for storing what was read, after a stop.")] = "30s",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress; only problems and the exit code.")
+    ] = False,
+) -> None:
+    """Run a pipeline until its sources end, or until Ctrl-C."""
+    import asyncio
+    import json
+
+    from rich.console import Console
+
+    from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
+    from collectors.config.load import load
+    from collectors.errors import ConfigurationError
+    from collectors.runtime.engine import Engine
+    from collectors.settings import parse_duration
+
+    console = Console(stderr=True)
+    try:
+        seconds = None if limit is None else parse_duration(limit)
+        drain_seconds = parse_duration(drain)
+    except ValueError as error:
+        raise ConfigurationError(f"--for and --drain: {error}") from error
+    notices: list[Progress] = []
+    engine = Engine(
+        load(pipeline),
+        limit=seconds,
+        drain=drain_seconds,
+        on_notice=lambda text: notices[0].notice(text),
+    )
+    progress = Progress(engine, console)
+    notices.append(progress)
+    report = asyncio.run(run_with_progress(engine, None if quiet or as_json else progress))
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    elif not quiet:
+        print_result(report, console, str(pipeline))
+    raise typer.Exit(exit_code(report))

@@ -1,0 +1,243 @@
+"""The last hop: one flow into one backend, each chunk exactly once where the backend can commit position and rows.
+
+1. `claim` raises the epoch and says how far the backend has stored this flow.
+2. A commit carries rows, dead letters, counts and the position behind them; the backend refuses it unless the epoch
+   is still ours and the stored seq is the one before.
+3. After a failure the stored seq is asked for before anything is tried again: a commit whose outcome is unknown is
+   never repeated blindly.
+
+A backend that keeps no position gets its rows first, then the state file remembers the position behind them: a crash
+between the two stores those rows twice. Dead letters that a backend has no room for go to the state file before the
+commit, replacing what an earlier try left there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Rejected
+from collectors.errors import DataError, FencedError, TransientError
+from collectors.processing.base import row_bytes
+from collectors.runtime.batching import End, concat, take_waiting
+from collectors.runtime.env import Env
+from collectors.runtime.ledger import EdgeReport
+from collectors.runtime.preparing import Letters, Prepared
+from collectors.runtime.reading import race
+from collectors.runtime.retry import Backoff
+from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.state import State
+from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition
+
+__all__ = ["Edge", "Hooks"]
+
+GROUP_BYTES = 32 * 2**20
+GROUP_ROWS = 256 * 1024
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a flow's hops share: the world, the stop, the state file, how long failures are put up with."""
+
+    env: Env
+    shutdown: Shutdown
+    state: State
+    letters: Letters
+    patience: float | None
+    notify: Callable[[str | None], None]
+
+
+class Edge:
+    """One flow's way into one backend.
+
+    `route` says which part of a prepared group is for this backend. `keeps_route_letters` and `keeps_decode_letters`
+    are set by the flow on one edge of each route, and on one edge of the flow.
+    """
+
+    def __init__(self, flow: str, backend: Backend[Any], route: int, hooks: Hooks) -> None:
+        self.backend = backend
+        self.route = route
+        self.seq = 0
+        self.durable = 0
+        self.queue: asyncio.Queue[Prepared | End] = asyncio.Queue()
+        self.report = EdgeReport(backend.get_backend_id(), backend.describe())
+        self.keeps_route_letters = False
+        self.keeps_decode_letters = False
+        self.on_durable: Callable[[], Awaitable[None]] | None = None
+        self._transactional = isinstance(backend, KeepsPosition)
+        self._flow = flow if self._transactional else f"{flow}@{backend.get_backend_id()}"
+        self._hooks = hooks
+        self._epoch = 0
+        self._buffered: deque[tuple[int, Counts]] = deque()
+        self._oldest = 0.0
+        self._lock = asyncio.Lock()
+
+    @property
+    def holds_letters(self) -> bool:
+        """Whether the backend itself has room for dead letters."""
+        return self._transactional and isinstance(self.backend, KeepsDeadLetters)
+
+    async def claim(self) -> Checkpoint:
+        """Take the flow over at this backend; returns how far it is stored."""
+        checkpoint = await self._retrying(self._claim)
+        self._epoch = checkpoint.epoch
+        self.seq = self.durable = checkpoint.seq
+        return checkpoint
+
+    async def run(self, release: Callable[[Prepared], None]) -> None:
+        """Store what comes through the queue until its end; `release` is told of each group once it is handed over."""
+        held: list[Prepared | End] = []
+        flusher = asyncio.ensure_future(self._flush_in_time())
+        try:
+            while group := await take_waiting(self.queue, held, self._fits):
+                fresh = [item for item in group if item.seq > self.seq]
+                self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
+                if fresh:
+                    async with self._lock:
+                        await self._deliver(fresh)
+                for item in group:
+                    release(item)
+            await self.flush()
+        finally:
+            flusher.cancel()
+
+    async def flush(self) -> None:
+        """Make durable what the backend holds in its buffer."""
+        async with self._lock:
+            if self._buffered:
+                await self._retrying(lambda: self.backend.call(self.backend.flush))
+                await self._acknowledge((await self._retrying(self._stored)).seq)
+
+    async def _flush_in_time(self) -> None:
+        interval = self.backend.flush_interval()
+        while interval is not None:
+            await self._hooks.env.sleep(interval / 4)
+            if self._buffered and self._hooks.env.monotonic() - self._oldest >= interval:
+                await self.flush()
+
+    def _fits(self, group: list[Prepared], item: Prepared) -> bool:
+        tables = [member.parts[self.route].table for member in (*group, item)]
+        return (
+            sum(table.num_rows for table in tables) <= GROUP_ROWS
+            and sum(table.nbytes for table in tables) <= GROUP_BYTES
+        )
+
+    async def _deliver(self, group: list[Prepared]) -> None:
+        last = group[-1]
+        parts = [item.parts[self.route] for item in group]
+        table = concat([part.table for part in parts])
+        letters: list[DeadLetter] = []
+        if self.keeps_decode_letters:
+            letters += [letter for item in group for letter in item.letters]
+        if self.keeps_route_letters:
+            letters += [letter for part in parts for letter in part.letters]
+        delivery = Delivery(
+            key=ChunkKey(self._flow, self._epoch, last.seq),
+            first_seq=self.seq + 1,
+            table=table,
+            position=last.position,
+            schema=last.schema,
+            run=self._hooks.letters.run,
+            counts=sum((part.counts for part in parts), Counts(stored=table.num_rows)),
+            dead_letters=letters,
+        )
+        delivery, durable = await self._commit_all_it_can(delivery)
+        self.seq = delivery.key.seq
+        self.report.handed += delivery.table.num_rows
+        if not self._buffered:
+            self._oldest = self._hooks.env.monotonic()
+        self._buffered.append((delivery.key.seq, delivery.counts))
+        await self._acknowledge(durable)
+
+    async def _commit_all_it_can(self, delivery: Delivery) -> tuple[Delivery, int]:
+        """Commit; rows that the backend refuses become dead letters and the rest is committed."""
+        try:
+            durable = await self._retrying(lambda: self._commit(delivery), delivery.key.seq)
+        except DataError as error:
+            return await self._commit_all_it_can(self._without(delivery, error))
+        return delivery, durable
+
+    async def _acknowledge(self, seq: int) -> None:
+        self.durable = max(self.durable, seq)
+        while self._buffered and self._buffered[0][0] <= self.durable:
+            self.report.counts += self._buffered.popleft()[1]
+        if self.on_durable is not None:
+            await self.on_durable()
+
+    async def _commit(self, delivery: Delivery) -> int:
+        state = self._hooks.state
+        if not self._transactional:
+            if delivery.table.num_rows:
+                await self.backend.call(self.backend.write, delivery.table, delivery.key)
+            return await state.commit(replace(delivery, table=pa.table({})))
+        if not self.holds_letters:
+            await state.replace_letters(self._flow, delivery)
+            delivery = replace(delivery, dead_letters=[])
+        seq: int = await self.backend.call(self.backend.commit, delivery)  # type: ignore[attr-defined]
+        return seq
+
+    async def _claim(self) -> Checkpoint:
+        if self._transactional:
+            return await self.backend.call(self.backend.claim, self._flow)  # type: ignore[attr-defined,no-any-return]
+        return await self._hooks.state.claim(self._flow)
+
+    async def _stored(self) -> Checkpoint:
+        if self._transactional:
+            return await self.backend.call(self.backend.stored, self._flow)  # type: ignore[attr-defined,no-any-return]
+        return await self._hooks.state.stored(self._flow)
+
+    def _without(self, delivery: Delivery, error: DataError) -> Delivery:
+        """Return the delivery with the rows that the backend refused as dead letters."""
+        table, bad = delivery.table, error.rows
+        if not bad:
+            raise error
+        rejected = [Rejected(row_bytes(table, row), reason, row) for row, reason in sorted(bad.items())]
+        keep = [row for row in range(table.num_rows) if row not in bad]
+        position = {"behind_seq": self.seq}
+        step = f"store {self.report.backend}"
+        letters = self._hooks.letters.make(rejected, step, delivery.first_seq, position, {})
+        return replace(
+            delivery,
+            table=table.take(pa.array(keep, pa.int64())),
+            counts=delivery.counts + Counts(stored=-len(bad), set_aside=len(bad)),
+            dead_letters=[*delivery.dead_letters, *letters],
+        )
+
+    async def _retrying(
+        self, attempt: Callable[[], Awaitable[Result]], seq: int | None = None
+    ) -> Result | Any:
+        """Attempt until it works, patience is at its end, or the time for draining is over.
+
+        With `seq`, the outcome of a failed attempt is asked for first: when that chunk is stored, its seq is the result.
+        """
+        hooks = self._hooks
+        backoff = Backoff(hooks.env, hooks.patience)
+        while True:
+            try:
+                if seq is not None and backoff.failures:
+                    checkpoint = await self._stored()
+                    if checkpoint.epoch != self._epoch:
+                        raise FencedError(
+                            f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "
+                            f"ours is {self._epoch}); stop one of the two"
+                        )
+                    if checkpoint.seq >= seq:
+                        hooks.notify(None)
+                        return checkpoint.seq
+                result = await attempt()
+            except TransientError as error:
+                wait = backoff.failed(error)
+                if wait is None or hooks.shutdown.expired.is_set():
+                    raise
+                hooks.notify(f"{error}; trying again in {wait:.1f} s")
+                await race(hooks.env.sleep(wait), hooks.shutdown.expired)
+            else:
+                if backoff.failures:
+                    hooks.notify(None)
+                return result

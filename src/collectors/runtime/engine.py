@@ -1,0 +1,273 @@
+"""A loaded pipeline becomes running flows and comes to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from collectors.collection.base import Source
+from collectors.config.load import from_mapping, load
+from collectors.config.model import PipelineConfig
+from collectors.enums import EventType
+from collectors.errors import CollectorsError, ConfigurationError, TransientError, to_info
+from collectors.interfaces.crosscutting import IErrorHandler, IEventEmitter
+from collectors.models import SystemEvent
+from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
+from collectors.runtime.budget import Budget
+from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.env import Env
+from collectors.runtime.flow import Flow
+from collectors.runtime.ledger import FlowReport, RunReport, StepReport
+from collectors.runtime.preparing import Letters, Preparer
+from collectors.runtime.retry import Backoff
+from collectors.runtime.scheduler import check_schedule, is_endless
+from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.state import State
+from collectors.runtime.supervisor import Supervisor
+from collectors.storage.base import Backend
+
+__all__ = ["Engine", "run"]
+
+BATCH_PATIENCE = 60.0
+"""Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
+
+Notice = Callable[[str], None]
+
+
+class Engine:
+    """Runs one pipeline, once.
+
+    `report` can be looked at while it runs. `on_notice` gets one line for people whenever something changes that
+    they should know: a source that is waiting, a flow that failed. `limit` stops intake after so many seconds.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        env: Env | None = None,
+        events: IEventEmitter | None = None,
+        errors: IErrorHandler | None = None,
+        on_notice: Notice | None = None,
+        limit: float | None = None,
+        drain: float = 30.0,
+    ) -> None:
+        self.config = config
+        self.env = env or Env()
+        self.report = RunReport(config.name, self.env.new_id(), self.env.now(), [])
+        self.budget = Budget(config.memory)
+        self._events = events
+        self._errors = errors
+        self._on_notice = on_notice or (lambda _: None)
+        self._limit = limit
+        self._drain = drain
+        self._shutdown: Shutdown | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Stop intake, drain, end; a second time: end at once. For callers in the same event loop."""
+        if self._shutdown is not None:
+            self._shutdown.request()
+
+    async def run(self) -> RunReport:
+        """Run until every source has ended or a stop is asked for, and return what happened.
+
+        Raises ConfigurationError when the pipeline cannot start (nothing was read or written then). What goes wrong
+        in a flow later is in its report.
+        """
+        started = self.env.monotonic()
+        async with AsyncExitStack() as stack:
+            stack.callback(self.env.close)
+            self._lock(stack)
+            state = State(self.config.state / "state.db", self.env)
+            stack.push_async_callback(state.close)
+            await state.open()
+            shutdown = self._shutdown = stack.enter_context(
+                Shutdown(self.env, deadline=self._drain, limit=self._limit)
+            )
+            sources = make_sources(self.config)
+            patience = None if any(is_endless(source) for source in sources.values()) else BATCH_PATIENCE
+            await self._connect_sources(sources, stack)
+            backends = await self._connect_backends(stack, patience)
+            flows = [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
+            await Supervisor(shutdown, self._on_failure).run(flows)
+            await asyncio.gather(*self._telling)
+        self.report.seconds = self.env.monotonic() - started
+        self.report.peak_memory = self.env.peak_memory()
+        return self.report
+
+    def _lock(self, stack: AsyncExitStack) -> None:
+        self.env.make_folder(self.config.state)
+        note = f"process {self.env.pid()}, since {self.env.now():%Y-%m-%d %H:%M:%S} UTC"
+        lock = self.env.lock(self.config.state / "lock", note)
+        if isinstance(lock, str):
+            raise ConfigurationError(
+                f"the pipeline '{self.config.name}' is running already ({lock}); stop that run first, "
+                "or give this pipeline another name"
+            )
+        stack.enter_context(lock)
+
+    async def _connect_sources(self, sources: Mapping[str, Source[Any]], stack: AsyncExitStack) -> None:
+        """Find out what cannot start. A source that is only away for now is left to its reader."""
+        problems: list[str] = []
+        for name, source in sources.items():
+            stack.push_async_callback(source.disconnect)
+            try:
+                check_schedule(source)
+                await source.connect()
+            except ConfigurationError as error:
+                problems.append(f"{self.config.sources[name].where}: {error}")
+            except CollectorsError as error:
+                self._on_notice(f"source '{name}': {error}")
+        if problems:
+            raise ConfigurationError("\n".join(problems))
+
+    async def _connect_backends(
+        self, stack: AsyncExitStack, patience: float | None
+    ) -> dict[str, Backend[Any]]:
+        backends = {name: component.make() for name, component in self.config.backends.items()}
+        for name, backend in backends.items():
+            backoff = Backoff(self.env, patience)
+            stack.push_async_callback(backend.disconnect)
+            while True:
+                try:
+                    await backend.connect()
+                    break
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{self.config.backends[name].where}: {error}") from error
+                except TransientError as error:
+                    wait = backoff.failed(error)
+                    if wait is None or (self._shutdown and self._shutdown.requested.is_set()):
+                        raise
+                    self._on_notice(f"storage '{name}': {error}; trying again in {wait:.1f} s")
+                    await self.env.sleep(wait)
+        return backends
+
+    def _flow(
+        self,
+        source: Source[Any],
+        backends: dict[str, Backend[Any]],
+        state: State,
+        shutdown: Shutdown,
+        patience: float | None,
+    ) -> Flow:
+        name = source.get_source_id()
+        flow_name = f"{self.config.name}/{name}"
+        routes = [route for route in self.config.routes if name in route.sources]
+        report = FlowReport(name)
+        letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
+        hooks = Hooks(self.env, shutdown, state, letters, patience, self._notifier(name))
+        edges = [
+            Edge(
+                flow_name if len(routes) == 1 else f"{flow_name}/{route.name}",
+                backends[backend],
+                number,
+                hooks,
+            )
+            for number, route in enumerate(routes)
+            for backend in route.backends
+        ]
+        _choose_letter_keepers(edges, len(routes))
+        preparer = Preparer(make_codecs(source), [make_pipeline(route) for route in routes], letters, None)
+        preparer.steps = [
+            [StepReport(step) for step in pipeline.step_names()] for pipeline in preparer.routes
+        ]
+        report.steps = [step for steps in preparer.steps for step in steps]
+        report.edges = [edge.report for edge in edges]
+        self.report.flows.append(report)
+        return Flow(
+            name=flow_name,
+            source=source,
+            preparer=preparer,
+            edges=edges,
+            share=self.budget.share(),
+            hooks=hooks,
+            report=report,
+            on_event=self._on_event,
+        )
+
+    def _notifier(self, source: str) -> Callable[[str | None], None]:
+        told: list[str | None] = [None]
+
+        def notify(problem: str | None) -> None:
+            if problem is None and told[0] is not None:
+                self._on_notice(f"source '{source}': going on")
+            elif problem is not None:
+                self._on_notice(f"source '{source}': {problem}")
+            told[0] = problem
+
+        return notify
+
+    def _on_failure(self, flow: Flow, error: Exception) -> None:
+        self._on_notice(f"source '{flow.report.source}' stopped: {error}")
+        if self._errors is not None:
+            info = to_info(error, layer="runtime", operation=flow.name, source=flow.report.source)
+            self._tell(self._errors.handle_error(info))
+        self._emit(EventType.ERROR_OCCURRED, flow.report, message=str(error))
+
+    def _on_event(self, what: str, report: FlowReport) -> None:
+        kinds = {
+            "start": EventType.COLLECTION_START,
+            "read": EventType.COLLECTION_COMPLETE,
+            "stored": EventType.STORAGE_COMPLETE,
+        }
+        self._emit(kinds[what], report)
+
+    def _emit(self, event_type: EventType, report: FlowReport, **data: Any) -> None:
+        if self._events is None:
+            return
+        event = SystemEvent(
+            event_type, self.env.now(), report.source, {"run": self.report.run, "read": report.read, **data}
+        )
+        self._tell(self._events.emit(event))
+
+    def _tell(self, telling: Any) -> None:
+        task = asyncio.ensure_future(telling)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+def _choose_letter_keepers(edges: list[Edge], routes: int) -> None:
+    """Letters of decoding are kept at one edge of the flow, those of a route's steps at one edge of the route.
+
+    The first backend with room for them in its commit; if there is none, the first, by way of the state file.
+    """
+    for number in range(routes):
+        candidates = [edge for edge in edges if edge.route == number]
+        keeper = next((edge for edge in candidates if edge.holds_letters), candidates[0])
+        keeper.keeps_route_letters = True
+        keeper.keeps_decode_letters = number == 0
+
+
+def run(
+    pipeline: str | Path | PipelineConfig | None = None,
+    *,
+    name: str | None = None,
+    sources: Sequence[Any] = (),
+    processors: Sequence[Any] = (),
+    storage: Sequence[Any] = (),
+    limit: float | None = None,
+    **settings: Any,
+) -> RunReport:
+    """Run a pipeline to its end and return what happened.
+
+    Either a pipeline file, or the same in Python: `sources`, `processors` and `storage` are lists of mappings as in
+    the file; a source may also be a generator function, a processor a plain function of a record. `limit` stops it
+    after so many seconds. Raises ConfigurationError when it cannot start; look at `report.failed` for the rest.
+    """
+    if isinstance(pipeline, PipelineConfig):
+        config = pipeline
+    elif pipeline is not None:
+        config = load(Path(pipeline))
+    else:
+        mapping = {
+            "sources": list(sources),
+            "processors": list(processors),
+            "storage": list(storage),
+            **settings,
+        }
+        config = from_mapping(mapping, name=name)
+    return asyncio.run(Engine(config, limit=limit).run())

@@ -1,0 +1,123 @@
+"""The runtime's only way to the world: clocks, randomness, threads, files, signals.
+
+Everything else under `runtime/` takes an `Env` and imports neither time nor random nor threads itself, so that a
+simulation can run the same code with a clock that it moves and faults that it plans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import psutil
+
+__all__ = ["Env"]
+
+Result = TypeVar("Result")
+
+
+class Env:
+    """The real world. A test hands in a subclass that overrides what it wants to steer."""
+
+    def __init__(self) -> None:
+        self._workers: ThreadPoolExecutor | None = None
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never goes back; every interval is measured with it."""
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the time of day in UTC; it is data, nothing is ever timed with it."""
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    def random(self) -> float:
+        """Return a number from 0 up to 1."""
+        return random.random()  # noqa: S311  # jitter, nothing secret
+
+    def new_id(self) -> str:
+        """Return a name that no other run has: it begins with the time, so that names sort by age."""
+        return f"{self.now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+    async def in_thread(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Run a function in a worker thread; there is one a core, and one for waiting."""
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="collectors")
+        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *args)
+
+    def own_thread(self, name: str) -> ThreadPoolExecutor:
+        """Return a single worker thread for something that must stay in one; its owner shuts it down."""
+        return ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def peak_memory(self) -> int:
+        """Return the largest resident size of this process so far, in bytes."""
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+    def memory(self) -> int:
+        """Return the resident size of this process now, in bytes."""
+        return int(psutil.Process().memory_info().rss)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder that only this user can read, with its parents, if it is not there."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def lock(self, path: Path, note: str) -> IO[str] | str:
+        """Lock a file until it is closed or the process dies, and write the note into it.
+
+        Returns the open file, or the note of the process that has it locked.
+        """
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read()
+            file.close()
+            return owner
+        file.truncate(0)
+        file.write(note)
+        file.flush()
+        return file
+
+    def pid(self) -> int:
+        """Return the number of this process."""
+        return os.getpid()
+
+    def on_signals(self, handler: Callable[[], None]) -> Callable[[], None]:
+        """Call the handler for SIGINT and SIGTERM from now on; returns what undoes it."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        try:
+            for number in signals:
+                loop.add_signal_handler(number, handler)
+        except (ValueError, RuntimeError, NotImplementedError):
+            return lambda: None  # not in the main thread: whoever runs us there stops us by `Engine.stop`
+
+        def undo() -> None:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+        return undo
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.shutdown(wait=True)

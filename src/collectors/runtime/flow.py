@@ -1,0 +1,184 @@
+"""One source's way through everything: read, prepare, store; three hops that run at the same time.
+
+    Reader ──Item──▶ Preparer (worker thread) ──Prepared──▶ Edge, one a backend
+
+Chunk n+1 is decoded while chunk n is stored. The queues between the hops are bounded by the byte budget alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from collectors.chunks import Checkpoint
+from collectors.collection.base import Source
+from collectors.models import CollectedData, Position
+from collectors.runtime.batching import End, take_waiting
+from collectors.runtime.budget import Share
+from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.ledger import FlowReport
+from collectors.runtime.preparing import Item, Prepared, Preparer
+from collectors.runtime.reading import Reader
+
+__all__ = ["Flow"]
+
+
+class Flow:
+    """Runs one source to its end, or to a stop. Made by the engine, run once by the supervisor."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Source[Any],
+        preparer: Preparer,
+        edges: list[Edge],
+        share: Share,
+        hooks: Hooks,
+        report: FlowReport,
+        on_event: Callable[[str, FlowReport], None],
+    ) -> None:
+        self.name = name
+        self.report = report
+        self._source = source
+        self._preparer = preparer
+        self._edges = edges
+        self._share = share
+        self._hooks = hooks
+        self._on_event = on_event
+        self._items: asyncio.Queue[Item | End] = asyncio.Queue()
+        self._positions: deque[tuple[int, Position | None]] = deque()
+        self._replays = len(edges) > 1 and hasattr(source, "replay")
+        self._seq = 0
+        self._behind = 0
+        self._reading_error: Exception | None = None
+
+    async def run(self) -> None:
+        """Run until the source has ended and everything is stored. Raises what stopped it, with the rest drained."""
+        try:
+            since, replay = await self._resume()
+            self.report.status = "running"
+            self._on_event("start", self.report)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(since, replay))
+                tasks.create_task(self._prepare())
+                for edge in self._edges:
+                    tasks.create_task(edge.run(self._release))
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            self._share.release_all()
+            await self._source.disconnect()
+        if self._reading_error is not None:
+            raise self._reading_error
+
+    async def _resume(self) -> tuple[Position | None, list[Position]]:
+        """Claim the flow at every backend; return where to read from, and what an earlier run read but not all stored."""
+        checkpoints = [await edge.claim() for edge in self._edges]
+        for edge in self._edges:
+            edge.on_durable = self._on_durable
+        first: Checkpoint = min(checkpoints, key=lambda checkpoint: checkpoint.seq)
+        last: Checkpoint = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
+        self._seq, self._behind = first.seq, last.seq
+        self._preparer.restore(first.schema or last.schema)
+        since, replay = first.position, []
+        if first.seq < last.seq:
+            recorded = await self._hooks.state.boundaries(self.name, first.seq)
+            if [seq for seq, _ in recorded][: last.seq - first.seq] == list(
+                range(first.seq + 1, last.seq + 1)
+            ):
+                replay = [position for _, position in recorded]
+            else:
+                self._start_at(last)
+                since = last.position
+        if self._seq:
+            self.report.resumed_at = since
+        return since, replay
+
+    def _start_at(self, last: Checkpoint) -> None:
+        """Go on from the front: a backend is behind, and the chunks that it lacks cannot be read again as they were."""
+        late = [edge.report.backend for edge in self._edges if edge.seq < last.seq]
+        self.report.notices.append(
+            f"storage {', '.join(late)} starts where the others of source '{self.report.source}' are; "
+            "records before that are not in it"
+        )
+        self._seq = self._behind = last.seq
+
+    async def _read(self, since: Position | None, replay: list[Position]) -> None:
+        hooks = self._hooks
+        reader = Reader(
+            self._source, hooks.env, hooks.shutdown, patience=hooks.patience, notify=self._set_waiting
+        )
+        try:
+            async for data in reader.chunks(since, replay):
+                self._seq += 1
+                size = len(data.raw_data)
+                await self._share.acquire(size)
+                self._count(data, size)
+                if self._replays and data.position is not None and self._seq > self._behind:
+                    await hooks.state.record_boundary(self.name, self._seq, data.position)
+                await self._items.put(Item(self._seq, since, data, size))
+                since = data.position
+        except Exception as error:  # noqa: BLE001  # what was read before it is stored first, then `run` raises it
+            self._reading_error = error
+        await self._items.put(End())
+        self._on_event("read", self.report)
+
+    def _count(self, data: CollectedData, size: int) -> None:
+        self.report.chunks += 1
+        self.report.bytes_read += size
+        total = data.metadata.get("size")
+        if isinstance(total, int):
+            self.report.lag_bytes = max(0, total - data.metadata.get("offset", 0) - size)
+
+    async def _prepare(self) -> None:
+        held: list[Item | End] = []
+        while group := await take_waiting(self._items, held, self._joins):
+            prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
+            self.report.read += prepared.read
+            size = max(part.table.nbytes for part in prepared.parts)
+            self._share.adjust(size - prepared.size)
+            prepared.size = size
+            prepared.takers = len(self._edges)
+            self._positions.append((prepared.seq, prepared.position))
+            for edge in self._edges:
+                await edge.queue.put(prepared)
+        for edge in self._edges:
+            await edge.queue.put(End())
+
+    def _joins(self, group: list[Item], item: Item) -> bool:
+        return group[0].seq > self._behind and self._preparer.joins(group, item)
+
+    def _release(self, prepared: Prepared) -> None:
+        prepared.takers -= 1
+        if prepared.takers == 0:
+            self._share.release(prepared.size)
+
+    async def _on_durable(self) -> None:
+        """Tell the source how far every backend has stored it; it may forget what is before."""
+        durable = min(edge.durable for edge in self._edges)
+        position: Position | None = None
+        moved = False
+        while self._positions and self._positions[0][0] <= durable:
+            _, position = self._positions.popleft()
+            moved = True
+        if not moved:
+            return
+        if self._replays:
+            await self._hooks.state.forget_boundaries(self.name, durable)
+        if position is not None:
+            await self._source.commit(position)
+        self._on_event("stored", self.report)
+
+    def _set_waiting(self, problem: str | None) -> None:
+        self.report.status = "waiting" if problem else "running"
+        self._hooks.notify(problem)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,167 @@
+"""The ledger of a run: for every flow and step, what came in and what became of it.
+
+`read + added = stored + filtered + set aside + in flight`. What was delivered is summed from what backends
+acknowledged; the decoder counts what it reads independently of the rows that come out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from collectors.chunks import Counts
+from collectors.models import Position
+
+__all__ = ["EdgeReport", "FlowReport", "RunReport", "StepReport"]
+
+FlowStatus = Literal["starting", "running", "waiting", "done", "stopped", "failed"]
+
+
+@dataclass
+class StepReport:
+    """One step of one flow: rows in and out, and rows it refused."""
+
+    name: str
+    rows_in: int = 0
+    rows_out: int = 0
+    set_aside: int = 0
+    seconds: float = 0.0
+
+    @property
+    def filtered(self) -> int:
+        """Rows that the step left out on purpose."""
+        return max(0, self.rows_in - self.rows_out - self.set_aside)
+
+    @property
+    def added(self) -> int:
+        """Rows that the step made beyond its input."""
+        return max(0, self.rows_out + self.set_aside - self.rows_in)
+
+
+@dataclass
+class EdgeReport:
+    """One flow's way into one backend: what was acknowledged, what was handed to it, and what it had already."""
+
+    backend: str
+    where: str
+    counts: Counts = field(default_factory=Counts)
+    handed: int = 0
+    skipped: int = 0
+
+
+@dataclass
+class FlowReport:
+    """What happened to one source's records."""
+
+    source: str
+    status: FlowStatus = "starting"
+    read: int = 0
+    chunks: int = 0
+    bytes_read: int = 0
+    lag_bytes: int | None = None
+    resumed_at: Position | None = None
+    notices: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    steps: list[StepReport] = field(default_factory=list)
+    edges: list[EdgeReport] = field(default_factory=list)
+
+    @property
+    def in_flight(self) -> int:
+        """Records that were read and that some backend has not acknowledged."""
+        return max((self.read - edge.skipped - edge.counts.read for edge in self.edges), default=0)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record that was read is accounted for at every backend."""
+        return all(edge.counts.read == self.read and edge.counts.in_flight == 0 for edge in self.edges)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for `--json`."""
+        return {
+            "source": self.source,
+            "status": self.status,
+            "read": self.read,
+            "in_flight": self.in_flight,
+            "chunks": self.chunks,
+            "bytes_read": self.bytes_read,
+            "lag_bytes": self.lag_bytes,
+            "resumed_at": self.resumed_at,
+            "balanced": self.balanced,
+            "error": str(self.error) if self.error else None,
+            "notices": self.notices,
+            "steps": [
+                {
+                    "step": step.name,
+                    "in": step.rows_in,
+                    "out": step.rows_out,
+                    "filtered": step.filtered,
+                    "added": step.added,
+                    "set_aside": step.set_aside,
+                    "seconds": round(step.seconds, 6),
+                }
+                for step in self.steps
+            ],
+            "storage": [
+                {
+                    "backend": edge.backend,
+                    "where": edge.where,
+                    "read": edge.counts.read,
+                    "added": edge.counts.added,
+                    "stored": edge.counts.stored,
+                    "filtered": edge.counts.filtered,
+                    "set_aside": edge.counts.set_aside,
+                    "stored_before": edge.skipped,
+                }
+                for edge in self.edges
+            ],
+        }
+
+
+@dataclass
+class RunReport:
+    """What happened in one run of a pipeline."""
+
+    pipeline: str
+    run: str
+    started_at: datetime
+    flows: list[FlowReport]
+    seconds: float = 0.0
+    peak_memory: int = 0
+    bytes_in_flight: int = 0
+
+    @property
+    def failed(self) -> list[FlowReport]:
+        """The flows that ended with an error."""
+        return [flow for flow in self.flows if flow.error is not None]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record of every flow is accounted for."""
+        return all(flow.balanced for flow in self.flows)
+
+    @property
+    def set_aside(self) -> int:
+        """How many records are in the dead letters from this run."""
+        return sum(max((edge.counts.set_aside for edge in flow.edges), default=0) for flow in self.flows)
+
+    def totals(self) -> dict[str, Counts]:
+        """Return the sum over all flows for each backend."""
+        sums: dict[str, Counts] = {}
+        for flow in self.flows:
+            for edge in flow.edges:
+                sums[edge.backend] = sums.get(edge.backend, Counts()) + edge.counts
+        return sums
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for `--json`."""
+        return {
+            "pipeline": self.pipeline,
+            "run": self.run,
+            "started_at": self.started_at.isoformat(),
+            "seconds": round(self.seconds, 3),
+            "peak_memory_bytes": self.peak_memory,
+            "bytes_in_flight": self.bytes_in_flight,
+            "balanced": self.balanced,
+            "flows": [flow.as_dict() for flow in self.flows],
+        }

@@ -1,0 +1,90 @@
+"""The first hop: a source's chunks, on its schedule, over failures, until it ends or a stop is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from collectors.collection.base import Source
+from collectors.models import CollectedData, Position
+from collectors.runtime.env import Env
+from collectors.runtime.retry import Backoff, decide
+from collectors.runtime.scheduler import seconds_to_next
+from collectors.runtime.shutdown import Shutdown
+
+__all__ = ["Reader", "race"]
+
+Result = TypeVar("Result")
+
+
+async def race(work: Awaitable[Result], event: asyncio.Event) -> Result | None:
+    """Return what the work gives, or None when the event is set first; the work is cancelled and awaited then."""
+    task = asyncio.ensure_future(work)
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        return None if task.cancelled() else task.result()
+    finally:
+        for pending in (task, waiter):
+            pending.cancel()
+
+
+class Reader:
+    """Reads one source.
+
+    A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
+    each failure and the wait, and None when it works again.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        env: Env,
+        shutdown: Shutdown,
+        *,
+        patience: float | None,
+        notify: Callable[[str | None], None],
+    ) -> None:
+        self._source = source
+        self._env = env
+        self._shutdown = shutdown
+        self._backoff = Backoff(env, patience)
+        self._notify = notify
+
+    async def chunks(self, since: Position | None, replay: list[Position]) -> AsyncIterator[CollectedData]:
+        """Yield the chunks behind `since`: first those that end at the given positions, then what follows."""
+        for until in replay:
+            yield await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
+            since = until
+        while not self._shutdown.requested.is_set():
+            try:
+                await self._source.connect()
+                async with aclosing(self._source.stream(since)) as stream:
+                    while (data := await race(anext(stream, None), self._shutdown.requested)) is not None:
+                        self._succeeded()
+                        since = data.position if data.position is not None else since
+                        yield data
+                self._succeeded()
+                wait = seconds_to_next(self._source, self._env)
+            except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
+                wait = self._after(error)
+                await self._source.disconnect()
+            if wait is None:
+                return
+            await race(self._env.sleep(wait), self._shutdown.requested)
+
+    def _succeeded(self) -> None:
+        self._backoff.succeeded()
+        self._notify(None)
+
+    def _after(self, error: Exception) -> float:
+        wait = self._backoff.failed(error) if decide(error) == "again" else None
+        if wait is None:
+            raise error
+        self._notify(f"{error}; reading again in {wait:.1f} s")
+        return wait

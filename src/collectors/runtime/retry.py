@@ -1,0 +1,53 @@
+"""What to do about an error: again (when), aside, or stop. Nothing else in the package decides that."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from collectors.errors import DataError, TransientError
+from collectors.runtime.env import Env
+
+__all__ = ["Backoff", "decide"]
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 60.0
+
+
+def decide(error: BaseException) -> Literal["again", "aside", "stop"]:
+    """Return what to do next. An exception that is none of ours means stop."""
+    if isinstance(error, DataError):
+        return "aside"
+    if isinstance(error, TransientError):
+        return "again"
+    return "stop"
+
+
+class Backoff:
+    """How long to wait before the next try: up to 0.5 s, doubling to 60 s, each time a random part of it.
+
+    "Full jitter": Marc Brooker, Exponential Backoff and Jitter, AWS Architecture Blog, 2015.
+    `patience` is how long failures in a row are put up with, in seconds; None for ever.
+    """
+
+    def __init__(self, env: Env, patience: float | None) -> None:
+        self._env = env
+        self._patience = patience
+        self.failures = 0
+        self._since = 0.0
+
+    def succeeded(self) -> None:
+        """Begin anew at the next failure."""
+        self.failures = 0
+
+    def failed(self, error: BaseException) -> float | None:
+        """Return the seconds to wait after this failure, or None when patience is at its end."""
+        if self.failures == 0:
+            self._since = self._env.monotonic()
+        self.failures += 1
+        if self._patience is not None and self._env.monotonic() - self._since >= self._patience:
+            return None
+        asked = getattr(error, "retry_after", None)
+        if asked is not None:
+            return float(asked)
+        ceiling = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(self.failures - 1, 20))
+        return float(ceiling * self._env.random())

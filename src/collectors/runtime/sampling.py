@@ -1,0 +1,114 @@
+"""What `check` does: a first chunk on its way through a pipeline, up to the doors of its backends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from collectors.collection.base import Source
+from collectors.config.model import PipelineConfig
+from collectors.errors import CollectorsError, ConfigurationError
+from collectors.models import CollectedData
+from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
+from collectors.runtime.env import Env
+from collectors.runtime.ledger import StepReport
+from collectors.runtime.preparing import Item, Letters, Prepared, Preparer
+from collectors.runtime.reading import race
+from collectors.runtime.scheduler import check_schedule
+
+__all__ = ["Preview", "Sample", "sample"]
+
+SAMPLE_ROWS = 100
+
+
+@dataclass
+class Preview:
+    """What storing a source's sample would change at one backend; `rows` are some of the rows, as dicts."""
+
+    backend: str
+    where: str
+    lines: list[str]
+    rows: list[dict[str, Any]]
+    problem: str | None = None
+
+
+@dataclass
+class Sample:
+    """What a source's first chunk came to; `refused` are step and reason of records that would be set aside."""
+
+    source: str
+    problem: str | None = None
+    read: int | None = None
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    previews: list[Preview] = field(default_factory=list)
+
+
+async def sample(config: PipelineConfig, timeout: float, env: Env | None = None) -> list[Sample]:
+    """Return a sample for each source; `timeout` is how long to wait for its first chunk, in seconds."""
+    env = env or Env()
+    try:
+        return [await _sample(config, source, timeout, env) for source in make_sources(config).values()]
+    finally:
+        env.close()
+
+
+async def _sample(config: PipelineConfig, source: Source[Any], timeout: float, env: Env) -> Sample:
+    result = Sample(source.get_source_id())
+    try:
+        data = await _first_chunk(source, timeout, env)
+        if data is None:
+            result.problem = (
+                f"no record came within {timeout:g} s; the source is reachable, its schema is not known yet"
+            )
+            return result
+        await _preview(config, source, data, result, env)
+    except ConfigurationError as error:
+        result.problem = str(error)
+    except (CollectorsError, OSError) as error:
+        result.problem = f"{result.source}: {error}"
+    finally:
+        await source.disconnect()
+    return result
+
+
+async def _first_chunk(source: Source[Any], timeout: float, env: Env) -> CollectedData | None:
+    check_schedule(source)
+    await source.connect()
+    late = asyncio.Event()
+
+    async def wait() -> None:
+        await env.sleep(timeout)
+        late.set()
+
+    timer = asyncio.ensure_future(wait())
+    try:
+        async with aclosing(source.stream(None)) as stream:
+            return await race(anext(stream, None), late)
+    finally:
+        timer.cancel()
+
+
+async def _preview(
+    config: PipelineConfig, source: Source[Any], data: CollectedData, result: Sample, env: Env
+) -> None:
+    routes = [route for route in config.routes if result.source in route.sources]
+    pipelines = [make_pipeline(route) for route in routes]
+    letters = Letters(config.name, result.source, "check", config.version, env.now)
+    preparer = Preparer(make_codecs(source), pipelines, letters, None)
+    preparer.steps = [[StepReport(name) for name in pipeline.step_names()] for pipeline in pipelines]
+    prepared: Prepared = await env.in_thread(preparer.prepare, [Item(1, None, data, len(data.raw_data))])
+    result.read = prepared.read
+    for letter in [*prepared.letters, *(letter for part in prepared.parts for letter in part.letters)]:
+        result.refused.append((letter.step, letter.reason))
+    for route, part in zip(routes, prepared.parts, strict=True):
+        for name in route.backends:
+            backend = config.backends[name].make()
+            preview = Preview(name, backend.describe(), [], part.table.slice(0, SAMPLE_ROWS).to_pylist())
+            result.previews.append(preview)
+            try:
+                preview.lines = await env.in_thread(backend.preview, part.table)
+            except (CollectorsError, OSError) as error:
+                preview.problem = str(error)
+                result.problem = f"storage '{name}' cannot take this: {error}"
