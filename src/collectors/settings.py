@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = [
     "ByteSize",
+    "ColumnType",
     "Duration",
     "LocalPath",
     "Name",
     "Settings",
+    "column_type",
     "parse_duration",
     "parse_size",
     "settings_class",
@@ -60,10 +66,46 @@ def parse_duration(value: Any) -> float:
     raise ValueError("expected a duration such as 500ms, 5s, 10m or 1h30m")
 
 
+def column_type(name: str) -> pa.DataType:
+    """Return the Arrow type of a name as settings use it: bool, int, float, string, binary, date, timestamp,
+    decimal(precision, scale). Raises ValueError.
+    """
+    import pyarrow as pa
+
+    types = {
+        "bool": pa.bool_(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "string": pa.string(),
+        "binary": pa.binary(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+    }
+    text = name.strip().lower()
+    if text in types:
+        return types[text]
+    decimal = re.fullmatch(r"decimal\(\s*(\d{1,3})\s*(?:,\s*(\d{1,3})\s*)?\)", text)
+    if decimal:
+        precision, scale = int(decimal[1]), int(decimal[2] or 0)
+        if 1 <= precision <= 38 and scale <= precision:
+            return pa.decimal128(precision, scale)
+        raise ValueError(f"'{name}': expected decimal(precision, scale) with 1 to 38 digits")
+    near = difflib.get_close_matches(text, types, n=1)
+    hint = (
+        f"did you mean '{near[0]}'?" if near else f"expected {', '.join(types)} or decimal(precision, scale)"
+    )
+    raise ValueError(f"unknown type '{name}': {hint}")
+
+
 def _name(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", value):
         return value
     raise ValueError("expected a name of letters, digits, '_', '-' and '.', at most 100 long")
+
+
+def _column_type(value: str) -> str:
+    column_type(value)
+    return value
 
 
 def _local_path(value: str, info: ValidationInfo) -> str:
@@ -82,6 +124,8 @@ Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_ty
 Name = Annotated[str, BeforeValidator(_name, json_schema_input_type=str)]
 """A name that is safe in file names, tables and logs."""
 
+ColumnType = Annotated[str, AfterValidator(_column_type)]
+"""The name of a column's type, see `column_type`."""
 
 LocalPath = Annotated[str, AfterValidator(_local_path)]
 """A path; a relative one is relative to the pipeline file (outside of one: to the working directory)."""

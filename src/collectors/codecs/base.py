@@ -13,36 +13,9 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import pyarrow as pa
 
 from collectors.chunks import Rejected
-from collectors.settings import Settings, settings_class
+from collectors.settings import Settings, column_type, settings_class
 
 __all__ = ["Codec", "CodecConfig", "Decoded", "column_type"]
-
-_TYPES: dict[str, pa.DataType] = {
-    "bool": pa.bool_(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "string": pa.string(),
-    "binary": pa.binary(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-
-
-def column_type(name: str) -> pa.DataType:
-    """Return the Arrow type of a name as settings use it: bool, int, float, string, binary, date, timestamp,
-    decimal(precision, scale). Raises ValueError.
-    """
-    text = name.strip().lower()
-    if text in _TYPES:
-        return _TYPES[text]
-    if text.startswith("decimal(") and text.endswith(")"):
-        parts = text[8:-1].split(",")
-        if all(part.strip().isdigit() for part in parts) and len(parts) in {1, 2}:
-            precision, scale = int(parts[0]), int(parts[1]) if len(parts) == 2 else 0
-            if 1 <= precision <= 38 and scale <= precision:
-                return pa.decimal128(precision, scale)
-        raise ValueError(f"'{name}': expected decimal(precision, scale) with 1 to 38 digits")
-    raise ValueError(f"unknown type '{name}': expected {', '.join(_TYPES)} or decimal(precision, scale)")
 
 
 class CodecConfig(Settings):
