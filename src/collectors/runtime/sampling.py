@@ -45,22 +45,22 @@ class Sample:
     previews: list[Preview] = field(default_factory=list)
 
 
-async def sample(config: PipelineConfig, timeout: float, env: Env | None = None) -> list[Sample]:
-    """Return a sample for each source; `timeout` is how long to wait for its first chunk, in seconds."""
+async def sample(config: PipelineConfig, within: float, env: Env | None = None) -> list[Sample]:
+    """Return a sample for each source; `within` is how long to wait for its first chunk, in seconds."""
     env = env or Env()
     try:
-        return [await _sample(config, source, timeout, env) for source in make_sources(config).values()]
+        return [await _sample(config, source, within, env) for source in make_sources(config).values()]
     finally:
         env.close()
 
 
-async def _sample(config: PipelineConfig, source: Source[Any], timeout: float, env: Env) -> Sample:
+async def _sample(config: PipelineConfig, source: Source[Any], within: float, env: Env) -> Sample:
     result = Sample(source.get_source_id())
     try:
-        data = await _first_chunk(source, timeout, env)
+        data = await _first_chunk(source, within, env)
         if data is None:
             result.problem = (
-                f"no record came within {timeout:g} s; the source is reachable, its schema is not known yet"
+                f"no record came within {within:g} s; the source is reachable, its schema is not known yet"
             )
             return result
         await _preview(config, source, data, result, env)
@@ -73,13 +73,13 @@ async def _sample(config: PipelineConfig, source: Source[Any], timeout: float, e
     return result
 
 
-async def _first_chunk(source: Source[Any], timeout: float, env: Env) -> CollectedData | None:
+async def _first_chunk(source: Source[Any], within: float, env: Env) -> CollectedData | None:
     check_schedule(source)
     await source.connect()
     late = asyncio.Event()
 
     async def wait() -> None:
-        await env.sleep(timeout)
+        await env.sleep(within)
         late.set()
 
     timer = asyncio.ensure_future(wait())

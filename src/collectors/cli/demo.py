@@ -1,0 +1,92 @@
+"""`collectors demo`: this machine's metrics and a log file of it, for ten seconds, into SQLite and Parquet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from collectors.config.model import PipelineConfig
+
+__all__ = ["command"]
+
+EPILOG = "Example: collectors demo --for 30s --folder try-it"
+
+LOGS = (
+    ("/var/log/dpkg.log", "{type: lines, pattern: dpkg}"),
+    ("/var/log/syslog", "{type: lines, pattern: syslog}"),
+    ("/var/log/messages", "{type: lines, pattern: syslog}"),
+    ("/var/log/system.log", "lines"),
+    ("/var/log/install.log", "lines"),
+    ("/var/log/alternatives.log", "lines"),
+    ("/var/log/bootstrap.log", "lines"),
+)
+
+PIPELINE = """\
+# Made by `collectors demo`. Run it again with: collectors run {file}
+name: demo
+sources:
+  - {{type: host, id: machine, every: 1s, metrics: [cpu, memory, disk, network]}}
+{log_source}storage:
+  - {{type: sqlite, path: demo.db}}          # a table for each source
+  - {{type: parquet, path: lake}}            # a folder for each source
+"""
+LOG_SOURCE = "  - {{type: file, id: log, path: {path}, format: {format}, follow: true}}\n"
+
+
+def command(
+    seconds: Annotated[str, typer.Option("--for", help="How long to collect.", metavar="DURATION")] = "10s",
+    folder: Annotated[Path, typer.Option(help="Where the pipeline file and the data go.")] = Path("demo-output"),
+) -> None:
+    """Collect this machine's metrics and follow one of its log files, into SQLite and Parquet."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
+    from collectors.config.load import load
+    from collectors.runtime.engine import Engine
+    from collectors.settings import parse_duration
+
+    console = Console()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "demo.yaml"
+    file.write_text(_pipeline(file), encoding="utf-8")
+    config = load(file)
+    console.print(Text(file.read_text(encoding="utf-8"), style="dim"))
+    shown: list[Progress] = []
+    engine = Engine(config, limit=parse_duration(seconds), on_notice=lambda text: shown[0].notice(text))
+    shown.append(Progress(engine, console))
+    report = asyncio.run(run_with_progress(engine, shown[0]))
+    print_result(report, console, str(file))
+    asyncio.run(_show(config, console))
+    console.print(Text(f"\nNext: collectors query {file}   collectors run {file}   collectors new", style="bold"))
+    raise typer.Exit(exit_code(report))
+
+
+def _pipeline(file: Path) -> str:
+    found = next(((path, form) for path, form in LOGS if os.access(path, os.R_OK) and Path(path).is_file()), None)
+    log_source = LOG_SOURCE.format(path=found[0], format=found[1]) if found else ""
+    return PIPELINE.format(file=file, log_source=log_source)
+
+
+async def _show(config: PipelineConfig, console: Console) -> None:
+    """Query a few rows back from each storage."""
+    from collectors.cli.query import print_rows
+    from collectors.models import QueryCriteria
+
+    for name, component in config.backends.items():
+        backend: Any = component.make()
+        await backend.connect()
+        try:
+            rows = await backend.query(QueryCriteria({"kind": "cpu"}, "-time", 3, None))
+        finally:
+            await backend.disconnect()
+        console.print(f"\nlast cpu readings, queried back from {name}:", style="bold")
+        print_rows([{key: value for key, value in row.items() if value is not None} for row in rows], as_json=False)
