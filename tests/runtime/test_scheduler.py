@@ -1,0 +1,64 @@
+"""Schedules: intervals with jitter, cron over the change of clocks, mistakes that are named."""
+
+import os
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from collectors.collection.base import Source, SourceConfig
+from collectors.errors import ConfigurationError
+from collectors.runtime.scheduler import check_schedule, is_endless, seconds_to_next
+from collectors.testing.clock import ManualEnv
+
+
+class Polled(Source[SourceConfig]):
+    def read(self, since):
+        return iter(())
+
+
+def test_a_source_without_a_schedule_ends():
+    source = Polled()
+    assert seconds_to_next(source, ManualEnv()) is None
+    assert not is_endless(source)
+
+
+def test_interval_and_jitter():
+    source = Polled(every="5s", jitter="2s")
+    assert seconds_to_next(source, ManualEnv()) == 6.0
+    assert is_endless(source)
+
+
+def test_cron_waits_for_its_time():
+    source = Polled(cron="30 * * * *")
+    assert seconds_to_next(source, ManualEnv(datetime(2026, 5, 1, 12, 0, tzinfo=UTC))) == 1800.0
+    assert is_endless(source)
+
+
+@pytest.fixture
+def berlin(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    os.environ.pop("TZ", None)
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+def test_cron_fires_once_when_clocks_go_back():
+    """On 2026-10-25 02:30 local time comes twice in Berlin; the second one is skipped."""
+    source = Polled(cron="30 2 * * *")
+    before = ManualEnv(datetime(2026, 10, 25, 0, 0, tzinfo=UTC))
+    assert seconds_to_next(source, before) == 1800.0
+    after = ManualEnv(datetime(2026, 10, 25, 0, 30, 1, tzinfo=UTC))
+    assert seconds_to_next(source, after) > 20 * 3600
+
+
+def test_both_is_refused():
+    with pytest.raises(ConfigurationError, match="either `every` or `cron`"):
+        check_schedule(Polled(every="1s", cron="* * * * *"))
+
+
+def test_bad_cron_is_named():
+    with pytest.raises(ConfigurationError, match=r"cron '61 \* \* \* \*'.*expected five fields"):
+        check_schedule(Polled(cron="61 * * * *"))
