@@ -1,0 +1,186 @@
+"""Processors in an order: `execute` for any data behind the specification's interface, `apply` for the runtime's tables."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.chunks import Rejected
+from collectors.errors import DataError
+from collectors.interfaces.processing import IPipeline, IProcessor
+from collectors.models import PipelineResult, PipelineStep, ProcessingResult, ProcessingStatistics
+from collectors.processing.base import Outcome, Processor, row_bytes
+
+__all__ = ["Applied", "Pipeline", "StepOutcome"]
+
+
+@dataclass(slots=True)
+class StepOutcome:
+    """What one step did to a table: rows in and out, the rows it refused, the seconds it took."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    rejected: list[Rejected]
+    seconds: float
+
+
+@dataclass(slots=True)
+class Applied:
+    """What all steps made of a table, and what each of them did."""
+
+    table: pa.Table
+    steps: list[StepOutcome]
+
+
+@dataclass(slots=True)
+class _Tally:
+    executions: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: ProcessingResult) -> None:
+        self.executions += 1
+        self.failures += not result.success
+        self.seconds += result.processing_time
+
+
+class Pipeline(IPipeline):
+    """Runs its steps in ascending order; what a step returns is the input of the next."""
+
+    def __init__(self) -> None:
+        self._steps: list[PipelineStep] = []
+        self._tallies: dict[str, _Tally] = {}
+
+    async def add_step(self, processor: IProcessor, order: int) -> str:
+        """Add a step and return its id. Raises ValueError when it is no processor, or the order is taken."""
+        if not isinstance(processor, IProcessor):
+            raise DataError(f"expected a processor (an IProcessor), got {type(processor).__name__}")
+        if isinstance(order, bool) or not isinstance(order, int):
+            raise DataError(f"order: expected a whole number, got {order!r}")
+        if any(step.order == order for step in self._steps):
+            raise DataError(f"order {order} is taken; taken are {[step.order for step in self._steps]}")
+        step = PipelineStep(uuid.uuid4().hex, processor, order)
+        self._steps = sorted([*self._steps, step], key=lambda member: member.order)
+        self._tallies[step.step_id] = _Tally()
+        return step.step_id
+
+    async def remove_step(self, step_id: str) -> None:
+        """Take a step out, with its statistics. Raises KeyError for an unknown id."""
+        del self._tallies[step_id]
+        self._steps = [step for step in self._steps if step.step_id != step_id]
+
+    def get_steps(self) -> list[PipelineStep]:
+        """Return the steps in the order in which they run."""
+        return list(self._steps)
+
+    def append(self, processor: IProcessor) -> None:
+        """Add a step behind the last one."""
+        order = self._steps[-1].order + 1 if self._steps else 1
+        step = PipelineStep(uuid.uuid4().hex, processor, order)
+        self._steps.append(step)
+        self._tallies[step.step_id] = _Tally()
+
+    def step_names(self) -> list[str]:
+        """Return the names of the steps in order, each once: a second `filter` is `filter-2`."""
+        names: list[str] = []
+        for step in self._steps:
+            name = step.processor.get_processor_name()
+            count = 1
+            while (unique := name if count == 1 else f"{name}-{count}") in names:
+                count += 1
+            names.append(unique)
+        return names
+
+    def get_statistics(self) -> list[ProcessingStatistics]:
+        """Return what `execute` did so far, one entry a step, in order; mean times in seconds."""
+        return [
+            ProcessingStatistics(
+                step_name=name,
+                execution_count=tally.executions,
+                success_count=tally.executions - tally.failures,
+                failure_count=tally.failures,
+                average_time=tally.seconds / tally.executions if tally.executions else 0.0,
+            )
+            for name, tally in zip(
+                self.step_names(), (self._tallies[step.step_id] for step in self._steps), strict=True
+            )
+        ]
+
+    async def execute(self, input_data: Any) -> PipelineResult:
+        """Run the steps; the first that fails ends the run, and `failed_step` is its name. Never raises.
+
+        A step that filters a record out (success, without data) ends the run too, as a success.
+        """
+        started = time.perf_counter()
+        data, results = input_data, list[ProcessingResult]()
+        for step, name in zip(self.get_steps(), self.step_names(), strict=True):
+            result = await _process(step.processor, data)
+            results.append(result)
+            self._tallies[step.step_id].add(result)
+            if not result.success:
+                return PipelineResult(False, None, results, name, time.perf_counter() - started)
+            data = result.processed_data
+            if data is None:
+                break
+        return PipelineResult(True, data, results, None, time.perf_counter() - started)
+
+    def apply(self, table: pa.Table) -> Applied:
+        """Run the steps over a table. Called by the runtime in a worker thread, once a chunk, in order.
+
+        Rows that a step refuses are in its outcome, the rest goes on. Raises what no row can be blamed for.
+        """
+        outcomes: list[StepOutcome] = []
+        for step, name in zip(self._steps, self.step_names(), strict=True):
+            started = time.perf_counter()
+            rows_in = table.num_rows
+            outcome = _apply(step.processor, table)
+            table = outcome.table
+            seconds = time.perf_counter() - started
+            outcomes.append(StepOutcome(name, rows_in, table.num_rows, outcome.rejected, seconds))
+        return Applied(table, outcomes)
+
+
+async def _process(processor: IProcessor, data: Any) -> ProcessingResult:
+    """Process, with what a processor raises as its result: third-party ones may raise anything."""
+    started = time.perf_counter()
+    try:
+        if not processor.validate_input(data):
+            problem = f"{processor.get_processor_name()} does not take {type(data).__name__} input"
+        else:
+            result = await processor.process(data)
+            if isinstance(result, ProcessingResult):
+                return result
+            problem = (
+                f"{processor.get_processor_name()} returned {type(result).__name__}, not a ProcessingResult"
+            )
+    except Exception as error:  # noqa: BLE001  # the contract: a failing step is in the result, never raised
+        problem = f"{type(error).__name__}: {error}"
+    return ProcessingResult(False, None, problem, time.perf_counter() - started)
+
+
+def _apply(processor: IProcessor, table: pa.Table) -> Outcome:
+    if isinstance(processor, Processor):
+        return processor.apply(table)
+    return asyncio.run(_apply_records(processor, table))
+
+
+async def _apply_records(processor: IProcessor, table: pa.Table) -> Outcome:
+    """Drive a processor that knows only the specification's interface, record by record."""
+    records: list[dict[str, Any]] = []
+    rejected: list[Rejected] = []
+    for row, record in enumerate(table.to_pylist()):
+        result = await _process(processor, record)
+        data = result.processed_data
+        made = data if isinstance(data, list) else [] if data is None else [data]
+        if result.success and all(isinstance(item, dict) for item in made):
+            records += made
+        else:
+            reason = result.error or f"expected a dict or a list of dicts, got {type(data).__name__}"
+            rejected.append(Rejected(row_bytes(table, row), reason, row))
+    return Outcome(pa.Table.from_pylist(records) if records else table.slice(0, 0), rejected)
