@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -195,7 +195,7 @@ class Source(IDataSource, Generic[ConfigT]):
             self._position = data.position
             yield data
 
-    async def stream(self, since: Position | None) -> AsyncIterator[CollectedData]:
+    async def stream(self, since: Position | None) -> AsyncGenerator[CollectedData, None]:
         """Yield the chunks behind `since`, whether `read` is plain or async. Raises ConnectionError if not connected."""
         if self._resources is None:
             raise TransientError(f"{self.get_source_id()}: not connected; call connect() first")

@@ -1,0 +1,124 @@
+"""Finds files by path and pattern, and files again that were renamed, copied or compressed."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collectors.collection.sources._bookmarks import Bookmark, Key
+from collectors.errors import ConfigurationError, FatalError
+
+__all__ = ["Listing", "check_exists", "list_files"]
+
+
+@dataclass(slots=True)
+class Listing:
+    """The files that are there now: name → device, inode, size, time of the last write; sorted by name."""
+
+    files: dict[str, os.stat_result]
+    names: dict[Key, str] = field(init=False)
+    _matched: set[str] = field(init=False)
+    _folders: dict[str, list[tuple[str, Key]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = {(found.st_dev, found.st_ino): name for name, found in self.files.items()}
+        self._matched = {_folder_of(name) for name in self.files}
+
+    def key(self, name: str) -> Key | None:
+        """Return what lies under a name now."""
+        found = self.files.get(name)
+        return (found.st_dev, found.st_ino) if found else None
+
+    def candidates(self, mark: Bookmark) -> Iterator[str]:
+        """Yield the names under which the bookmark's file may be found, the likeliest first.
+
+        Its inode, here or beside its old place; then what lies under its old name (a copy put in its place); then
+        files beside it whose names begin like its own (rotated by copying, or compressed).
+        """
+        if mark.key in self.names:
+            yield self.names[mark.key]
+        folder = _folder_of(mark.path)
+        neighbours = self._neighbours(folder)
+        yield from (name for name, key in neighbours if key == mark.key and name not in self.files)
+        if mark.offset == 0:
+            return
+        if mark.path in self.files:
+            yield mark.path
+        for name, key in neighbours:
+            if key != mark.key and name != mark.path and name.startswith(mark.path):
+                yield name
+
+    def has_others_beside(self, mark: Bookmark) -> bool:
+        """Return whether there are files in the folder of this bookmark, so that the folder itself is there."""
+        return _folder_of(mark.path) in self._matched
+
+    def _neighbours(self, folder: str) -> list[tuple[str, Key]]:
+        if folder not in self._folders:
+            found: list[tuple[str, Key]] = []
+            try:
+                with os.scandir(folder or ".") as entries:
+                    for entry in entries:
+                        if entry.is_file():
+                            status = entry.stat()
+                            found.append((folder + entry.name, (status.st_dev, status.st_ino)))
+            except OSError:
+                found = []
+            self._folders[folder] = sorted(found)
+        return self._folders[folder]
+
+
+def _folder_of(path: str) -> str:
+    """Return the path up to its last slash and with it; nothing when there is none."""
+    return path[: path.rfind("/") + 1]
+
+
+def list_files(patterns: list[str]) -> Listing:
+    """Return the regular files that match, each once even when it has several names; sorted by name.
+
+    Raises ConfigurationError for a path that is a folder or a device, FatalError when a folder may not be read.
+    """
+    found: dict[str, os.stat_result] = {}
+    for pattern in patterns:
+        literal = os.path.lexists(pattern) or not glob.has_magic(pattern)
+        for name in [pattern] if literal else glob.iglob(pattern, recursive=True):  # noqa: PTH207
+            try:
+                status = os.stat(name)  # noqa: PTH116  # text in, text out: names stay as settings have them
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise FatalError(f"cannot read '{name}': {error.strerror or error}") from error
+            if stat.S_ISREG(status.st_mode):
+                found[name] = status
+            elif literal:
+                raise ConfigurationError(_not_a_file(name, status.st_mode))
+    unique: dict[Key, str] = {}
+    for name in sorted(found):
+        unique.setdefault((found[name].st_dev, found[name].st_ino), name)
+    return Listing({name: found[name] for name in sorted(unique.values())})
+
+
+def _not_a_file(name: str, mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return f"'{name}' is a folder; to read the files in it write '{name}/*'"
+    return f"'{name}' is not a regular file; read it with the source `stdin`, or `exec` and `cat`"
+
+
+def check_exists(patterns: list[str], listing: Listing) -> None:
+    """Raise ConfigurationError, with the nearest name there is, when nothing matches."""
+    if listing.files:
+        return
+    pattern = patterns[0]
+    folder = Path(pattern).parent
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    message = f"no file matches {', '.join(map(repr, patterns))} (looked in {folder.absolute()})"
+    if not folder.is_dir():
+        raise ConfigurationError(f"{message}; there is no such folder")
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    near = difflib.get_close_matches(Path(pattern).name, names, n=1, cutoff=0.6)
+    raise ConfigurationError(f"{message}; did you mean '{folder / near[0]}'?" if near else message)

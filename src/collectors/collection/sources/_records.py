@@ -1,0 +1,190 @@
+"""Reads the records of one file, plain or compressed, from a bookmark on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from collectors.collection.base import Framing
+from collectors.collection.sources._bookmarks import Bookmark, imprint
+from collectors.collection.sources._compressed import BrokenDataError, Stream, compression_of, open_stream
+from collectors.collection.sources._cutting import SAMPLE_BYTES, Cutter, Piece
+from collectors.collection.sources._handle import HEAD_BYTES, LAST_BYTES, Handle, Part, ReplacedError
+
+__all__ = ["RecordReader"]
+
+_PREAMBLE_BYTES = 2**20
+_SKIP_BYTES = 2**20
+
+
+class RecordReader:
+    """Reads whole records from one file; it can be asked again when the file has grown.
+
+    Made with a bookmark it goes on from there, and raises ReplacedError when the file is another than that of the bookmark.
+    Offsets are in decompressed bytes.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        mark: Bookmark | None,
+        *,
+        framing: Framing,
+        block: int,
+        limit: int,
+        compression: str = "auto",
+    ) -> None:
+        self.handle = handle
+        self._framing = framing
+        self._block = min(block, limit)
+        self._preamble: bytes | None = None
+        self._quiet_at = -1
+        self._raw_size = 0
+        self.finished = False
+        handle.check(0)
+        if compression == "auto":
+            compression = compression_of(handle.read_at(4, 0))
+        self._compression = compression
+        self._stream: Stream | None = None
+        self._head = b""
+        last = self._go_to(mark) if mark is not None else self._restart()
+        self._cutter = Cutter(framing, limit, mark.offset if mark is not None else 0, last)
+
+    def _restart(self) -> bytes:
+        if self._compression != "none":
+            self._stream = open_stream(self.handle.read_at, self._compression)
+        return b""
+
+    def _go_to(self, mark: Bookmark) -> bytes:
+        """Go behind what was read, check that it is the same, and return its last bytes."""
+        same_file = mark.size is not None and self.handle.imprint(mark.size) == mark.imprint
+        self._restart()
+        if self._stream is None:
+            self._head = self.handle.read_at(min(HEAD_BYTES, mark.offset), 0)
+            size = min(LAST_BYTES, mark.offset)
+            last = self.handle.read_at(size, mark.offset - size)
+        else:
+            last = self._skip(self._stream, mark.offset)
+        if not same_file and imprint(self._head, last) != mark.imprint:
+            raise ReplacedError(self.handle.path)
+        self.handle.check(mark.offset if self._stream is None else 0)
+        return last
+
+    def _skip(self, stream: Stream, size: int) -> bytes:
+        last = b""
+        try:
+            while size > 0 and (data := stream.read(min(size, _SKIP_BYTES))):
+                self._head += data[: HEAD_BYTES - len(self._head)]
+                last = (last + data)[-LAST_BYTES:]
+                size -= len(data)
+        except BrokenDataError as error:
+            raise ReplacedError(self.handle.path) from error
+        if size:
+            raise ReplacedError(self.handle.path)
+        return last
+
+    def at(self, mark: Bookmark | None) -> bool:
+        """Return whether it stands at this bookmark (None: at the beginning), so that it can go on from there."""
+        return self._cutter.offset == (mark.offset if mark else 0)
+
+    def check(self) -> None:
+        """Raise ReplacedError when the file is no longer the one that was opened."""
+        self.handle.check(self._cutter.end if self._stream is None else 0)
+
+    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part]:
+        """Yield the whole records there are; see `FileReader`. Also raises BrokenDataError, behind what is whole."""
+        self.finished = False
+        more = True
+        while more:
+            while (whole := self._cutter.take()) is not None:
+                yield self._part(whole, path)
+            more = self._fill()
+        if self._stream is not None or (final and (not wait or self._quiet_at == self._cutter.end)):
+            self._cutter.finish()
+            self.finished = True
+        piece = self._cutter.take()
+        while piece is not None:
+            part = self._part(piece, path)
+            piece = self._cutter.take()
+            if self.finished and piece is None:
+                part.mark = self._at_end(path)
+            yield part
+        self._quiet_at = self._cutter.end
+
+    def settled(self, path: str) -> Bookmark | None:
+        """Return the bookmark of the finished file, None while nothing was read of it."""
+        return self._at_end(path) if self._cutter.offset else None
+
+    def _at_end(self, path: str) -> Bookmark:
+        size = self._cutter.offset if self._stream is None else self._raw_size
+        return Bookmark(path, *self.handle.key, self._cutter.offset, self.handle.imprint(size), size)
+
+    def torn(self, path: str, reason: str) -> Part:
+        """Return what is left of damaged data as a refused record; the file counts as read to its end."""
+        self.finished = True
+        part = self._part(self._cutter.tear(reason), path)
+        part.mark = self._at_end(path)
+        return part
+
+    def again(self, start: int, mark: Bookmark, reason: str | None) -> Part:
+        """Return once more what was yielded from `start` to the bookmark, refused for the reason if there is one."""
+        size = mark.offset - start if reason is None else min(mark.offset - start, SAMPLE_BYTES)
+        if self._stream is None:
+            raw = self.handle.read_at(size, start)
+        else:
+            self._skip(self._stream, start)
+            raw = self._stream.read(size) if size else b""
+        if len(raw) != size:
+            raise ReplacedError(self.handle.path)
+        if reason is not None:
+            return Part(raw, start, mark, reason)
+        lead = self._lead(start)
+        return Part(lead + raw, start, mark, lead=len(lead))
+
+    def skip_to_end(self, path: str) -> Bookmark:
+        """Return the bookmark behind the last whole record of the file as it is now; nothing of it is read."""
+        size = self.handle.size()
+        if self._stream is not None:
+            return Bookmark(path, *self.handle.key, 0, self.handle.imprint(size), size)
+        offset = size
+        while offset > 0:
+            start = max(0, offset - self._block)
+            newline = self.handle.read_at(offset - start, start).rfind(b"\n")
+            offset = start + newline + 1 if newline >= 0 else start
+            if newline >= 0:
+                break
+        return Bookmark(path, *self.handle.key, offset, self.handle.imprint(offset), None)
+
+    def _fill(self) -> bool:
+        """Read a block; return whether there may be more."""
+        if self._stream is not None:
+            self._raw_size = self.handle.size()
+            data = self._stream.read(self._block)
+        else:
+            data = self.handle.read_at(self._block, self._cutter.end)
+            self.handle.check(self._cutter.end + len(data))
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+        self._cutter.feed(data)
+        return len(data) == self._block
+
+    def _part(self, piece: Piece, path: str) -> Part:
+        made = imprint(self._head[: piece.end], self._cutter.last)
+        mark = Bookmark(path, *self.handle.key, piece.end, made, None)
+        if piece.reason is not None:
+            return Part(piece.raw, piece.start, mark, piece.reason)
+        lead = self._lead(piece.start)
+        size = self.handle.size() if self._stream is None else None
+        return Part(lead + piece.raw if lead else piece.raw, piece.start, mark, lead=len(lead), size=size)
+
+    def _lead(self, start: int) -> bytes:
+        """Return the bytes that a chunk which begins here needs in front."""
+        if start == 0:
+            return b""
+        if self._preamble is None:
+            size = min(start, _PREAMBLE_BYTES)
+            if self._compression == "none":
+                head = self.handle.read_at(size, 0)
+            else:
+                head = open_stream(self.handle.read_at, self._compression).read(size)
+            self._preamble = head[: self._framing.preamble(head)]
+        return self._preamble
