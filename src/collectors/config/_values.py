@@ -1,0 +1,137 @@
+"""Variables in the values of a pipeline: `${NAME}`, `${NAME:-default}`, `${file:path}`; `$${` is a literal `${`.
+
+What a variable is replaced with is one value and stays one: it is never read as YAML. It counts as secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+from urllib.parse import quote
+
+from collectors.config._problems import Path, nearest
+
+__all__ = ["Interpolated", "Variables"]
+
+MAX_FILE_BYTES = 64 * 1024
+
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(slots=True)
+class Interpolated:
+    """Text with its variables replaced; `origins` has, for each character, its place in what was written."""
+
+    written: str
+    text: str
+    origins: list[int]
+    secrets: list[str]
+
+
+@dataclass(slots=True)
+class Variables:
+    """Replaces variables in a tree of values; remembers where, and what could not be replaced."""
+
+    folder: FilePath
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    replaced: dict[Path, Interpolated] = field(default_factory=dict)
+    missing: dict[Path, tuple[str, str | None]] = field(default_factory=dict)
+
+    def resolve(self, data: Any, path: Path = ()) -> Any:
+        """Return the tree with every variable replaced; one that cannot be is in `missing` and left as written."""
+        if isinstance(data, Mapping):
+            return {key: self.resolve(value, (*path, key)) for key, value in data.items()}
+        if isinstance(data, (list, tuple)):
+            return [self.resolve(value, (*path, index)) for index, value in enumerate(data)]
+        if not isinstance(data, str) or "${" not in data:
+            return data
+        try:
+            done = self._replace(data)
+        except _CannotReplaceError as error:
+            self.missing[path] = (str(error), error.hint)
+            return data
+        self.replaced[path] = done
+        return done.text
+
+    def redact(self, text: str) -> str:
+        """Return the text with everything that a variable was replaced with hidden."""
+        secrets = {secret for done in self.replaced.values() for secret in done.secrets if secret}
+        for secret in sorted(secrets, key=len, reverse=True):
+            for form in {secret, repr(secret)[1:-1], quote(secret, safe="")}:
+                # A short value is hidden only where it stands alone: else every "1" of a sentence would go.
+                pattern = re.escape(form) if len(form) > 3 else rf"(?<!\w){re.escape(form)}(?!\w)"
+                text = re.sub(pattern, "***", text)
+        return text
+
+    def _replace(self, written: str) -> Interpolated:
+        text: list[str] = []
+        origins: list[int] = []
+        secrets: list[str] = []
+        end = 0
+        for match in _VARIABLE.finditer(written):
+            text.append(written[end : match.start()])
+            origins.extend(range(end, match.start()))
+            if match[0] == "$${":
+                text.append("${")
+                origins += [match.start() + 1, match.start() + 2]
+            else:
+                value = self._value(match[1])
+                secrets.append(value)
+                text.append(value)
+                origins += [match.start()] * len(value)
+            end = match.end()
+        if "${" in written[end:]:
+            raise _CannotReplaceError(
+                "a variable that begins with '${' has no '}'", "write '$${' for the text '${'"
+            )
+        text.append(written[end:])
+        origins.extend(range(end, len(written)))
+        return Interpolated(written, "".join(text), origins, secrets)
+
+    def _value(self, expression: str) -> str:
+        if expression.startswith("file:"):
+            return self._file(expression[5:])
+        name, has_default, default = expression.partition(":-")
+        if not _NAME.fullmatch(name):
+            raise _CannotReplaceError(
+                f"'${{{expression}}}' is not a variable",
+                "write ${NAME}, ${NAME:-default} or ${file:path}; '$${' for the text '${'",
+            )
+        value = self.environment.get(name)
+        # As in a shell, `:-` also stands in for a variable that is set but empty.
+        if value is None or (has_default and not value):
+            if has_default:
+                return default
+            near = nearest(name, self.environment)
+            hint = (
+                near if near and near.startswith("did you mean") else f"set it, or write ${{{name}:-default}}"
+            )
+            raise _CannotReplaceError(f"the environment variable {name} is not set", hint)
+        return value
+
+    def _file(self, name: str) -> str:
+        path = self.folder / FilePath(name).expanduser()
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise _CannotReplaceError(f"cannot read the file '{path}': {reason}") from None
+        if len(content) > MAX_FILE_BYTES:
+            raise _CannotReplaceError(f"the file '{path}' is longer than {MAX_FILE_BYTES // 1024} KiB")
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            raise _CannotReplaceError(f"the file '{path}' is not UTF-8 text") from None
+        return text.removesuffix("\n").removesuffix("\r")
+
+
+class _CannotReplaceError(Exception):
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint

@@ -1,0 +1,156 @@
+"""What pydantic found, in a short sentence for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from collectors.config._problems import Path, nearest, render_value
+
+__all__ = ["Finding", "findings"]
+
+Finding = tuple[Path, str, dict[str, Any]]
+"""The path below the settings, a message, and what else `Document.report` takes."""
+
+_SENTENCES = {
+    "missing": "is required",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_parsing_size": "expected a whole number with fewer digits",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected text",
+    "bytes_type": "expected text",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+    "set_type": "expected a list",
+    "dict_type": "expected a mapping (key: value)",
+    "mapping_type": "expected a mapping (key: value)",
+    "model_type": "expected a mapping (key: value)",
+    "model_attributes_type": "expected a mapping (key: value)",
+    "dataclass_type": "expected a mapping (key: value)",
+    "literal_error": "expected {expected}",
+    "enum": "expected {expected}",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected at most {le}",
+    "string_too_short": "expected at least {min_length} characters",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_pattern_mismatch": "expected text that fits the pattern {pattern}",
+    "too_short": "expected at least {min_length} of them",
+    "too_long": "expected at most {max_length} of them",
+    "none_required": "expected nothing here",
+    "callable_type": "expected a function",
+}
+
+
+def findings(error: ValidationError, model: type[BaseModel], data: Any) -> Iterator[Finding]:
+    """Yield one finding for each place in the data; what several alternatives of a type say is joined with "or"."""
+    merged: dict[Path, list[tuple[str, dict[str, Any]]]] = {}
+    for found in error.errors(include_url=False):
+        path = _path(found["loc"], data, missing=found["type"] == "missing")
+        merged.setdefault(path, []).append(_finding(found, path, model))
+    for path, items in merged.items():
+        message, extra = items[0]
+        sentences = list(dict.fromkeys(text.removeprefix("expected ") for text, _ in items))
+        if len(sentences) > 1:
+            message = f"expected {' or '.join(sentences)}"
+        yield path, message, extra
+
+
+def _finding(found: Any, path: Path, model: type[BaseModel]) -> tuple[str, dict[str, Any]]:
+    kind, context, value = found["type"], found.get("ctx", {}), found["input"]
+    extra: dict[str, Any] = {}
+    if kind == "missing":
+        return _SENTENCES[kind], extra
+    parent = _model_at(model, path[:-1])
+    if kind == "extra_forbidden":
+        known = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
+        return "there is no such setting", {"hint": nearest(str(path[-1]), known), "at_key": True}
+    if found["loc"][-1:] == ("[key]",):
+        extra["at_key"] = True
+    extra["shown"] = '"***"' if _is_secret(model, path) else render_value(value)
+    if kind in {"sql", "expression"} and {"line", "column"} <= context.keys():
+        extra["at"] = (context["line"], context["column"])
+        return found["msg"], extra
+    if kind in {"value_error", "assertion_error"}:
+        return str(context.get("error", found["msg"])), extra
+    if kind == "literal_error" and isinstance(value, str):
+        extra["hint"] = _near_literal(value, context["expected"])
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        extra["hint"] = "put it in quotes"
+    sentence = _SENTENCES.get(kind)
+    if sentence is None:
+        message = str(found["msg"])
+        return message[:1].lower() + message[1:], extra
+    return sentence.format_map(context), extra
+
+
+def _near_literal(value: str, expected: str) -> str | None:
+    options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
+    hint = nearest(value, options)
+    return hint if hint and hint.startswith("did you mean") else None
+
+
+def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Path:
+    """Return pydantic's location without the names of types in it, which are no keys of the data."""
+    path: list[int | str] = []
+    here = data
+    for number, part in enumerate(location):
+        in_mapping = isinstance(here, Mapping) and part in here
+        in_list = isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
+        if in_mapping or in_list:
+            here = here[part]
+            path.append(part)
+        elif missing and number == len(location) - 1:
+            path.append(part)
+    return tuple(path)
+
+
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    """Return the settings class of the mapping at the path; None where it is a free one."""
+    here: type[BaseModel] | None = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if here is None:
+            return None
+        annotation = _annotation(here, part)
+        here = next(_models_in(annotation), None)
+    return here
+
+
+def _annotation(model: type[BaseModel], key: str) -> Any:
+    for name, field in model.model_fields.items():
+        if key in {name, field.alias}:
+            return field.annotation
+    return None
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _is_secret(model: type[BaseModel], path: Path) -> bool:
+    """Return whether the setting, or one that it lies in, is declared as a secret."""
+    here: type[BaseModel] | None = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if here is None:
+            return False
+        annotation = _annotation(here, part)
+        if "Secret" in repr(annotation):
+            return True
+        here = next(_models_in(annotation), None)
+    return False

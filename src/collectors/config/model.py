@@ -1,0 +1,106 @@
+"""What a pipeline file says: its keys as pydantic reads them, and the loaded pipeline that the runtime runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from collectors.registry import Kind
+from collectors.settings import ByteSize, LocalPath, Name, Settings
+
+__all__ = ["Component", "PipelineConfig", "PipelineFile", "Route", "RouteSettings"]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[Name], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)]
+
+
+class RouteSettings(Settings):
+    """One way through a pipeline: from which sources, through what, to where."""
+
+    from_: Annotated[Names | None, Field(alias="from")] = None
+    """Ids of the sources; all when left out."""
+    processors: list[Any] | None = None
+    """The steps of this route, in order; the top-level `processors` when left out, none for `[]`."""
+    to: Names | None = None
+    """Ids of the storage; all when left out."""
+
+
+class PipelineFile(Settings):
+    """A pipeline: what to collect, what to do with it, and where to store it."""
+
+    name: Name | None = None
+    """Identity of the pipeline: positions, runs and dead letters hang on it. The file's name when left out."""
+    memory: ByteSize = 256 * 2**20
+    """Upper bound for what is in flight, for all sources together; sources wait when it is spent."""
+    state: LocalPath | None = None
+    """Folder for what is not in a backend: leases, runs, spool; `.collectors/<name>` beside the file when left out."""
+    sources: Annotated[list[Any], Field(min_length=1)]
+    """Where data come from."""
+    processors: list[Any] = []
+    """What happens to the data, in order."""
+    storage: Annotated[list[Any], Field(min_length=1)]
+    """Where data go."""
+    pipelines: dict[Name, RouteSettings] | None = None
+    """Routes, by name, where not every source goes through all processors to every storage."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One configured component.
+
+    `cls` is its class; `settings` are its validated settings, always with the `id` that is unique in its pipeline. `where` is the place
+    for messages: `pipeline.yaml:7`, or `sources[0]`. `instance` is there when Python code gave a finished one.
+    """
+
+    kind: Kind
+    type: str
+    cls: Any
+    settings: Settings = field(repr=False)
+    where: str
+    instance: Any = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        """The name in positions, the ledger and messages."""
+        return str(getattr(self.settings, "id", None) or self.type)
+
+    def make(self) -> Any:
+        """Return a new object with these settings; opens nothing. A finished instance is returned as it is."""
+        return self.instance if self.instance is not None else self.cls(self.settings)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way from sources through processors to backends; sources and backends by id."""
+
+    sources: tuple[str, ...]
+    processors: tuple[Component, ...]
+    backends: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A loaded pipeline: every setting is valid, every name in it leads somewhere.
+
+    `memory` is in bytes. `version` is a short hash of what the file says, without secrets: the same for the same
+    content, whatever its comments and layout.
+    """
+
+    name: str
+    memory: int
+    state: Path
+    folder: Path
+    file: Path | None
+    sources: Mapping[str, Component]
+    backends: Mapping[str, Component]
+    routes: tuple[Route, ...]
+    version: str
