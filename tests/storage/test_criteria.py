@@ -119,6 +119,7 @@ def test_an_unknown_column_is_refused_when_the_columns_are_known() -> None:
         ({"b": 1, "a": [1]}, "=", {"a": [1], "b": 1}, True),
         ({"a": 1}, "<", {"a": 2}, False),
         ([1], "!=", [2], True),
+        ([1.0, (2,)], "=", [1, [2]], True),
         ("abc", "like", "a%", True),
         ("Abc", "like", "a%", False),
         ("abc", "like", "a_c", True),

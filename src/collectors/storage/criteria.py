@@ -231,7 +231,7 @@ def _compare(stored: Any, wanted: Any) -> int | None:
     elif kind == "bytes":
         stored, wanted = bytes(stored), bytes(wanted)
     elif kind == "nested":
-        return 0 if _json(stored) == _json(wanted) else None
+        return 0 if msgspec.json.decode(_json(stored)) == msgspec.json.decode(_json(wanted)) else None
     try:
         return int(stored > wanted) - int(stored < wanted)
     except TypeError:
@@ -296,7 +296,7 @@ def _json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value, order="sorted", enc_hook=str)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return repr(value).encode("utf-8", "backslashreplace")
+        return msgspec.json.encode(repr(value).encode("utf-8", "backslashreplace").decode())
 
 
 @lru_cache(maxsize=64)

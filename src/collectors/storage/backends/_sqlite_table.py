@@ -1,0 +1,216 @@
+"""The table that the `sqlite` backend fills: its columns, its rows, and which rows belong to which location.
+
+The number of a row, `_collectors_row`, is given out once: `remove` deletes exactly what a location holds even after a
+VACUUM or after somebody else's deletes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.enums import ErrorType
+from collectors.errors import DataError, FatalError
+from collectors.storage.backends._sqlite_types import declared_type, encode, fits, plain
+from collectors.storage.sqlite_store import Database
+
+__all__ = ["ROW", "RowTable", "column_changes", "quote"]
+
+ROW = "_collectors_row"
+_WRITES = """
+create table if not exists _collectors_writes (
+    location_id text not null, table_name text not null, first_row integer not null, last_row integer not null,
+    rows integer not null, stored_at text not null,
+    primary key (location_id, table_name)
+) without rowid
+"""
+
+
+def quote(name: str) -> str:
+    """Return a name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class RowTable:
+    """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+        self._quoted = quote(name)
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns by name with their declared types, our row number left out."""
+        rows = self._database.execute("select name, type from pragma_table_info(?)", (self._name,))
+        return {name: declared for name, declared in rows if name != ROW}
+
+    def exists(self) -> bool:
+        """Return whether there is a table, or a view, of this name."""
+        found = self._database.execute("select count(*) from pragma_table_info(?)", (self._name,))
+        return bool(found.fetchone()[0])
+
+    def is_numbered(self) -> bool:
+        """Return whether our row number is the key of the table, as it is where we made the table."""
+        found = self._database.execute(
+            "select pk from pragma_table_info(?) where name = ?", (self._name, ROW)
+        ).fetchone()
+        return bool(found and found[0] == 1)
+
+    def insert(self, table: pa.Table, location_id: str) -> int:
+        """Store the rows under a location and return their number; 0 when the location has rows already.
+
+        Raises DataError with `rows` for those that cannot be stored, FatalError when the columns do not fit.
+        """
+        self._database.execute(_WRITES)
+        if self._find(location_id) is not None:
+            return 0
+        declared = self._prepare(table)
+        columns = []
+        bad: dict[int, str] = {}
+        for name, kind in declared.items():
+            values, reasons = encode(plain(table.column(name)), kind)
+            columns.append(values)
+            bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
+        if bad:
+            raise _refused(self._name, bad)
+        first = self._next_row()
+        columns.insert(0, list(range(first, first + table.num_rows)))
+        self._insert([ROW, *declared], columns)
+        self._database.execute(
+            "insert into _collectors_writes values (?, ?, ?, ?, ?, ?)",
+            (location_id, self._name, first, first + table.num_rows - 1, table.num_rows, _now()),
+        )
+        return int(table.num_rows)
+
+    def remove(self, location_id: str) -> None:
+        """Delete the rows of a location. Raises KeyError when there is none."""
+        self._database.execute(_WRITES)
+        found = self._find(location_id)
+        if found is None:
+            raise KeyError(location_id)
+        self._database.execute(f"delete from {self._quoted} where {ROW} between ? and ?", found)  # noqa: S608  # quoted
+        self._database.execute(
+            "delete from _collectors_writes where location_id = ? and table_name = ?",
+            (location_id, self._name),
+        )
+
+    def _find(self, location_id: str) -> tuple[int, int] | None:
+        row: tuple[int, int] | None = self._database.execute(
+            "select first_row, last_row from _collectors_writes where location_id = ? and table_name = ?",
+            (location_id, self._name),
+        ).fetchone()
+        return row
+
+    def _prepare(self, table: pa.Table) -> dict[str, str]:
+        """Make the table and columns that are missing; return the declared type of each column of the rows."""
+        changes = column_changes(self._name, self.columns(), table)
+        for name, (existing, brought) in changes.items():
+            if existing is not None and not fits(existing, brought):
+                raise _unfit(
+                    f"table '{self._name}', column '{name}': it is declared {existing} and the rows bring {brought}; "
+                    f"cast '{name}' in a processor, rename it, or choose another table"
+                )
+        known = self._database.execute("select name from pragma_table_info(?)", (self._name,)).fetchall()
+        new = [
+            f"{quote(name)} {brought}" for name, (existing, brought) in changes.items() if existing is None
+        ]
+        if not known:
+            self._database.execute(
+                f"create table {self._quoted} ({', '.join([f'{ROW} integer primary key', *new])})"
+            )
+        else:
+            for column in new if (ROW,) in known else [f"{ROW} integer", *new]:
+                self._database.execute(f"alter table {self._quoted} add column {column}")
+        return {name: existing or brought for name, (existing, brought) in changes.items()}
+
+    def _next_row(self) -> int:
+        (last,) = self._database.execute(
+            "select max(last_row) from _collectors_writes where table_name = ?", (self._name,)
+        ).fetchone()
+        if self.is_numbered():
+            (present,) = self._database.execute(f"select max({ROW}) from {self._quoted}").fetchone()  # noqa: S608
+            last = max(last or 0, present or 0)
+        return (last or 0) + 1
+
+    def _insert(self, names: list[str], columns: list[list[Any]]) -> None:
+        marks = ", ".join("?" * len(names))
+        statement = f"insert into {self._quoted} ({', '.join(map(quote, names))}) values ({marks})"  # noqa: S608
+        try:
+            self._database.executemany(statement, zip(*columns, strict=True))
+        except (sqlite3.IntegrityError, sqlite3.DataError):
+            self._find_refused(statement, columns)
+            raise
+
+    def _find_refused(self, statement: str, columns: list[list[Any]]) -> None:
+        """Insert row by row to learn which ones a constraint of the table refuses; the transaction ends in an error."""
+        self._database.execute(f"delete from {self._quoted} where {ROW} >= ?", (columns[0][0],))  # noqa: S608
+        bad = {}
+        for row, values in enumerate(zip(*columns, strict=True)):
+            try:
+                self._database.execute(statement, values)
+            except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+                bad[row] = str(error)
+        if bad:
+            raise _refused(self._name, bad)
+
+
+def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict[str, tuple[str | None, str]]:
+    """Return for each column of the rows what is declared for it now, None where it is new, and what they bring.
+
+    Columns without a type (all null) are left out. Raises FatalError for names and types that SQLite cannot have.
+    """
+    _check_names(name, table.column_names, list(existing))
+    changes = {}
+    for field in table.schema:
+        kind = plain(pa.chunked_array([], field.type)).type
+        if pa.types.is_null(kind):
+            continue
+        declared = declared_type(kind)
+        if declared is None:
+            raise _unfit(
+                f"column '{field.name}': SQLite has no place for Arrow's {kind}; cast it to another type"
+            )
+        changes[field.name] = existing.get(field.name), declared
+    return changes
+
+
+def _check_names(table: str, names: list[str], existing: list[str]) -> None:
+    seen = {_folded(name): name for name in existing}
+    met: set[str] = set()
+    for name in names:
+        if "\0" in name or _folded(name).startswith("_collectors"):
+            raise _unfit(
+                f"column {name!r}: SQLite cannot have this name, or it is ours; rename it in a processor"
+            )
+        other = seen.setdefault(_folded(name), name)
+        if other != name or name in met:
+            raise _unfit(
+                f"table '{table}': the columns '{other}' and '{name}' differ only in upper and lower case, which SQLite "
+                "does not tell apart; rename one in a processor"
+            )
+        met.add(name)
+
+
+def _folded(name: str) -> str:
+    """Return the name as SQLite compares it: only A to Z lose their case."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def _refused(table: str, bad: dict[int, str]) -> DataError:
+    row, reason = min(bad.items())
+    return DataError(
+        f"{len(bad)} rows cannot be stored in table '{table}'; the first is row {row}: {reason}",
+        rows=bad,
+        error_type=ErrorType.STORAGE,
+    )
+
+
+def _unfit(message: str) -> FatalError:
+    return FatalError(message, error_type=ErrorType.STORAGE)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,171 @@
+"""Rows in a table of a SQLite file, typed, queryable, deletable.
+
+    storage:
+      type: sqlite
+      path: readings.db
+      table: readings
+
+The table and its folder are made with the first rows; a column that appears later is added, and older rows have null
+there. A column whose type does not fit the declared one stops the flow and says what to do. A table that exists
+already is used as it is, with one more column, `_collectors_row`, which says which rows came with which commit.
+
+Delivery: exactly once: rows, position, dead letters and counts are one transaction. WAL, `synchronous=FULL`: what was
+acknowledged survives a power cut. One process writes to a file at a time; others may read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+from pydantic import AfterValidator
+
+from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
+from collectors.errors import TransientError
+from collectors.models import QueryCriteria
+from collectors.settings import Duration, LocalPath
+from collectors.storage.backends import _sqlite_query
+from collectors.storage.backends._sqlite_table import RowTable, column_changes
+from collectors.storage.backends._sqlite_types import fits
+from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
+
+__all__ = ["COMPONENT", "SqliteBackend", "SqliteConfig"]
+
+
+def _table_name(name: str) -> str:
+    if not name or "\0" in name or name.lower().startswith(("_collectors", "sqlite_")):
+        raise ValueError(
+            "expected the name of a table; those that begin with _collectors or sqlite_ are taken"
+        )
+    return name
+
+
+class SqliteConfig(BackendConfig):
+    """Settings of the `sqlite` backend."""
+
+    path: LocalPath
+    """The database file; it is made when it is not there."""
+    table: Annotated[str, AfterValidator(_table_name)] = "records"
+    """The table that takes the rows."""
+    lock_timeout: Duration = 5.0
+    """How long to wait while another process writes to the file, before the attempt counts as failed."""
+
+
+class SqliteBackend(Backend[SqliteConfig]):
+    """Keeps one connection that writes, opened with the first write; until then one that only reads."""
+
+    _database: Database | None = None
+    _writing = False
+
+    def open(self) -> None:
+        """Look whether the file is a database, if there is one; nothing is written."""
+        if Path(self.config.path).exists():
+            self._database = self._open(read_only=True)
+
+    def close(self) -> None:
+        """Close the file."""
+        database, self._database, self._writing = self._database, None, False
+        if database is not None:
+            database.close()
+
+    def write(self, table: pa.Table, key: ChunkKey) -> int:
+        """Store the rows and return their number."""
+        with self._writer() as database, database.transaction():
+            return RowTable(database, self.config.table).insert(table, self.location(key))
+
+    def claim(self, flow: str) -> Checkpoint:
+        """Raise the flow's epoch and return how far it is stored in this table."""
+        with self._writer() as database:
+            return self._tables(database).claim(flow)
+
+    def commit(self, delivery: Delivery) -> int:
+        """Store rows, letters, counts and position in one transaction."""
+        with self._writer() as database:
+            rows = RowTable(database, self.config.table)
+
+            def store_rows() -> None:
+                if delivery.table.num_rows:
+                    rows.insert(delivery.table, self.location(delivery.key))
+
+            return self._tables(database).commit(delivery, store_rows)
+
+    def stored(self, flow: str) -> Checkpoint:
+        """Return how far the flow is stored in this table."""
+        database = self._reader()
+        return Checkpoint(0) if database is None else self._tables(database).stored(flow)
+
+    def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
+        """Yield the letters of a pipeline that were set aside on the way to this file."""
+        database = self._reader()
+        return iter(()) if database is None else self._tables(database).dead_letters(pipeline)
+
+    def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
+        """Return the matching rows; none while there is no file or no table."""
+        database = self._reader()
+        return [] if database is None else _sqlite_query.select(database, self.config.table, criteria)
+
+    def remove(self, location_id: str) -> None:
+        """Delete the rows that were stored under the location."""
+        if self._reader() is None:
+            raise KeyError(location_id)
+        with self._writer() as database, database.transaction():
+            RowTable(database, self.config.table).remove(location_id)
+
+    def preview(self, table: pa.Table) -> list[str]:
+        """Return what storing this table would change in the file."""
+        path, name = Path(self.config.path), self.config.table
+        if not path.exists():
+            return [f"+ file {path}", *_preview(name, None, table)]
+        database = self._open(read_only=True)
+        try:
+            rows = RowTable(database, name)
+            return _preview(name, rows.columns() if rows.exists() else None, table)
+        finally:
+            database.close()
+
+    def describe(self) -> str:
+        """Return path and table."""
+        return f"{self.config.path}:{self.config.table}"
+
+    def _tables(self, database: Database) -> DeliveryTables:
+        return DeliveryTables(database, self.config.table)
+
+    def _reader(self) -> Database | None:
+        if self._database is None:
+            self.open()
+        return self._database
+
+    @contextmanager
+    def _writer(self) -> Iterator[Database]:
+        """Give the connection that writes; after a failure that may pass, the next one is a new one."""
+        try:
+            if not self._writing or self._database is None:
+                self.close()
+                self._database, self._writing = self._open(read_only=False), True
+                self._tables(self._database).create()
+            yield self._database
+        except TransientError:
+            self.close()
+            raise
+
+    def _open(self, *, read_only: bool) -> Database:
+        return open_database(self.config.path, read_only=read_only, timeout=self.config.lock_timeout)
+
+
+def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> list[str]:
+    lines = [f"+ table {name}"] if existing is None else []
+    for column, (declared, brought) in column_changes(name, existing or {}, table).items():
+        if declared is None:
+            lines.append(f"+ {column} {brought}" + (" (new)" if existing is not None else ""))
+        elif fits(declared, brought):
+            lines.append(f"= {column} {declared}")
+        else:
+            lines.append(f"! {column}: table has {declared}, rows bring {brought}")
+    return lines
+
+
+COMPONENT = SqliteBackend

@@ -1,0 +1,75 @@
+"""Files that survive a power cut: a name is only promised once its folder is on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from collectors.enums import ErrorType
+from collectors.errors import FatalError, TransientError
+
+__all__ = ["make_folders", "put_new", "sync_folder", "translated", "write_synced"]
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and its parents where they are missing, durably. Raises OSError."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.is_dir()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file as a whole and make its content durable; its name is not yet. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def put_new(path: Path, content: bytes, scratch: Path) -> bool:
+    """Give a file its whole content and its name in one durable step; False when the name is taken.
+
+    `scratch` is a file name in the same file system for the time before. Raises OSError.
+    """
+    write_synced(scratch, content)
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+    sync_folder(path.parent)
+    return True
+
+
+@contextmanager
+def translated(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError into an error of this package that names the path and what was being done.
+
+    A full disk, a folder that is gone or a device that fails may work later: TransientError. No permission, or a file
+    system that cannot do what is needed: FatalError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        message = f"{doing} {path}: {reason}"
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, *_NO_LINKS}:
+            raise FatalError(message, error_type=ErrorType.STORAGE) from error
+        raise TransientError(message, error_type=ErrorType.STORAGE) from error

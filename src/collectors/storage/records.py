@@ -1,0 +1,107 @@
+"""Arrow values as Python has them: what queries return, and what text formats write.
+
+Times come as aware UTC datetimes; digits behind the microsecond are cut off, since Python's datetime ends there. A
+value outside of Python's calendar comes as Arrow's text for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["json_text", "non_finite", "to_records", "to_values"]
+
+
+def to_records(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as dicts."""
+    names = table.column_names
+    if not names:
+        return [{} for _ in range(table.num_rows)]
+    columns = [to_values(column) for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def to_values(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column as Python values."""
+    wanted = _python_type(column.type)
+    if not wanted.equals(column.type):
+        column = column.cast(wanted, safe=False)
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = [_value(scalar) for scalar in column]
+    return values
+
+
+def json_text(value: Any) -> str:
+    """Return JSON of a value that `to_values` gave: decimals and times as text, bytes as base64.
+
+    Raises ValueError for NaN and infinity inside of it, which JSON does not have.
+    """
+    if _has_non_finite(value):
+        raise ValueError("JSON has no NaN and no infinity")
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def non_finite(column: pa.ChunkedArray) -> bool:
+    """Return whether a float anywhere in the column, nested ones too, is NaN or infinite."""
+    return any(_non_finite(chunk) for chunk in column.chunks)
+
+
+def _non_finite(array: pa.Array) -> bool:
+    kind = array.type
+    if pa.types.is_floating(kind):
+        return bool(pc.any(pc.invert(pc.is_finite(array))).as_py())
+    if pa.types.is_struct(kind):
+        return any(_non_finite(field) for field in array.flatten())
+    if pa.types.is_map(kind):
+        return _non_finite(array.keys) or _non_finite(array.items)
+    if pa.types.is_nested(kind):
+        return _non_finite(array.flatten())
+    return False
+
+
+def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_non_finite, value))
+
+
+def _python_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type with times cut to the microsecond and in UTC."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us" if kind.unit == "ns" else kind.unit, "UTC" if kind.tz else None)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
+    if pa.types.is_map(kind):
+        return pa.map_(_python_type(kind.key_type), _python_type(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_python_field(kind.value_field), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_python_field(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_python_field(kind.value_field))
+    if pa.types.is_struct(kind):
+        return pa.struct([_python_field(field) for field in kind])
+    if pa.types.is_dictionary(kind):
+        return _python_type(kind.value_type)
+    return kind
+
+
+def _python_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_python_type(field.type))
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        return pa.array([scalar], scalar.type).to_string()

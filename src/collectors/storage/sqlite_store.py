@@ -1,0 +1,393 @@
+"""SQLite as the place of a flow's position, dead letters and counts: the `_collectors_*` tables of one file.
+
+The `sqlite` backend keeps its rows in the same commit; the runtime's state file uses the tables alone. WAL and
+`synchronous=FULL`: a commit that returned survives a power cut. SQLite up to 3.51.2 can lose commits when two
+connections write and checkpoint one file in the same instant (https://sqlite.org/wal.html#walresetbug), so writing
+connections of this process take turns, and one file belongs to one process.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
+from collectors.enums import ErrorType
+from collectors.errors import CollectorsError, ConfigurationError, FatalError, FencedError, TransientError
+from collectors.models import Position
+from collectors.storage.files import make_folders, translated
+
+__all__ = ["Database", "DeliveryTables", "open_database"]
+
+_MAGIC = b"SQLite format 3\0"
+_TABLES = """
+create table if not exists _collectors_checkpoint (
+    flow text not null, target text not null, epoch integer not null, seq integer not null,
+    position text, schema blob, updated_at text not null,
+    primary key (flow, target)
+) without rowid;
+create table if not exists _collectors_ledger (
+    run text not null, flow text not null, target text not null,
+    read integer not null, added integer not null, stored integer not null, filtered integer not null,
+    set_aside integer not null, first_at text not null, last_at text not null,
+    primary key (run, flow, target)
+) without rowid;
+create table if not exists _collectors_dead_letters (
+    number integer primary key, owner text not null, letter_id text not null, pipeline text not null,
+    source text not null, run text not null, seq integer not null, record integer not null, step text not null,
+    reason text not null, raw blob not null, position text, version text not null, created_at text not null
+);
+create index if not exists _collectors_dead_letters_owner on _collectors_dead_letters (owner, seq);
+create index if not exists _collectors_dead_letters_pipeline on _collectors_dead_letters (pipeline);
+"""
+
+
+class _Turn:
+    """What writing connections of this process to one file take in turn."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+
+_turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
+_turns_lock = threading.Lock()
+
+
+class Database(sqlite3.Connection):
+    """An open file; `transaction` is the one way to write to it. Belongs to the thread that opened it."""
+
+    path: Path
+    _turn: _Turn
+    _identity: tuple[int, int]
+
+    def settle(self, path: Path, *, read_only: bool) -> None:
+        """Take the settings that `open_database` promises."""
+        self.path = path
+        with _turns_lock:
+            self._turn = _turns.setdefault(os.path.realpath(path), _Turn())
+        if read_only:
+            self.execute("pragma query_only = on")
+            self.execute("pragma wal_autocheckpoint = 0")
+        else:
+            self.execute("pragma journal_mode = wal")
+            self.execute("pragma synchronous = full")
+            self.execute("pragma journal_size_limit = 67108864")
+        self.execute("select count(*) from sqlite_schema").fetchone()
+        self._identity = _identity(path)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do what stands under `with` in one transaction that ends on disk, or leave everything as it was.
+
+        Raises TransientError when the file is locked, the disk full or failing (nothing was stored, or the outcome is
+        unknown: ask what is stored before trying again), FatalError when the file was replaced or is damaged.
+        """
+        with self._turn.lock, self.translated():
+            self._check_still_there()
+            self.execute("begin immediate")
+            try:
+                yield
+                self.execute("commit")
+            except BaseException:
+                if self.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self.execute("rollback")
+                raise
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn errors of SQLite into errors of this package that name the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _translate(error, self.path) from error
+
+    def _check_still_there(self) -> None:
+        try:
+            same = _identity(self.path) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise FatalError(
+                f"{self.path} was moved, deleted or replaced while it was open; nothing was stored; "
+                "put it back or start again",
+                error_type=ErrorType.STORAGE,
+            )
+
+
+def open_database(path: str | Path, *, read_only: bool = False, timeout: float = 5.0) -> Database:
+    """Open a SQLite file in autocommit mode, made with its folders where missing unless `read_only`.
+
+    `timeout` is how many seconds to wait for a lock of another process. Raises ConfigurationError when the file is
+    something else, and leaves it untouched; TransientError or FatalError when it cannot be opened.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links that are exchanged later
+    _check_header(path)
+    if not read_only:
+        with translated(path.parent, "cannot make the folder"):
+            make_folders(path.parent)
+    mode = "rw" if read_only else "rwc"
+    connection: Database | None = None
+    try:
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode={mode}", uri=True, timeout=timeout, isolation_level=None, factory=Database
+        )
+        connection.settle(path, read_only=read_only)
+    except (sqlite3.Error, OSError) as error:
+        if connection is not None:
+            connection.close()
+        raise _translate(error, path) from error
+    return connection
+
+
+def _check_header(path: Path) -> None:
+    with translated(path, "cannot read"):
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a folder; choose the path of a file for the SQLite database")
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            start = file.read(16)
+    if start and start != _MAGIC:
+        raise ConfigurationError(
+            f"{path} is not a SQLite database (it begins with {start!r}); choose another path or move the file away"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _translate(error: sqlite3.Error | OSError, path: Path) -> CollectorsError:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return TransientError(
+            f"{path}: another process is writing to it ({error})", error_type=ErrorType.STORAGE
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return TransientError(
+            f"{path}: the disk is full ({error}); nothing of this chunk was stored",
+            error_type=ErrorType.STORAGE,
+        )
+    if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL} or isinstance(
+        error, OSError
+    ):
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        return TransientError(
+            f"{path}: cannot read or write it ({error}, {name})", error_type=ErrorType.STORAGE
+        )
+    if primary == sqlite3.SQLITE_NOTADB:
+        return ConfigurationError(
+            f"{path} is not a SQLite database, or it is encrypted; choose another path or move the file away"
+        )
+    if primary == sqlite3.SQLITE_CORRUPT:
+        return FatalError(
+            f"{path} is damaged ({error}); keep a copy and try: sqlite3 {path} .recover",
+            error_type=ErrorType.STORAGE,
+        )
+    return FatalError(f"{path}: {error}", error_type=ErrorType.STORAGE)
+
+
+class DeliveryTables:
+    """Positions, dead letters and counts of flows in an open `Database`; every method is one transaction.
+
+    `target` tells apart what several users of one file keep about the same flow: the `sqlite` backend passes the name
+    of its table.
+    """
+
+    def __init__(self, database: Database, target: str = "") -> None:
+        self._database = database
+        self._target = target
+
+    def create(self) -> None:
+        """Make the tables that are missing."""
+        if _has_tables(self._database):
+            return
+        with self._database.transaction():
+            for statement in _TABLES.split(";"):
+                self._database.execute(statement)
+
+    def claim(self, flow: str) -> Checkpoint:
+        """Raise the flow's epoch by one, durably, and return how far it is stored."""
+        with self._database.transaction():
+            self._database.execute(
+                "insert into _collectors_checkpoint values (?, ?, 1, 0, null, null, ?) "
+                "on conflict do update set epoch = epoch + 1, updated_at = excluded.updated_at",
+                (flow, self._target, _now()),
+            )
+            return self._checkpoint(flow)
+
+    def stored(self, flow: str) -> Checkpoint:
+        """Return how far the flow is stored; epoch 0 and seq 0 for one that was never claimed."""
+        with self._database.translated():
+            return self._checkpoint(flow) if _has_tables(self._database) else Checkpoint(0)
+
+    def commit(self, delivery: Delivery, store_rows: Callable[[], None] | None = None) -> int:
+        """Store a delivery and return its seq; the rows by what `store_rows` does inside of the transaction.
+
+        A delivery that is stored already is left out. Raises FencedError unless the epoch is the flow's and the stored
+        seq the one before; in that case, and for any error of `store_rows`, nothing is stored.
+        """
+        key = delivery.key
+        with self._database.transaction():
+            checkpoint = self._checkpoint(key.flow)
+            _check_epoch(checkpoint, delivery)
+            if checkpoint.seq >= key.seq:
+                return checkpoint.seq
+            _check_no_gap(checkpoint, delivery)
+            if store_rows is not None:
+                store_rows()
+            self._replace_letters(key.flow, delivery.first_seq, delivery.dead_letters)
+            self._count(delivery)
+            position = None if delivery.position is None else msgspec.json.encode(delivery.position).decode()
+            self._database.execute(
+                "update _collectors_checkpoint set seq = ?, position = ?, schema = ?, updated_at = ? "
+                "where flow = ? and target = ?",
+                (key.seq, position, delivery.schema, _now(), key.flow, self._target),
+            )
+        return key.seq
+
+    def replace_dead_letters(self, owner: str, first_seq: int, letters: list[DeadLetter]) -> None:
+        """Keep these letters instead of those that the same owner kept of the chunks from `first_seq` on.
+
+        An owner is who hands letters over chunk by chunk: one flow's way into one backend.
+        """
+        with self._database.transaction():
+            self._replace_letters(owner, first_seq, letters)
+
+    def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
+        """Yield the letters of a pipeline in the order in which they were set aside."""
+        if not _has_tables(self._database):
+            return
+        with self._database.translated():
+            for row in self._database.execute(
+                "select source, run, seq, record, step, reason, raw, position, version, created_at "
+                "from _collectors_dead_letters where pipeline = ? order by number",
+                (pipeline,),
+            ):
+                source, name, seq, record, step, reason, raw, position, version, created_at = row
+                yield DeadLetter(
+                    pipeline=pipeline,
+                    source=source,
+                    run=name,
+                    seq=seq,
+                    record=record,
+                    step=step,
+                    reason=reason,
+                    raw=raw,
+                    position=_read_position(position),
+                    version=version,
+                    created_at=datetime.fromisoformat(created_at),
+                )
+
+    def ledger(self, run: str | None = None) -> dict[tuple[str, str], Counts]:
+        """Return the counts of a run, or of all, by run and flow."""
+        if not _has_tables(self._database):
+            return {}
+        with self._database.translated():
+            rows = self._database.execute(
+                "select run, flow, read, added, stored, filtered, set_aside from _collectors_ledger "
+                "where target = ? and (? is null or run = ?) order by first_at",
+                (self._target, run, run),
+            )
+            return {(name, flow): Counts(*counts) for name, flow, *counts in rows}
+
+    def _checkpoint(self, flow: str) -> Checkpoint:
+        row = self._database.execute(
+            "select epoch, seq, position, schema from _collectors_checkpoint where flow = ? and target = ?",
+            (flow, self._target),
+        ).fetchone()
+        return Checkpoint(row[0], row[1], _read_position(row[2]), row[3]) if row else Checkpoint(0)
+
+    def _replace_letters(self, owner: str, first_seq: int, letters: list[DeadLetter]) -> None:
+        owner = f"{owner}>{self._target}" if self._target else owner
+        self._database.execute(
+            "delete from _collectors_dead_letters where owner = ? and seq >= ?", (owner, first_seq)
+        )
+        self._database.executemany(
+            "insert into _collectors_dead_letters values (null, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(owner, *_letter_row(letter)) for letter in letters],
+        )
+
+    def _count(self, delivery: Delivery) -> None:
+        counts = delivery.counts
+        self._database.execute(
+            "insert into _collectors_ledger values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set "
+            "read = read + excluded.read, added = added + excluded.added, stored = stored + excluded.stored, "
+            "filtered = filtered + excluded.filtered, set_aside = set_aside + excluded.set_aside, "
+            "last_at = excluded.last_at",
+            (
+                delivery.run,
+                delivery.key.flow,
+                self._target,
+                counts.read,
+                counts.added,
+                counts.stored,
+                counts.filtered,
+                counts.set_aside,
+                _now(),
+                _now(),
+            ),
+        )
+
+
+def _check_epoch(checkpoint: Checkpoint, delivery: Delivery) -> None:
+    key = delivery.key
+    if checkpoint.epoch != key.epoch:
+        raise FencedError(
+            f"{key.flow}: another process has taken this flow over (epoch {checkpoint.epoch}, ours is {key.epoch}); "
+            "stop one of the two"
+        )
+
+
+def _check_no_gap(checkpoint: Checkpoint, delivery: Delivery) -> None:
+    if checkpoint.seq != delivery.first_seq - 1:
+        raise FencedError(
+            f"{delivery.key.flow}: chunks {delivery.first_seq} to {delivery.key.seq} do not follow chunk "
+            f"{checkpoint.seq}, the last one stored; nothing was stored; start again to go on behind chunk {checkpoint.seq}"
+        )
+
+
+def _has_tables(database: Database) -> bool:
+    with database.translated():
+        found = database.execute(
+            "select 1 from sqlite_schema where name = '_collectors_dead_letters_pipeline'"
+        )
+        return found.fetchone() is not None
+
+
+def _letter_row(letter: DeadLetter) -> tuple[Any, ...]:
+    position = None if letter.position is None else msgspec.json.encode(letter.position).decode()
+    return (
+        letter.letter_id,
+        letter.pipeline,
+        letter.source,
+        letter.run,
+        letter.seq,
+        letter.record,
+        letter.step,
+        letter.reason.encode("utf-8", "backslashreplace").decode(),
+        letter.raw,
+        position,
+        letter.version,
+        letter.created_at.isoformat(),
+    )
+
+
+def _read_position(text: str | None) -> Position | None:
+    return None if text is None else msgspec.json.decode(text, type=dict)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
