@@ -153,7 +153,7 @@ async def _process(processor: IProcessor, data: Any) -> ProcessingResult:
         if not processor.validate_input(data):
             problem = f"{processor.get_processor_name()} does not take {type(data).__name__} input"
         else:
-            result = await processor.process(data)
+            result: Any = await processor.process(data)
             if isinstance(result, ProcessingResult):
                 return result
             problem = (

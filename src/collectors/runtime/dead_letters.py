@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from collectors.chunks import DeadLetter
 from collectors.config.model import PipelineConfig
 from collectors.runtime.env import Env
@@ -25,10 +27,15 @@ async def read_letters(config: PipelineConfig) -> list[DeadLetter]:
     for component in config.backends.values():
         backend = component.make()
         if isinstance(backend, KeepsDeadLetters):
-            await backend.connect()
-            try:
-                found = await backend.call(lambda keeper=backend: list(keeper.dead_letters(config.name)))
-            finally:
-                await backend.disconnect()
+            found = await _read_from(backend, config.name)
             letters |= {letter.letter_id: letter for letter in found}
     return sorted(letters.values(), key=lambda letter: (letter.created_at, letter.seq, letter.record))
+
+
+async def _read_from(backend: Any, pipeline: str) -> list[DeadLetter]:
+    await backend.connect()
+    try:
+        found: list[DeadLetter] = await backend.call(lambda: list(backend.dead_letters(pipeline)))
+    finally:
+        await backend.disconnect()
+    return found

@@ -123,10 +123,9 @@ class Edge:
 
     def _fits(self, group: list[Prepared], item: Prepared) -> bool:
         tables = [member.parts[self.route].table for member in (*group, item)]
-        return (
-            sum(table.num_rows for table in tables) <= GROUP_ROWS
-            and sum(table.nbytes for table in tables) <= GROUP_BYTES
-        )
+        rows: int = sum(table.num_rows for table in tables)
+        size: int = sum(table.nbytes for table in tables)
+        return rows <= GROUP_ROWS and size <= GROUP_BYTES
 
     async def _deliver(self, group: list[Prepared]) -> None:
         last = group[-1]

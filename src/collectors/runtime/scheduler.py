@@ -41,12 +41,12 @@ def seconds_to_next(source: Source[Any], env: Env) -> float | None:
 
     Cron's times are local time; cronsim fires once where clocks go back and once where they go forward.
     """
-    jitter = source.config.jitter * env.random()
+    jitter = float(source.config.jitter * env.random())
     if source.config.cron is not None:
         from cronsim import CronSim
 
         now = env.now().astimezone()
         following = next(CronSim(source.config.cron, now))
         return max(0.0, float((following - now).total_seconds())) + jitter
-    interval: float | None = source.poll_interval()
-    return None if interval is None else interval + jitter
+    interval = source.poll_interval()
+    return None if interval is None else interval + float(jitter)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,7 +15,7 @@ from typing import Any, TypeVar, cast
 from collectors.chunks import Checkpoint, DeadLetter, Delivery
 from collectors.models import Position
 from collectors.runtime.env import Env
-from collectors.storage.sqlite_store import DeliveryTables, open_database
+from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
 
 __all__ = ["State"]
 
@@ -35,7 +34,7 @@ class State:
     def __init__(self, path: Path, env: Env) -> None:
         self._path = path
         self._thread = env.own_thread("collectors-state")
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Database | None = None
         self._tables: DeliveryTables | None = None
 
     async def open(self) -> None:
@@ -106,7 +105,7 @@ class State:
     async def _call(self, function: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _open_connection(self) -> sqlite3.Connection:
+    def _open_connection(self) -> Database:
         assert self._connection is not None, "the state file is not open"  # noqa: S101
         return self._connection
 

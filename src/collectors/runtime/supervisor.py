@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from collectors.errors import CollectorsError
 from collectors.runtime.flow import Flow
@@ -29,18 +30,16 @@ class Supervisor:
     async def run(self, flows: list[Flow]) -> None:
         """Return when every flow has ended; when the time for draining is over, those that have not are cancelled."""
         tasks = [asyncio.create_task(self._run(flow), name=flow.name) for flow in flows]
-        expired = asyncio.create_task(self._shutdown.expired.wait())
-        everything = asyncio.gather(*tasks)
+        expired: asyncio.Task[Any] = asyncio.create_task(self._shutdown.expired.wait())
+        running = set(tasks)
         try:
-            await asyncio.wait({expired, everything}, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
+            while running and not expired.done():
+                await asyncio.wait({expired, *running}, return_when=asyncio.FIRST_COMPLETED)
+                running = {task for task in running if not task.done()}
+        finally:
+            for task in (expired, *tasks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            expired.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(everything, return_exceptions=True)
 
     async def _run(self, flow: Flow) -> None:
         try:
