@@ -92,6 +92,10 @@ class Handle:
             raise ReplacedError(self.path)
         self._seen = head
 
+    def renew(self) -> None:
+        """Take the file as it is now for the one that was opened."""
+        self._seen = b""
+
     def close(self) -> None:
         """Close the file; twice is fine."""
         self._file.close()

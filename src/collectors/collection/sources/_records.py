@@ -66,6 +66,12 @@ class RecordReader:
             last = self._skip(self._stream, mark.offset)
         if not same_file and imprint(self._head, last) != mark.imprint:
             raise ReplacedError(self.handle.path)
+        if self.handle.key != mark.key and self._stream is None and not last.endswith(b"\n"):
+            following = self.handle.read_at(1, mark.offset)
+            if following not in {b"", b"\r", b"\n"}:
+                raise ReplacedError(
+                    self.handle.path
+                )  # another file that happens to begin with the same characters
         self.handle.check(mark.offset if self._stream is None else 0)
         return last
 

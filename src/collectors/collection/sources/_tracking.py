@@ -94,7 +94,7 @@ class Tracker:
                 if not self._is_settled(job):
                     jobs.append(job)
         for key, reader in list(self._readers.items()):
-            if key not in known and self._goes_on(reader, None):
+            if key not in known and self._open_at(key, None) is not None:
                 known.add(key)
                 jobs.append(self._job(listing, reader.handle.path, None, key, reader.handle.path))
         for name, status in listing.files.items():
@@ -150,6 +150,13 @@ class Tracker:
         if self._folded is not None:
             marks.fold(before, self._folded)
 
+    def start_over(self, key: Key) -> None:
+        """Begin anew with an open file: its content is another now, and maybe only the open file leads to that."""
+        reader = self._readers.get(key)
+        if reader is not None:
+            reader.handle.renew()
+            self._readers[key] = self._make_reader(reader.handle, None)
+
     def forget(self, key: Key) -> None:
         """Close a file; its bookmark stays."""
         reader = self._readers.pop(key, None)
@@ -171,27 +178,38 @@ class Tracker:
 
     def _keep(self, reader: FileReader) -> None:
         """Keep a file open as the one read last, and close the one not read for longest when there are too many."""
-        self._readers.pop(reader.handle.key, None)
+        before = self._readers.pop(reader.handle.key, None)
+        if before is not None and before.handle is not reader.handle:
+            before.handle.close()
         self._readers[reader.handle.key] = reader
         if len(self._readers) > _OPEN_FILES:
             self.forget(next(iter(self._readers)))
 
-    def _goes_on(self, reader: FileReader, mark: Bookmark | None) -> bool:
-        """Return whether an open reader stands at the bookmark and its file is still the same; else close it."""
+    def _open_at(self, key: Key, mark: Bookmark | None) -> FileReader | None:
+        """Return the open reader of a file, moved to the bookmark; None when it has none with that content.
+
+        It is moved on its open file, which may have no name any more.
+        """
+        reader = self._readers.get(key)
+        if reader is None:
+            return None
         try:
             reader.check()
-            if reader.at(mark):
-                return True
         except ReplacedError:
-            pass
-        self.forget(reader.handle.key)
-        return False
+            self.start_over(key)
+            return None
+        if not reader.at(mark):
+            try:
+                reader = self._make_reader(reader.handle, mark)
+            except ReplacedError:
+                return None
+            self._readers[key] = reader
+        return reader
 
     def _job_of(self, mark: Bookmark, marks: Bookmarks, listing: Listing) -> Job | None:
         """Find the file of a bookmark; the bookmark moves along with the content, or is dropped if that is gone."""
         job = self._job(listing, mark.path, mark, mark.key, mark.path)
-        reader = self._readers.get(mark.key)
-        if reader is not None and self._goes_on(reader, mark):
+        if self._open_at(mark.key, mark) is not None:
             return job
         if job.stamp is not None and job.stamp == self._settled.get(mark.key):
             return job

@@ -129,6 +129,8 @@ class FileSource(Source[FileConfig]):
     def __init__(self, config: FileConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
         self.data_format = self.config.kind
+        self._last: Position | None = None
+        self._marks = Bookmarks(None)
         self._tracker = Tracker(self.config, self._make_reader, lambda: self.now().timestamp())
 
     async def open(self) -> None:
@@ -150,7 +152,8 @@ class FileSource(Source[FileConfig]):
 
     def read(self, since: Position | None) -> Iterator[CollectedData]:
         """Yield what there is behind the position; there is a second round only for files replaced while being read."""
-        marks = Bookmarks(since)
+        marks = self._marks if since == self._last else Bookmarks(since)
+        self._marks = marks
         replaced = True
         while replaced:
             replaced = False
@@ -200,7 +203,7 @@ class FileSource(Source[FileConfig]):
         except FileNotFoundError:
             return False
         except ReplacedError:
-            self._tracker.forget(job.key)
+            self._tracker.start_over(job.key)
             return True
         self._tracker.done(job, reader, marks)
         return False
@@ -209,7 +212,8 @@ class FileSource(Source[FileConfig]):
         marks.put(part.mark)
         if job.mark is None and not self.config.follow:
             self._tracker.fold(marks, job.name)
-        return self._chunk(part, job.name, marks.position(part.mark, part.start, part.reason))
+        self._last = marks.position(part.mark, part.start, part.reason)
+        return self._chunk(part, job.name, self._last)
 
     def _chunk(self, part: Part, name: str, position: Position) -> CollectedData:
         about: dict[str, Any] = {"path": name, "offset": part.start - part.lead}
