@@ -1,0 +1,184 @@
+"""The state of asynchronous operations, in memory or in a file that survives a restart."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from collectors.enums import TaskStatus
+from collectors.errors import ConfigurationError, FatalError
+from collectors.interfaces.crosscutting import ITaskTracker
+from collectors.models import TaskInfo
+
+__all__ = ["TaskTracker"]
+
+_NEXT: dict[TaskStatus, frozenset[TaskStatus]] = {
+    TaskStatus.PENDING: frozenset({TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELLED}),
+    TaskStatus.RUNNING: frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED}),
+    TaskStatus.COMPLETED: frozenset(),
+    TaskStatus.FAILED: frozenset(),
+    TaskStatus.CANCELLED: frozenset(),
+}
+_TABLE = """
+create table if not exists tasks (
+    task_id text primary key, task_type text not null, status text not null, created_at text not null,
+    started_at text, completed_at text, progress real not null, result text, error text
+)
+"""
+
+
+class TaskTracker(ITaskTracker):
+    """Tasks by id. pending → running → completed, failed or cancelled; a pending one may also fail or be cancelled.
+
+    With `state_file` every change is durable before the call returns. Tasks that were pending or running when
+    their process died come back as failed, with the error "interrupted by a restart". One process at a time.
+    Raises ConfigurationError (a ValueError) when the file is not a database of this kind.
+    """
+
+    def __init__(
+        self,
+        state_file: str | Path | None = None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._now = now
+        self._tasks: dict[str, TaskInfo] = {}
+        self._database: sqlite3.Connection | None = None
+        if state_file is not None:
+            self._open(Path(state_file))
+
+    async def create_task(self, task_type: str) -> str:
+        """Make a pending task and return its unique id. Raises ValueError for an empty type."""
+        if not isinstance(task_type, str) or not task_type.strip():
+            raise ConfigurationError(f"a task's type must be a text that is not empty, got {task_type!r}")
+        task_id = uuid.uuid4().hex
+        self._keep(TaskInfo(task_id, task_type, TaskStatus.PENDING, self._now(), None, None, 0.0, None, None))
+        return task_id
+
+    async def update_status(self, task_id: str, status: TaskStatus) -> None:
+        """Move the task on; the same status again changes nothing. Raises KeyError, ValueError (no such transition)."""
+        task = self._tasks[task_id]
+        if not isinstance(status, TaskStatus):
+            raise ConfigurationError(f"expected a TaskStatus, got {status!r}")
+        if status is task.status:
+            return
+        if status not in _NEXT[task.status]:
+            allowed = (
+                ", ".join(sorted(after.value for after in _NEXT[task.status])) or "nothing, it has ended"
+            )
+            raise ConfigurationError(
+                f"a {task.status.value} task cannot become {status.value}; possible: {allowed}"
+            )
+        moment = self._now()
+        if status is TaskStatus.RUNNING:
+            self._keep(replace(task, status=status, started_at=task.started_at or moment))
+        else:
+            progress = 1.0 if status is TaskStatus.COMPLETED else task.progress
+            self._keep(replace(task, status=status, completed_at=moment, progress=progress))
+
+    async def update_progress(self, task_id: str, progress: float) -> None:
+        """Set the progress. Raises KeyError for an unknown id, ValueError outside 0.0–1.0."""
+        task = self._tasks[task_id]
+        if isinstance(progress, bool) or not isinstance(progress, (int, float)) or not 0.0 <= progress <= 1.0:
+            raise ConfigurationError(f"progress must be a number from 0.0 to 1.0, got {progress!r}")
+        self._keep(replace(task, progress=float(progress)))
+
+    async def get_task_info(self, task_id: str) -> TaskInfo:
+        """Return the task as it is now. Raises KeyError for an unknown id."""
+        return replace(self._tasks[task_id])
+
+    async def cancel_task(self, task_id: str) -> None:
+        """Cancel the task. Raises KeyError for an unknown id, RuntimeError when it has ended."""
+        task = self._tasks[task_id]
+        if not _NEXT[task.status]:
+            raise FatalError(f"task {task_id} has ended already: {task.status.value}")
+        await self.update_status(task_id, TaskStatus.CANCELLED)
+
+    async def set_result(self, task_id: str, result: Any) -> None:
+        """Keep what the operation gave; with a state file it must be JSON. Raises KeyError, ValueError."""
+        self._keep(replace(self._tasks[task_id], result=result))
+
+    async def set_error(self, task_id: str, error: str) -> None:
+        """Keep why the operation failed. Raises KeyError for an unknown id."""
+        self._keep(replace(self._tasks[task_id], error=error))
+
+    def list_tasks(self, status: TaskStatus | None = None) -> list[TaskInfo]:
+        """Return all tasks, or those with a status, oldest first."""
+        return [replace(task) for task in self._tasks.values() if status is None or task.status is status]
+
+    def close(self) -> None:
+        """Close the state file; safe twice."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database.execute("pragma journal_mode = wal")
+            self._database.execute("pragma synchronous = full")
+            self._database.execute(_TABLE)
+            rows = self._database.execute("select * from tasks order by created_at, rowid").fetchall()
+        except sqlite3.Error as error:
+            self.close()
+            raise ConfigurationError(
+                f"{path} cannot be used for tasks: {error}; choose another path or move the file away"
+            ) from error
+        for row in rows:
+            task = _from_row(row)
+            self._tasks[task.task_id] = task
+            if _NEXT[task.status]:
+                self._keep(
+                    replace(
+                        task,
+                        status=TaskStatus.FAILED,
+                        completed_at=self._now(),
+                        error="interrupted by a restart",
+                    )
+                )
+
+    def _keep(self, task: TaskInfo) -> None:
+        if self._database is not None:
+            self._database.execute(
+                "insert or replace into tasks values (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(task)
+            )
+        self._tasks[task.task_id] = task
+
+
+def _row(task: TaskInfo) -> tuple[Any, ...]:
+    try:
+        result = None if task.result is None else json.dumps(task.result)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"a result must be JSON to be kept in a file: {error}") from error
+    return (
+        task.task_id,
+        task.task_type,
+        task.status.value,
+        task.created_at.isoformat(),
+        task.started_at.isoformat() if task.started_at else None,
+        task.completed_at.isoformat() if task.completed_at else None,
+        task.progress,
+        result,
+        task.error,
+    )
+
+
+def _from_row(row: tuple[Any, ...]) -> TaskInfo:
+    task_id, task_type, status, created, started, completed, progress, result, error = row
+    return TaskInfo(
+        task_id=task_id,
+        task_type=task_type,
+        status=TaskStatus(status),
+        created_at=datetime.fromisoformat(created),
+        started_at=datetime.fromisoformat(started) if started else None,
+        completed_at=datetime.fromisoformat(completed) if completed else None,
+        progress=progress,
+        result=None if result is None else json.loads(result),
+        error=error,
+    )

@@ -1,0 +1,152 @@
+"""Keeps backends and counts what is stored through them; no policy: retries and batches are the runtime's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+import pyarrow as pa
+from pydantic import ValidationError
+
+from collectors.enums import ErrorType, EventType
+from collectors.errors import ConfigurationError, FatalError
+from collectors.interfaces.crosscutting import IEventEmitter
+from collectors.interfaces.storage import IStorageBackend, IStorageManager
+from collectors.models import QueryCriteria, StorageLocation, StorageStatistics, SystemEvent
+from collectors.settings import Settings
+
+__all__ = ["RegistrationConfig", "StorageManager"]
+
+
+class RegistrationConfig(Settings):
+    """What `register_backend` takes as configuration."""
+
+    connect: bool = False
+    """Connect the backend when it is registered, disconnect it when it is taken out."""
+    tags: dict[str, str] = {}
+    """Free labels; they come along in events."""
+
+
+@dataclass
+class _Registered:
+    backend: IStorageBackend
+    config: RegistrationConfig
+    stored: int = 0
+    size: int = 0
+    last: datetime | None = None
+    busy: int = field(default=0)
+
+
+class StorageManager(IStorageManager):
+    """Backends by id. `events` is told of each store; `now` gives the time of statistics and events."""
+
+    def __init__(
+        self,
+        *,
+        events: IEventEmitter | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._events = events
+        self._now = now
+        self._backends: dict[str, _Registered] = {}
+
+    async def register_backend(self, backend: IStorageBackend, config: dict[str, Any]) -> str:
+        """Check the configuration (`RegistrationConfig`), keep the backend, return its id.
+
+        Raises ValueError for what does not fit, RuntimeError when the id exists, ConnectionError when it was to be
+        connected and cannot be.
+        """
+        settings = _check(backend, config)
+        backend_id = backend.get_backend_id()
+        if backend_id in self._backends:
+            raise FatalError(f"a backend '{backend_id}' is registered already", error_type=ErrorType.STORAGE)
+        if settings.connect:
+            await backend.connect()
+        self._backends[backend_id] = _Registered(backend, settings)
+        return backend_id
+
+    async def unregister_backend(self, backend_id: str) -> None:
+        """Forget a backend. Raises KeyError for an unknown id, RuntimeError while it stores or is queried."""
+        registered = self._backends[backend_id]
+        if registered.busy:
+            raise FatalError(
+                f"the backend '{backend_id}' is in use by {registered.busy} operation(s)",
+                error_type=ErrorType.STORAGE,
+            )
+        del self._backends[backend_id]
+        if registered.config.connect:
+            await registered.backend.disconnect()
+
+    async def store_data(self, backend_id: str, data: Any) -> StorageLocation:
+        """Store to a registered backend. Raises KeyError for an unknown id, else as the backend does."""
+        registered = self._backends[backend_id]
+        await self._emit(EventType.STORAGE_START, registered, {})
+        with _use(registered):
+            location = await registered.backend.store(data)
+        registered.stored += 1
+        registered.size += _size(data)
+        registered.last = self._now()
+        await self._emit(EventType.STORAGE_COMPLETE, registered, {"location_id": location.location_id})
+        return location
+
+    async def query_data(self, backend_id: str, criteria: QueryCriteria) -> list[Any]:
+        """Query a registered backend. Raises KeyError for an unknown id, else as the backend does."""
+        registered = self._backends[backend_id]
+        with _use(registered):
+            return await registered.backend.query(criteria)
+
+    async def get_statistics(self, backend_id: str) -> StorageStatistics:
+        """Return how many calls of `store_data` succeeded, and the bytes that they handed over.
+
+        Bytes are those of the data as handed over: of an Arrow table's buffers, of other data as JSON.
+        """
+        registered = self._backends[backend_id]
+        return StorageStatistics(backend_id, registered.stored, registered.size, registered.last)
+
+    async def _emit(self, event_type: EventType, registered: _Registered, data: dict[str, Any]) -> None:
+        if self._events is not None:
+            source = registered.backend.get_backend_id()
+            tagged = {**data, "tags": registered.config.tags}
+            await self._events.emit(SystemEvent(event_type, self._now(), source, tagged))
+
+
+@contextmanager
+def _use(registered: _Registered) -> Any:
+    registered.busy += 1
+    try:
+        yield
+    finally:
+        registered.busy -= 1
+
+
+def _check(backend: object, config: object) -> RegistrationConfig:
+    problems: list[str] = []
+    if not isinstance(backend, IStorageBackend):
+        problems.append(f"expected a backend (an IStorageBackend), got {type(backend).__name__}")
+    elif not isinstance(backend.get_backend_id(), str) or not backend.get_backend_id().strip():
+        problems.append(
+            f"the backend's id must be a text that is not empty, got {backend.get_backend_id()!r}"
+        )
+    settings: RegistrationConfig | None = None
+    if isinstance(config, dict):
+        try:
+            settings = RegistrationConfig(**config)
+        except (ValidationError, TypeError) as error:
+            problems.append(f"configuration: {error}")
+    else:
+        problems.append(f"expected the configuration as a dict, got {type(config).__name__}")
+    if problems or settings is None:
+        raise ConfigurationError("; ".join(problems))
+    return settings
+
+
+def _size(data: Any) -> int:
+    if isinstance(data, (pa.Table, pa.RecordBatch)):
+        return cast("int", data.nbytes)
+    if isinstance(data, (bytes, str)):
+        return len(data.encode() if isinstance(data, str) else data)
+    return len(msgspec.json.encode(data, enc_hook=str))
