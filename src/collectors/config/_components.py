@@ -15,7 +15,6 @@ from collectors.config._document import Document
 from collectors.config._problems import Path, nearest, render_value
 from collectors.config._wording import findings
 from collectors.config.model import Component
-from collectors.errors import ConfigurationError
 from collectors.processing.base import Processor
 from collectors.registry import Kind
 from collectors.settings import Settings
@@ -99,8 +98,6 @@ class Builder:
         """Return what the action returns; whatever a user's code raises becomes a problem at the path."""
         try:
             return action()
-        except ConfigurationError as error:
-            self._document.report(path, str(error))
         except ValidationError as error:
             for _, message, _ in findings(error, Settings, {}):
                 self._document.report(path, message)
@@ -153,6 +150,9 @@ def _leaf(cls: type[Any], name: str) -> str:
 
 
 def _describe(error: Exception) -> str:
+    """Return an error of a user's code; a ValueError is a message for people, as the interfaces promise."""
+    if isinstance(error, ValueError) and str(error):
+        return str(error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {error.msg}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

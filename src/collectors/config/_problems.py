@@ -11,7 +11,16 @@ from typing import Any
 
 from collectors.errors import ConfigurationError
 
-__all__ = ["InvalidPipelineError", "Path", "Problem", "hide_login", "nearest", "render_path", "render_value"]
+__all__ = [
+    "InvalidPipelineError",
+    "Path",
+    "Problem",
+    "hide_login",
+    "nearest",
+    "render_path",
+    "render_value",
+    "similar",
+]
 
 Path = tuple[str | int, ...]
 """Keys and list indexes from the top of a pipeline to a value."""
@@ -53,10 +62,13 @@ class InvalidPipelineError(ConfigurationError):
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the hint that names the nearest of the known names, or else all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{near[0]}'?"
-    return f"there are: {', '.join(names)}" if names else None
+    return similar(name, names) or (f"there are: {', '.join(names)}" if names else None)
+
+
+def similar(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the hint that names the nearest of the known names, if one is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    return f"did you mean '{near[0]}'?" if near else None
 
 
 def render_path(path: Sequence[str | int]) -> str:

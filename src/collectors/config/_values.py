@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import quote
 
-from collectors.config._problems import Path, nearest
+from collectors.config._problems import Path, similar
 
 __all__ = ["Interpolated", "Variables"]
 
@@ -107,10 +107,7 @@ class Variables:
         if value is None or (has_default and not value):
             if has_default:
                 return default
-            near = nearest(name, self.environment)
-            hint = (
-                near if near and near.startswith("did you mean") else f"set it, or write ${{{name}:-default}}"
-            )
+            hint = similar(name, self.environment, 0.75) or f"set it, or write ${{{name}:-default}}"
             raise _CannotReplaceError(f"the environment variable {name} is not set", hint)
         return value
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from collectors.config._problems import Path, nearest, render_value
+from collectors.config._problems import Path, nearest, render_value, similar
 
 __all__ = ["Finding", "findings"]
 
@@ -95,8 +95,7 @@ def _finding(found: Any, path: Path, model: type[BaseModel]) -> tuple[str, dict[
 
 def _near_literal(value: str, expected: str) -> str | None:
     options = [option.strip("'") for option in expected.replace(" or ", ", ").split(", ")]
-    hint = nearest(value, options)
-    return hint if hint and hint.startswith("did you mean") else None
+    return similar(value, options)
 
 
 def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Path:
