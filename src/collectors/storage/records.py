@@ -13,7 +13,20 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["json_text", "non_finite", "to_records", "to_values"]
+__all__ = ["json_text", "non_finite", "plain", "to_records", "to_values"]
+
+
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the column without dictionary, run-end or extension encoding."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        storage = [chunk.storage for chunk in column.chunks]
+        return plain(pa.chunked_array(storage, column.type.storage_type))
+    if pa.types.is_dictionary(column.type):
+        return plain(column.cast(column.type.value_type))
+    if pa.types.is_run_end_encoded(column.type):
+        decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return plain(pa.chunked_array(decoded, column.type.value_type))
+    return column
 
 
 def to_records(table: pa.Table) -> list[dict[str, Any]]:
@@ -27,6 +40,7 @@ def to_records(table: pa.Table) -> list[dict[str, Any]]:
 
 def to_values(column: pa.ChunkedArray) -> list[Any]:
     """Return a column as Python values."""
+    column = plain(column)
     wanted = _python_type(column.type)
     if not wanted.equals(column.type):
         column = column.cast(wanted, safe=False)

@@ -22,9 +22,10 @@ import msgspec
 
 from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.enums import ErrorType
-from collectors.errors import CollectorsError, ConfigurationError, FatalError, FencedError, TransientError
+from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
 from collectors.models import Position
 from collectors.storage.files import make_folders, translated
+from collectors.storage.positions import check_follows
 
 __all__ = ["Database", "DeliveryTables", "open_database"]
 
@@ -242,10 +243,8 @@ class DeliveryTables:
         key = delivery.key
         with self._database.transaction():
             checkpoint = self._checkpoint(key.flow)
-            _check_epoch(checkpoint, delivery)
-            if checkpoint.seq >= key.seq:
+            if not check_follows(checkpoint, delivery):
                 return checkpoint.seq
-            _check_no_gap(checkpoint, delivery)
             if store_rows is not None:
                 store_rows()
             self._replace_letters(key.flow, delivery.first_seq, delivery.dead_letters)
@@ -339,23 +338,6 @@ class DeliveryTables:
                 _now(),
                 _now(),
             ),
-        )
-
-
-def _check_epoch(checkpoint: Checkpoint, delivery: Delivery) -> None:
-    key = delivery.key
-    if checkpoint.epoch != key.epoch:
-        raise FencedError(
-            f"{key.flow}: another process has taken this flow over (epoch {checkpoint.epoch}, ours is {key.epoch}); "
-            "stop one of the two"
-        )
-
-
-def _check_no_gap(checkpoint: Checkpoint, delivery: Delivery) -> None:
-    if checkpoint.seq != delivery.first_seq - 1:
-        raise FencedError(
-            f"{delivery.key.flow}: chunks {delivery.first_seq} to {delivery.key.seq} do not follow chunk "
-            f"{checkpoint.seq}, the last one stored; nothing was stored; start again to go on behind chunk {checkpoint.seq}"
         )
 
 

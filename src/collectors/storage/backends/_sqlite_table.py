@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
-from collectors.storage.backends._sqlite_types import declared_type, encode, fits, plain
+from collectors.storage.backends._sqlite_types import declared_type, encode, fits
+from collectors.storage.records import plain
 from collectors.storage.sqlite_store import Database
 
 __all__ = ["ROW", "RowTable", "column_changes", "quote"]

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from collectors.storage.records import json_text, non_finite, to_values
 
-__all__ = ["DECODERS", "Encoded", "affinity", "declared_type", "encode", "fits", "plain"]
+__all__ = ["DECODERS", "Encoded", "affinity", "declared_type", "encode", "fits"]
 
 Encoded = tuple[list[Any], dict[int, str]]
 """The values to bind, and the reason for each row whose value cannot be stored."""
@@ -105,19 +105,6 @@ def fits(existing: str, incoming: str) -> bool:
     if name in _TEXT_FORMS | {"BOOLEAN"}:
         return incoming in _SPECIAL_FITS.get(name, set())
     return incoming in _AFFINITY_FITS[affinity(name)]
-
-
-def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the column without dictionary, run-end or extension encoding."""
-    if isinstance(column.type, pa.BaseExtensionType):
-        storage = [chunk.storage for chunk in column.chunks]
-        return plain(pa.chunked_array(storage, column.type.storage_type))
-    if pa.types.is_dictionary(column.type):
-        return plain(column.cast(column.type.value_type))
-    if pa.types.is_run_end_encoded(column.type):
-        decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]
-        return plain(pa.chunked_array(decoded, column.type.value_type))
-    return column
 
 
 def encode(column: pa.ChunkedArray, declared: str) -> Encoded:

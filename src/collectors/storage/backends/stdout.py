@@ -1,0 +1,116 @@
+"""Rows on standard output: one JSON object a line, or a table for people.
+
+    storage:
+      type: stdout
+      format: ndjson
+
+In JSON times are ISO 8601, decimals exact text, bytes base64, NaN and infinities the texts `NaN`, `Infinity` and
+`-Infinity`. What was printed can be neither queried nor deleted.
+
+Delivery: at least once: the position is remembered after the rows are out, so a crash between the two prints them twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+
+from collectors.chunks import ChunkKey
+from collectors.enums import ErrorType
+from collectors.errors import FatalError
+from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.records import non_finite, to_records
+
+__all__ = ["COMPONENT", "StdoutBackend", "StdoutConfig"]
+
+
+class StdoutConfig(BackendConfig):
+    """Settings of the `stdout` backend."""
+
+    format: Literal["ndjson", "table"] = "ndjson"
+    """`ndjson`: a JSON object a line, for programs. `table`: columns, for people."""
+
+
+class StdoutBackend(Backend[StdoutConfig]):
+    """Prints; remembers the last chunk of each flow, so that a repeated one is not printed again."""
+
+    def open(self) -> None:
+        """Begin with no flow printed."""
+        self._printed: dict[str, int] = {}
+
+    def write(self, table: pa.Table, key: ChunkKey) -> int:
+        """Print the rows and return their number."""
+        if self._printed.get(key.flow, 0) >= key.seq:
+            return 0
+        _print(_as_table(table) if self.config.format == "table" else _as_lines(table))
+        self._printed[key.flow] = key.seq
+        return int(table.num_rows)
+
+    def describe(self) -> str:
+        """Return where the rows go."""
+        return "standard output"
+
+
+def _print(content: bytes) -> None:
+    stream = sys.stdout
+    try:
+        if hasattr(stream, "buffer"):
+            stream.flush()
+            stream.buffer.write(content)
+        else:
+            stream.write(content.decode())
+        stream.flush()
+    except BrokenPipeError as error:
+        # The interpreter flushes standard output once more at its end; it must not fail a second time there.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        raise FatalError(
+            "standard output is closed: the program that read it has ended", error_type=ErrorType.STORAGE
+        ) from error
+
+
+def _as_lines(table: pa.Table) -> bytes:
+    records: list[Any] = to_records(table)
+    if any(non_finite(column) for column in table.columns):
+        records = [_without_non_finite(record) for record in records]
+    return msgspec.json.Encoder(enc_hook=str).encode_lines(records)
+
+
+def _without_non_finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {name: _without_non_finite(item) for name, item in value.items()}
+    return [_without_non_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _as_table(table: pa.Table) -> bytes:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for field in table.schema:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        shown.add_column(Text(_visible(field.name)), justify="right" if number else "left", overflow="fold")
+    for record in to_records(table):
+        shown.add_row(*(Text("–" if value is None else _visible(str(value))) for value in record.values()))
+    console = Console()
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get().encode("utf-8", "backslashreplace")
+
+
+def _visible(text: str) -> str:
+    """Return the text with control characters spelled out: data must not steer the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+COMPONENT = StdoutBackend

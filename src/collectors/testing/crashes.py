@@ -1,0 +1,154 @@
+"""Kills a process at every moment at which a backend touches the world, and looks what is left.
+
+A moment is a call from the backend's thread into the operating system, a file or SQLite. For each one a process is
+forked that stores a few deliveries and is killed by SIGKILL just before that call; a second one then takes the flow over
+as the runtime does, stores what is missing, and compares. Runs in a process of its own, which forks before any thread
+exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from collectors import registry
+from collectors.storage.base import KeepsDeadLetters
+from collectors.testing.deliveries import delivery, everything
+
+__all__ = ["find_crash_losses"]
+
+FLOW = "contract/source"
+CHUNKS = 3
+_MOST_LOSSES = 5
+_OUTSIDE = (sqlite3.Connection, sqlite3.Cursor, io.IOBase, socket.socket)
+
+
+def find_crash_losses(component: str, settings: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
+    """Return how many moments there were, and a line for each after which rows, letters or the position were wrong.
+
+    The text `{folder}` in the settings is replaced by a new folder for every moment.
+    """
+    order = json.dumps({"component": component, "settings": settings, "folder": str(folder)})
+    done = subprocess.run(
+        [sys.executable, "-c", "from collectors.testing.crashes import _main; _main()"],
+        input=order,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the processes to be killed could not be run: {done.stderr}")
+    answer = json.loads(done.stdout)
+    return answer["moments"], answer["losses"]
+
+
+def _main() -> None:
+    order = json.load(sys.stdin)
+    component = order["component"]
+    registry.find("backend", component)  # before the first fork, so that no child has to import it
+    losses: list[str] = []
+    for moment in count(1):
+        home = Path(order["folder"]) / f"moment-{moment}"
+        home.mkdir()
+        settings = json.loads(json.dumps(order["settings"]).replace("{folder}", str(home)))
+        ended = _in_child(lambda: _store(component, settings, home, moment), home)  # noqa: B023  # ends before the next
+        if ended in {0, -signal.SIGKILL}:
+            ended_again = _in_child(lambda: _take_over(component, settings), home)  # noqa: B023
+        if ended not in {0, -signal.SIGKILL} or ended_again != 0:
+            problem = (home / "problem").read_text(encoding="utf-8")
+            losses.append(f"moment {moment}, before {_last_call(home)}: {problem}")
+        if ended == 0 or len(losses) >= _MOST_LOSSES:
+            json.dump({"moments": moment, "losses": losses}, sys.stdout)
+            return
+
+
+def _in_child(work: Callable[[], None], home: Path) -> int:
+    """Return the exit code of a forked process that does the work; what went wrong there is in the file `problem`."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001  # told to the parent
+            (home / "problem").write_text(traceback.format_exc(), encoding="utf-8")
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _store(component: str, settings: dict[str, Any], home: Path, moment: int) -> None:
+    threading.setprofile(_Killer(home / "moment", moment))
+    asyncio.run(_deliver(registry.create("backend", component, settings)))
+
+
+async def _deliver(backend: Any) -> None:
+    """Take the flow over and store what is missing of it, as the runtime does."""
+    await backend.connect()
+    checkpoint = await backend.call(backend.claim, FLOW)
+    for seq in range(checkpoint.seq + 1, CHUNKS + 1):
+        await backend.call(backend.commit, delivery(seq, seq, checkpoint.epoch, flow=FLOW))
+    await backend.call(backend.flush)
+    await backend.disconnect()
+
+
+def _take_over(component: str, settings: dict[str, Any]) -> None:
+    async def main() -> None:
+        backend: Any = registry.create("backend", component, settings)
+        keeps_letters = isinstance(backend, KeepsDeadLetters)
+        await _deliver(backend)
+        await backend.connect()
+        rows = [row["n"] for row in await backend.query(everything())]
+        expected = delivery(1, CHUNKS).table.column("n").to_pylist()
+        if rows != expected:
+            raise AssertionError(f"rows {rows}, expected {expected}")
+        checkpoint = await backend.call(backend.stored, FLOW)
+        if (checkpoint.seq, checkpoint.position) != (CHUNKS, delivery(1, CHUNKS).position):
+            raise AssertionError(f"{checkpoint}")
+        if keeps_letters:
+            letters = await backend.call(lambda: [letter.seq for letter in backend.dead_letters("contract")])
+            if letters != list(range(1, CHUNKS + 1)):
+                raise AssertionError(f"letters of the chunks {letters}")
+        await backend.disconnect()
+
+    asyncio.run(main())
+
+
+class _Killer:
+    """A profile function that kills the process before the call with this number."""
+
+    def __init__(self, note: Path, moment: int) -> None:
+        self._note = os.open(note, os.O_CREAT | os.O_WRONLY)
+        self._left = moment
+
+    def __call__(self, frame: FrameType, event: str, function: Any) -> None:
+        if event != "c_call" or not threading.current_thread().name.startswith("backend-"):
+            return
+        owner = getattr(function, "__self__", None)
+        if getattr(owner, "__name__", "") != "posix" and not isinstance(owner, _OUTSIDE):
+            return
+        self._left -= 1
+        if self._left == 0:
+            place = f"{function.__qualname__} in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+            os.write(self._note, place.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _last_call(home: Path) -> str:
+    return (home / "moment").read_text(encoding="utf-8") or "the end"
