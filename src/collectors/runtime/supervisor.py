@@ -44,6 +44,9 @@ class Supervisor:
     async def _run(self, flow: Flow) -> None:
         try:
             await flow.run()
+        except asyncio.CancelledError:
+            flow.report.status = "stopped"
+            raise
         except Exception as error:  # one flow's failure must not reach the others
             flow.report.status = "failed"
             flow.report.error = error
