@@ -41,7 +41,9 @@ LOG_SOURCE = "  - {{type: file, id: log, path: {path}, format: {format}, follow:
 
 def command(
     seconds: Annotated[str, typer.Option("--for", help="How long to collect.", metavar="DURATION")] = "10s",
-    folder: Annotated[Path, typer.Option(help="Where the pipeline file and the data go.")] = Path("demo-output"),
+    folder: Annotated[Path, typer.Option(help="Where the pipeline file and the data go.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Collect this machine's metrics and follow one of its log files, into SQLite and Parquet."""
     import asyncio
@@ -66,12 +68,16 @@ def command(
     report = asyncio.run(run_with_progress(engine, shown[0]))
     print_result(report, console, str(file))
     asyncio.run(_show(config, console))
-    console.print(Text(f"\nNext: collectors query {file}   collectors run {file}   collectors new", style="bold"))
+    console.print(
+        Text(f"\nNext: collectors query {file}   collectors run {file}   collectors new", style="bold")
+    )
     raise typer.Exit(exit_code(report))
 
 
 def _pipeline(file: Path) -> str:
-    found = next(((path, form) for path, form in LOGS if os.access(path, os.R_OK) and Path(path).is_file()), None)
+    found = next(
+        ((path, form) for path, form in LOGS if os.access(path, os.R_OK) and Path(path).is_file()), None
+    )
     log_source = LOG_SOURCE.format(path=found[0], format=found[1]) if found else ""
     return PIPELINE.format(file=file, log_source=log_source)
 
@@ -89,4 +95,6 @@ async def _show(config: PipelineConfig, console: Console) -> None:
         finally:
             await backend.disconnect()
         console.print(f"\nlast cpu readings, queried back from {name}:", style="bold")
-        print_rows([{key: value for key, value in row.items() if value is not None} for row in rows], as_json=False)
+        print_rows(
+            [{key: value for key, value in row.items() if value is not None} for row in rows], as_json=False
+        )

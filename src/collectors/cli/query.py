@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from collectors.settings import Settings
 
 __all__ = ["command"]
 
 EPILOG = """Example: collectors query readings.yaml --where "temperature>30" --where "status=ok" --sort -temperature --limit 5"""
+WIDEST_CELL = 40
+NOTHING = "–"
 _OPERATORS = ("!=", "<=", ">=", "=", "<", ">", "~")
 
 
 def command(
     pipeline: Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)],
     storage: Annotated[str | None, typer.Option(help="Which storage, by its id; default: the first.")] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Which table, where each source has its own; its source's id.")
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -29,6 +39,7 @@ def command(
 ) -> None:
     """Look at what a pipeline has stored."""
     import asyncio
+    from dataclasses import replace
 
     from collectors.config.load import load
     from collectors.errors import ConfigurationError
@@ -45,7 +56,10 @@ def command(
         column, operator, value = parse_condition(condition)
         filters.setdefault(column, {})[operator] = value
     criteria = QueryCriteria(filters, sort, limit, offset)
-    rows = asyncio.run(_query(config.backends[name].make(), criteria))
+    component = config.backends[name]
+    if table is not None:
+        component = replace(component, settings=_with_table(component.settings, table, name))
+    rows = asyncio.run(_query(component.make(), criteria))
     print_rows(rows, as_json=as_json)
 
 
@@ -78,6 +92,14 @@ def _value(text: str) -> Any:
     return text if isinstance(value, (dict, list, str)) else value
 
 
+def _with_table(settings: Settings, table: str, name: str) -> Settings:
+    from collectors.errors import ConfigurationError
+
+    if "table" not in type(settings).model_fields:
+        raise ConfigurationError(f"--table: the storage '{name}' has no tables")
+    return settings.model_copy(update={"table": table})
+
+
 async def _query(backend: Any, criteria: Any) -> list[dict[str, Any]]:
     await backend.connect()
     try:
@@ -88,10 +110,12 @@ async def _query(backend: Any, criteria: Any) -> list[dict[str, Any]]:
 
 
 def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print rows as a table, or one JSON object a row."""
+    """Print rows as a table, as one block a row where the table would not fit, or as one JSON object a row.
+
+    Columns that have no value in any of the rows are left out of the table, and that is said.
+    """
     import msgspec
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     if as_json:
@@ -102,26 +126,51 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if not rows:
         console.print("no rows")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    for name in columns:
-        numeric = all(isinstance(row.get(name), (int, float, type(None))) for row in rows)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
-    console.print(table)
-    console.print(Text(f"{len(rows)} row{'s' if len(rows) != 1 else ''}", style="dim"))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [name for name in names if any(row.get(name) is not None for row in rows)]
+    cells = [[_text(row.get(name)) for name in shown] for row in rows]
+    widths = [max(len(name), *(len(row[place]) for row in cells)) for place, name in enumerate(shown)]
+    if sum(min(width, WIDEST_CELL) + 2 for width in widths) <= console.width:
+        _print_table(rows, shown, cells, console)
+    else:
+        _print_blocks(shown, cells, console)
+    left_out = f"; {len(names) - len(shown)} columns without values are not shown" if shown != names else ""
+    console.print(Text(f"{len(rows)} row{'s' if len(rows) != 1 else ''}{left_out}", style="dim"))
 
 
-def _cell(value: Any) -> Any:
-    from datetime import datetime
-
+def _print_table(
+    rows: list[dict[str, Any]], names: list[str], cells: list[list[str]], console: Console
+) -> None:
+    from rich.table import Table
     from rich.text import Text
 
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        numeric = all(isinstance(row.get(name), (int, float, type(None))) for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell, style="dim" if cell == NOTHING else "") for cell in row))
+    console.print(table)
+
+
+def _print_blocks(names: list[str], cells: list[list[str]], console: Console) -> None:
+    from rich.text import Text
+
+    indent = max(len(name) for name in names)
+    for row in cells:
+        for name, cell in zip(names, row, strict=True):
+            if cell != NOTHING:
+                console.print(Text.assemble((f"{name:>{indent}}  ", "dim"), cell), soft_wrap=True)
+        console.print()
+
+
+def _text(value: Any) -> str:
+    from datetime import datetime
+
     if value is None:
-        return Text("–", style="dim")
+        return NOTHING
     if isinstance(value, datetime):
-        return Text(value.isoformat(sep=" ", timespec="seconds"))
+        return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, float):
-        return Text(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.1f}")
-    return Text(str(value))
+        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.1f}"
+    return str(value)

@@ -93,6 +93,8 @@ class Flow:
             else:
                 self._start_at(last)
                 since = last.position
+        if not replay:
+            await self._hooks.state.forget_boundaries_behind(self.name, self._seq)
         if self._seq:
             self.report.resumed_at = since
         return since, replay

@@ -108,7 +108,9 @@ async def _preview(
             preview = Preview(name, backend.describe(), [], part.table.slice(0, SAMPLE_ROWS).to_pylist())
             result.previews.append(preview)
             try:
-                preview.lines = await env.in_thread(backend.preview, part.table)
+                preview.lines = await env.in_thread(
+                    backend.preview, part.table, f"{config.name}/{result.source}"
+                )
             except (CollectorsError, OSError) as error:
                 preview.problem = str(error)
                 result.problem = f"storage '{name}' cannot take this: {error}"

@@ -87,6 +87,10 @@ class State:
         """Forget the chunks up to this one: every backend has them."""
         await self._write("delete from _collectors_boundaries where flow = ? and seq <= ?", (flow, seq))
 
+    async def forget_boundaries_behind(self, flow: str, seq: int) -> None:
+        """Forget the chunks behind this one: no backend has them, and they will be cut anew."""
+        await self._write("delete from _collectors_boundaries where flow = ? and seq > ?", (flow, seq))
+
     async def boundaries(self, flow: str, after: int) -> list[tuple[int, Position]]:
         """Return the chunks behind `after` that were read, in order, with the position behind each."""
 

@@ -25,7 +25,7 @@ from collectors.interfaces.storage import IStorageBackend
 from collectors.models import QueryCriteria, StorageLocation
 from collectors.settings import Name, Settings, settings_class
 
-__all__ = ["Backend", "BackendConfig", "KeepsDeadLetters", "KeepsPosition", "as_table"]
+__all__ = ["Backend", "BackendConfig", "KeepsDeadLetters", "KeepsPosition", "as_table", "source_of"]
 
 
 class BackendConfig(Settings):
@@ -110,8 +110,11 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         """Seconds after which buffered rows should be flushed even when no more come; None: nothing is buffered."""
         return None
 
-    def preview(self, table: pa.Table) -> Any:
-        """Return what storing this table would change, as lines for people; writes nothing. For `check`."""
+    def preview(self, table: pa.Table, flow: str) -> Any:
+        """Return what storing a flow's table would change, as lines for people; for `check`.
+
+        Called without a connection; makes and changes nothing.
+        """
         return [f"{field.name}: {field.type}" for field in table.schema]
 
     def location(self, key: ChunkKey) -> str:
@@ -182,6 +185,12 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     def get_backend_id(self) -> str:
         """Return `id` of the settings, or the type's name."""
         return self.config.id or type(self).__module__.rpartition(".")[2]
+
+
+def source_of(flow: str) -> str:
+    """Return the id of the source in a flow's name, `pipeline/source`; `records` for what `store` was given."""
+    parts = flow.split("/")
+    return parts[1] if len(parts) > 1 else "records"
 
 
 def as_table(data: Any) -> pa.Table:

@@ -299,7 +299,7 @@ class BackendContract(PositionRules):
     def test_previews_without_writing(self, tmp_path: Path) -> None:
         """`preview` works without a connection and makes nothing."""
         backend = self.make(tmp_path / "not there")
-        lines = backend.preview(pa.table({"n": [1], "text": ["x"]}))
+        lines = backend.preview(pa.table({"n": [1], "text": ["x"]}), "pipeline/source")
         assert any("n" in line for line in lines)
         assert list(tmp_path.iterdir()) == []
 

@@ -24,20 +24,24 @@ import pyarrow as pa
 from pydantic import AfterValidator
 
 from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
-from collectors.errors import TransientError
+from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
 from collectors.storage.backends import _sqlite_query
 from collectors.storage.backends._sqlite_table import RowTable, column_changes
 from collectors.storage.backends._sqlite_types import fits
-from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.base import Backend, BackendConfig, source_of
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
 
 __all__ = ["COMPONENT", "SqliteBackend", "SqliteConfig"]
 
 
+SOURCE = "{source}"
+_TAKEN = ("_collectors", "sqlite_")
+
+
 def _table_name(name: str) -> str:
-    if not name or "\0" in name or name.lower().startswith(("_collectors", "sqlite_")):
+    if not name or "\0" in name or name.lower().startswith(_TAKEN):
         raise ValueError(
             "expected the name of a table; those that begin with _collectors or sqlite_ are taken"
         )
@@ -49,8 +53,8 @@ class SqliteConfig(BackendConfig):
 
     path: LocalPath
     """The database file; it is made when it is not there."""
-    table: Annotated[str, AfterValidator(_table_name)] = "records"
-    """The table that takes the rows."""
+    table: Annotated[str, AfterValidator(_table_name)] = "{source}"
+    """The table that takes the rows; `{source}` in it stands for the id of the source."""
     lock_timeout: Duration = 5.0
     """How long to wait while another process writes to the file, before the attempt counts as failed."""
 
@@ -75,7 +79,7 @@ class SqliteBackend(Backend[SqliteConfig]):
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number."""
         with self._writer() as database, database.transaction():
-            return RowTable(database, self.config.table).insert(table, self.location(key))
+            return RowTable(database, self._table(key.flow)).insert(table, self.location(key))
 
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch and return how far it is stored in this table."""
@@ -85,7 +89,7 @@ class SqliteBackend(Backend[SqliteConfig]):
     def commit(self, delivery: Delivery) -> int:
         """Store rows, letters, counts and position in one transaction."""
         with self._writer() as database:
-            rows = RowTable(database, self.config.table)
+            rows = RowTable(database, self._table(delivery.key.flow))
 
             def store_rows() -> None:
                 if delivery.table.num_rows:
@@ -106,18 +110,22 @@ class SqliteBackend(Backend[SqliteConfig]):
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no file or no table."""
         database = self._reader()
-        return [] if database is None else _sqlite_query.select(database, self.config.table, criteria)
+        if database is None:
+            return []
+        with database.translated():
+            name = self._queried_table(database)
+        return [] if name is None else _sqlite_query.select(database, name, criteria)
 
     def remove(self, location_id: str) -> None:
         """Delete the rows that were stored under the location."""
         if self._reader() is None:
             raise KeyError(location_id)
         with self._writer() as database, database.transaction():
-            RowTable(database, self.config.table).remove(location_id)
+            RowTable(database, self._table(location_id.rpartition(":")[0])).remove(location_id)
 
-    def preview(self, table: pa.Table) -> list[str]:
+    def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change in the file."""
-        path, name = Path(self.config.path), self.config.table
+        path, name = Path(self.config.path), self._table(flow)
         if not path.exists():
             return [f"+ file {path}", *_preview(name, None, table)]
         database = self._open(read_only=True)
@@ -128,8 +136,31 @@ class SqliteBackend(Backend[SqliteConfig]):
             database.close()
 
     def describe(self) -> str:
-        """Return path and table."""
-        return f"{self.config.path}:{self.config.table}"
+        """Return the path, and the table where there is one for all sources."""
+        fixed = SOURCE not in self.config.table
+        return f"{self.config.path}:{self.config.table}" if fixed else self.config.path
+
+    def _table(self, flow: str) -> str:
+        return self.config.table.replace(SOURCE, source_of(flow))
+
+    def _queried_table(self, database: Database) -> str | None:
+        """Return the table to query: the one of the settings, or the only one that there is."""
+        if SOURCE not in self.config.table:
+            return self.config.table
+        prefix, suffix = self.config.table.split(SOURCE, 1)
+        names = [
+            name
+            for (name,) in database.execute(
+                "select name from sqlite_schema where type = 'table' order by name"
+            )
+            if name.startswith(prefix) and name.endswith(suffix) and not name.startswith(_TAKEN)
+        ]
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"{self.config.path} has a table for each of {', '.join(names)}; say which one is meant: "
+                "--table NAME on the command line, `table:` in the settings"
+            )
+        return names[0] if names else None
 
     def _tables(self, database: Database) -> DeliveryTables:
         return DeliveryTables(database, self.config.table)

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 
-def numbers() -> Iterator[dict]:
+def numbers() -> Iterator[dict[str, int]]:
     """Yield records; each is a dict."""
     for n in range(1000):
         yield {"n": n}
 
 
-def with_square(record: dict) -> dict | None:
+def with_square(record: dict[str, int]) -> dict[str, int] | None:
     """Return the record, changed or not; None to leave it out."""
     if record["n"] % 3 == 0:
         return None
