@@ -113,7 +113,7 @@ def _load(kind: Kind, name: str, target: str) -> Any:
         if missing == module_name or module_name.startswith(f"{missing}."):
             raise ConfigurationError(
                 f"{kind} type '{name}': there is no module '{missing}' to import; "
-                "it must be installed, or lie in the folder where the command runs"
+                "it must be installed, or lie beside the pipeline file"
             ) from error
         install = f"collectors-io[{name}]" if name in _extras() else missing
         raise ConfigurationError(f"{kind} '{name}' needs '{missing}': pip install '{install}'") from error

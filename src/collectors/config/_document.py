@@ -58,14 +58,14 @@ class Document:
         if any(path[: len(missing)] == missing for missing in self.variables.missing):
             return
         line, column = self.place(path, at_key=at_key, at=at)
-        replaced = self.variables.replaced.get(path)
+        written = self.variables.written(path)
         problem = Problem(
             message=self.variables.redact(message),
             file=self.label,
             line=line,
             column=column,
             path=render_path(path),
-            value=render_value(replaced.written) if replaced and shown else shown,
+            value=render_value(written) if written and shown else shown,
             hint=hint and self.variables.redact(hint),
         )
         if problem not in self.problems:

@@ -5,6 +5,7 @@ What a variable is replaced with is one value and stays one: it is never read as
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -58,11 +59,16 @@ class Variables:
         self.replaced[path] = done
         return done.text
 
+    def written(self, path: Path) -> str | None:
+        """Return what was written at the path, or around it, if variables in it were replaced."""
+        places = (path[:length] for length in range(len(path), -1, -1))
+        return next((self.replaced[place].written for place in places if place in self.replaced), None)
+
     def redact(self, text: str) -> str:
         """Return the text with everything that a variable was replaced with hidden."""
         secrets = {secret for done in self.replaced.values() for secret in done.secrets if secret}
         for secret in sorted(secrets, key=len, reverse=True):
-            for form in {secret, repr(secret)[1:-1], quote(secret, safe="")}:
+            for form in {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}:
                 # A short value is hidden only where it stands alone: else every "1" of a sentence would go.
                 pattern = re.escape(form) if len(form) > 3 else rf"(?<!\w){re.escape(form)}(?!\w)"
                 text = re.sub(pattern, "***", text)

@@ -77,7 +77,7 @@ def _finding(found: Any, path: Path, model: type[BaseModel]) -> tuple[str, dict[
     if found["loc"][-1:] == ("[key]",):
         extra["at_key"] = True
     extra["shown"] = '"***"' if _is_secret(model, path) else render_value(value)
-    if kind in {"sql", "expression"} and {"line", "column"} <= context.keys():
+    if kind == "sql":
         extra["at"] = (context["line"], context["column"])
         return found["msg"], extra
     if kind in {"value_error", "assertion_error"}:
@@ -113,24 +113,21 @@ def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Path:
     return tuple(path)
 
 
-def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
-    """Return the settings class of the mapping at the path; None where it is a free one."""
+def _annotations(model: type[BaseModel], path: Path) -> Iterator[Any]:
+    """Yield the type of each setting on the path; indexes, and keys of free mappings, are no settings."""
     here: type[BaseModel] | None = model
     for part in path:
-        if isinstance(part, int):
-            continue
-        if here is None:
-            return None
-        annotation = _annotation(here, part)
-        here = next(_models_in(annotation), None)
-    return here
+        fields = {field.alias or name: field for name, field in here.model_fields.items()} if here else {}
+        if part in fields:
+            annotation = fields[str(part)].annotation
+            yield annotation
+            here = next(_models_in(annotation), None)
 
 
-def _annotation(model: type[BaseModel], key: str) -> Any:
-    for name, field in model.model_fields.items():
-        if key in {name, field.alias}:
-            return field.annotation
-    return None
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+    """Return the settings class of the mapping at the path; None where it is a free one."""
+    annotations = list(_annotations(model, path))
+    return next(_models_in(annotations[-1]), None) if annotations else model
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -142,14 +139,4 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _is_secret(model: type[BaseModel], path: Path) -> bool:
     """Return whether the setting, or one that it lies in, is declared as a secret."""
-    here: type[BaseModel] | None = model
-    for part in path:
-        if isinstance(part, int):
-            continue
-        if here is None:
-            return False
-        annotation = _annotation(here, part)
-        if "Secret" in repr(annotation):
-            return True
-        here = next(_models_in(annotation), None)
-    return False
+    return any("Secret" in repr(annotation) for annotation in _annotations(model, path))
