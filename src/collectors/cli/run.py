@@ -21,6 +21,15 @@ def command(
         str | None, typer.Option("--for", help="Stop after this time, for example 10s.", metavar="DURATION")
     ] = None,
     drain: Annotated[str, typer.Option(help="Time for storing what was read, after a stop.")] = "30s",
+    give_up: Annotated[
+        str | None,
+        typer.Option(
+            "--give-up-after",
+            help="How long to put up with a source or storage that is away. "
+            "Default: 60s when all sources end by themselves, else for ever.",
+            metavar="DURATION",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress; only problems and the exit code.")
@@ -41,14 +50,16 @@ def command(
     console = Console(stderr=True)
     try:
         seconds = None if limit is None else parse_duration(limit)
+        patience = None if give_up is None else parse_duration(give_up)
         drain_seconds = parse_duration(drain)
     except ValueError as error:
-        raise ConfigurationError(f"--for and --drain: {error}") from error
+        raise ConfigurationError(f"--for, --drain and --give-up-after: {error}") from error
     notices: list[Progress] = []
     engine = Engine(
         load(pipeline),
         limit=seconds,
         drain=drain_seconds,
+        patience=patience,
         on_notice=lambda text: notices[0].notice(text),
     )
     progress = Progress(engine, console)

@@ -41,7 +41,9 @@ class Engine:
     """Runs one pipeline, once.
 
     `report` can be looked at while it runs. `on_notice` gets one line for people whenever something changes that
-    they should know: a source that is waiting, a flow that failed. `limit` stops intake after so many seconds.
+    they should know: a source that is waiting, a flow that failed. `limit` stops intake after so many seconds, `drain`
+    is the time for storing what was read then. `patience` is how long, in seconds, a source or storage that is away
+    is put up with; when it is None, a minute for a pipeline that comes to an end by itself, and for ever for others.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Engine:
         on_notice: Notice | None = None,
         limit: float | None = None,
         drain: float = 30.0,
+        patience: float | None = None,
     ) -> None:
         self.config = config
         self.env = env or Env()
@@ -64,6 +67,7 @@ class Engine:
         self._on_notice = on_notice or (lambda _: None)
         self._limit = limit
         self._drain = drain
+        self._patience = patience
         self._shutdown: Shutdown | None = None
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -89,7 +93,9 @@ class Engine:
                 Shutdown(self.env, deadline=self._drain, limit=self._limit)
             )
             sources = make_sources(self.config)
-            patience = None if any(is_endless(source) for source in sources.values()) else BATCH_PATIENCE
+            patience = self._patience
+            if patience is None and not any(is_endless(source) for source in sources.values()):
+                patience = BATCH_PATIENCE
             await self._connect_sources(sources, stack)
             backends = await self._connect_backends(stack, patience)
             flows = [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
