@@ -15,12 +15,16 @@ _LAST_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Whole records, and where they lie in the stream; with a `reason`, one record that is refused."""
+    """Whole records, and where they lie in the stream; with a `reason`, one record that is refused.
+
+    `raw` begins with `lead` bytes that are repeated from the head of the stream, as the format needs them.
+    """
 
     raw: bytes
     start: int
     end: int
     reason: str | None = None
+    lead: int = 0
 
 
 @dataclass(slots=True)
@@ -37,10 +41,13 @@ class Cutter:
 
     It holds at most `limit` bytes beside what was fed last. A record of more than `limit` bytes, its newline not
     counted, is refused with its first bytes and skipped up to its newline, whatever the format. `offset` is where
-    in the stream the next piece begins; `last` are up to 64 bytes before it.
+    in the stream the next piece begins; `last` are up to 64 bytes before it, and `head` is how the stream begins, where
+    it was begun before.
     """
 
-    def __init__(self, framing: Framing, limit: int, offset: int = 0, last: bytes = b"") -> None:
+    def __init__(
+        self, framing: Framing, limit: int, offset: int = 0, last: bytes = b"", head: bytes = b""
+    ) -> None:
         self.offset = offset
         self.last = last
         self._framing = framing
@@ -48,6 +55,7 @@ class Cutter:
         self._held = b""
         self._too_long: _TooLong | None = None
         self._final = False
+        self._preamble = head[: framing.preamble(head)] if head else None
 
     @property
     def end(self) -> int:
@@ -73,7 +81,7 @@ class Cutter:
         size = self._framing.cut(self._held, final=self._final)
         if size == 0 and self._final:
             size = len(self._held)
-        return self._piece(self._consume(size), self.offset, size) if size else None
+        return self._records(self._consume(size)) if size else None
 
     def tear(self, reason: str) -> Piece:
         """Return what is left, maybe nothing, as a record that is refused: the stream broke off inside it."""
@@ -81,7 +89,15 @@ class Cutter:
         sample = self._too_long.sample if self._too_long else self._held[:SAMPLE_BYTES]
         self._consume(len(self._held))
         self._too_long = None
-        return self._piece(sample, start, size, reason)
+        return self._refused(sample, start, size, reason)
+
+    def _records(self, raw: bytes) -> Piece:
+        start, self.offset = self.offset, self.offset + len(raw)
+        if self._preamble is None:
+            self._preamble = raw[: self._framing.preamble(raw)] if start == 0 else b""
+            return Piece(raw, start, self.offset)
+        lead = self._preamble
+        return Piece(lead + raw if lead else raw, start, self.offset, None, len(lead))
 
     def _consume(self, size: int) -> bytes:
         raw = self._held[:size]
@@ -102,11 +118,13 @@ class Cutter:
         self._too_long = None
         length = record.size - (newline >= 0)
         reason = f"record of {length} bytes is longer than max_record ({_readable(self._limit)})"
-        return self._piece(record.sample, record.start, record.size, reason)
+        return self._refused(record.sample, record.start, record.size, reason)
 
-    def _piece(self, raw: bytes, start: int, size: int, reason: str | None = None) -> Piece:
+    def _refused(self, sample: bytes, start: int, size: int, reason: str) -> Piece:
         self.offset = start + size
-        return Piece(raw, start, self.offset, reason)
+        if self._preamble is None:
+            self._preamble = b""
+        return Piece(sample, start, self.offset, reason)
 
 
 def _readable(size: int) -> str:

@@ -12,7 +12,7 @@ from collectors.collection.sources._handle import HEAD_BYTES, LAST_BYTES, Handle
 
 __all__ = ["RecordReader"]
 
-_PREAMBLE_BYTES = 2**20
+_BEGINNING_BYTES = 64 * 1024
 _SKIP_BYTES = 2**20
 
 
@@ -36,7 +36,6 @@ class RecordReader:
         self.handle = handle
         self._framing = framing
         self._block = min(block, limit)
-        self._preamble: bytes | None = None
         self._quiet_at = -1
         self._raw_size = 0
         self.finished = False
@@ -47,7 +46,8 @@ class RecordReader:
         self._stream: Stream | None = None
         self._head = b""
         last = self._go_to(mark) if mark is not None else self._restart()
-        self._cutter = Cutter(framing, limit, mark.offset if mark is not None else 0, last)
+        offset = mark.offset if mark is not None else 0
+        self._cutter = Cutter(framing, limit, offset, last, self._beginning(offset))
 
     def _restart(self) -> bytes:
         if self._compression != "none":
@@ -143,7 +143,8 @@ class RecordReader:
             raise ReplacedError(self.handle.path)
         if reason is not None:
             return Part(raw, start, mark, reason)
-        lead = self._lead(start)
+        head = self._beginning(start)
+        lead = head[: self._framing.preamble(head)]
         return Part(lead + raw, start, mark, lead=len(lead))
 
     def skip_to_end(self, path: str) -> Bookmark:
@@ -178,19 +179,12 @@ class RecordReader:
         mark = Bookmark(path, *self.handle.key, piece.end, made, None)
         if piece.reason is not None:
             return Part(piece.raw, piece.start, mark, piece.reason)
-        lead = self._lead(piece.start)
         size = self.handle.size() if self._stream is None else None
-        return Part(lead + piece.raw if lead else piece.raw, piece.start, mark, lead=len(lead), size=size)
+        return Part(piece.raw, piece.start, mark, lead=piece.lead, size=size)
 
-    def _lead(self, start: int) -> bytes:
-        """Return the bytes that a chunk which begins here needs in front."""
-        if start == 0:
-            return b""
-        if self._preamble is None:
-            size = min(start, _PREAMBLE_BYTES)
-            if self._compression == "none":
-                head = self.handle.read_at(size, 0)
-            else:
-                head = open_stream(self.handle.read_at, self._compression).read(size)
-            self._preamble = head[: self._framing.preamble(head)]
-        return self._preamble
+    def _beginning(self, offset: int) -> bytes:
+        """Return how the content begins, as far as it lies before the offset; header lines are in there."""
+        size = min(offset, _BEGINNING_BYTES)
+        if self._compression == "none":
+            return self.handle.read_at(size, 0)
+        return open_stream(self.handle.read_at, self._compression).read(size) if size else b""
