@@ -19,7 +19,6 @@ from collectors import registry
 from collectors.config.load import load
 from collectors.runtime.engine import Engine
 from collectors.runtime.state import State
-from collectors.storage import files
 from collectors.storage.sqlite_store import Database
 
 Sqlite = registry.find("backend", "sqlite")
@@ -33,7 +32,7 @@ POINTS: list[tuple[Any, str]] = [
     (Parquet, "commit"),
     (Parquet, "flush"),
     (State, "_open"),
-    *[(files, name) for name in files.__all__ if callable(getattr(files, name)) and name.islower()],
+    *[(os, name) for name in ("fsync", "link", "mkdir", "rename", "replace", "unlink")],
 ]
 
 

@@ -74,7 +74,9 @@ class FlowReport:
     @property
     def balanced(self) -> bool:
         """Whether every record that was read is accounted for at every backend."""
-        return all(edge.counts.read == self.read and edge.counts.in_flight == 0 for edge in self.edges)
+        return all(
+            edge.counts.read + edge.skipped == self.read and edge.counts.in_flight == 0 for edge in self.edges
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for `--json`."""
