@@ -182,22 +182,18 @@ _PARTS: dict[str, Callable[[Datum], Datum]] = {
 
 
 def _part(name: str) -> Any:
-    def rule(node: Any, compile_: Compile) -> Term:
-        moment = _time_of(compile_(node.this), node)
-        return Term(pa.int64(), lambda rows: pc.cast(_PARTS[name](moment.run(rows)), pa.int64()), node)
+    return lambda node, compile_: _part_of(name, compile_(node.this), node)
 
-    return rule
+
+def _part_of(name: str, term: Term, node: Any) -> Term:
+    moment = _time_of(term, node)
+    if name == "epoch":
+        return _seconds(moment, node)
+    return Term(pa.int64(), lambda rows: pc.cast(_PARTS[name](moment.run(rows)), pa.int64()), node)
 
 
 def _extract(node: Any, compile_: Compile) -> Term:
-    name = node.this.name.lower()
-    if name == "epoch":
-        return _seconds(_time_of(compile_(node.expression), node), node)
-    return _part(name)(exp.Paren(this=node.expression), compile_)
-
-
-def _epoch(node: Any, compile_: Compile) -> Term:
-    return _seconds(_time_of(compile_(node.this), node), node)
+    return _part_of(node.this.name.lower(), compile_(node.expression), node)
 
 
 def _seconds(moment: Term, node: Any) -> Term:
@@ -276,7 +272,7 @@ FUNCTIONS: dict[type[Any], Callable[[Any, Compile], Term]] = {
     exp.Sign: _sign,
     exp.Sqrt: _real(pc.sqrt, lambda values: pc.greater_equal(values, 0.0)),
     exp.StrToTime: _strptime,
-    exp.TimeToUnix: _epoch,
+    exp.TimeToUnix: _part("epoch"),
     exp.TimestampTrunc: _date_trunc,
     exp.TryCast: _cast,
     exp.UnixToTime: _to_timestamp,

@@ -17,15 +17,15 @@ import pyarrow.compute as pc
 import sqlglot
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.errors import ParseError, SqlglotError
-from sqlglot.tokens import Token, TokenType
 
 from collectors.processing import _grammar
 from collectors.settings import column_type
 
 __all__ = ["Sql", "arrow_type", "check", "name_groups", "parse", "place", "start_of", "whole_number"]
 
+_MAX_CHARACTERS = 20_000
 _MAX_TOKENS = 5_000
 _MAX_DEPTH = 50
 _MAX_DIGITS = 38
@@ -115,6 +115,8 @@ def _refuse_node(node: Any, text: str) -> NoReturn:
 
 
 def _tokens(text: str) -> list[Token]:
+    if len(text) > _MAX_CHARACTERS:
+        refuse(text, 0, f"the expression is too long: {len(text)} characters, at most {_MAX_CHARACTERS}")
     try:
         tokens = list(sqlglot.tokenize(text, read="duckdb"))
     except (SqlglotError, ValueError, LookupError):
@@ -158,10 +160,11 @@ def _check_words(text: str, tokens: list[Token]) -> None:
                 token.start,
                 f"{word} is not repeatable, and a replay must give the same rows as the first run",
             )
-        if called and word not in _grammar.FUNCTION_NAMES | _grammar.NOT_CALLED:
+        if called and word not in _CALLABLE:
             refuse(text, token.start, _unknown_function(word))
 
 
+_CALLABLE = _grammar.FUNCTION_NAMES | _grammar.NOT_CALLED
 _QUOTED = {TokenType.STRING, TokenType.IDENTIFIER}
 
 

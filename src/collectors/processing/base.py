@@ -18,6 +18,7 @@ from collectors.chunks import Rejected
 from collectors.errors import CollectorsError, DataError
 from collectors.interfaces.processing import IProcessor
 from collectors.models import ProcessingResult
+from collectors.processing.records import to_table
 from collectors.settings import Name, Settings, settings_class
 
 __all__ = ["Outcome", "Processor", "ProcessorConfig", "row_bytes"]
@@ -123,7 +124,10 @@ class Processor(IProcessor, Generic[ConfigT]):
         if isinstance(data, pa.Table):
             outcome = self.apply(data)
             return outcome.table, _first_reason(outcome)
-        outcome = self.apply(pa.Table.from_pylist([data] if isinstance(data, dict) else data))
+        table, misfits = to_table([data] if isinstance(data, dict) else data)
+        if misfits:
+            return None, f"record {min(misfits)}: {misfits[min(misfits)]}"
+        outcome = self.apply(table)
         records = outcome.table.to_pylist()
         if isinstance(data, dict):
             return (records[0] if len(records) == 1 else records or None), _first_reason(outcome)

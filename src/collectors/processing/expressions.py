@@ -43,7 +43,6 @@ Functions whose result would differ at a replay (`now()`, `random()`) do not exi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
@@ -56,6 +55,7 @@ from sqlglot import exp
 from collectors.errors import ConfigurationError, DataError
 from collectors.processing import casting
 from collectors.processing._functions import FUNCTIONS
+from collectors.processing._names import nearest
 from collectors.processing._operators import arithmetic, compare, signed
 from collectors.processing._syntax import Sql, parse, place, start_of
 from collectors.processing._terms import (
@@ -76,7 +76,6 @@ from collectors.processing._text_functions import like
 
 __all__ = ["Compiled", "Sql", "compile_expression"]
 
-_MOST_NAMES = 20
 _YES, _NO = pa.scalar(value=True), pa.scalar(value=False)
 
 
@@ -154,7 +153,7 @@ class _Compiler:
                 if part.args.get("quoted")
                 else ""
             )
-            self.refuse(part, f"no column '{name}'", f"{_nearest(name, self.schema.names)}{text}{_LATER}")
+            self.refuse(part, f"no column '{name}'", f"{nearest(name, self.schema.names)}{text}{_LATER}")
         self.columns.add(name)
         type_ = casting.plain_type(self.schema.field(name).type)
         return Term(type_, lambda rows: rows.columns[name], part)
@@ -165,7 +164,7 @@ class _Compiler:
         index = term.type.get_field_index(name)
         if index < 0:
             names = [field.name for field in term.type]
-            self.refuse(node, f"{shown(term)} without a field '{name}'", _nearest(name, names))
+            self.refuse(node, f"{shown(term)} without a field '{name}'", nearest(name, names))
 
         def run(rows: Rows) -> Datum:
             return casting.plain(pc.struct_field(rows.spread(term.run(rows)), [index]))
@@ -174,12 +173,6 @@ class _Compiler:
 
 
 _LATER = ". A column that only later records have can be declared under 'columns' of the source's format"
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    some = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
-    return f": {f'did you mean {near[0]!r}? ' if near else ''}There are: {some or 'none'}"
 
 
 def _truth(term: Term) -> Term:

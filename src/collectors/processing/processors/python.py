@@ -1,0 +1,228 @@
+"""Runs a Python function of your own over every record, or over whole tables.
+
+    processors:
+      - type: python
+        function: my_functions:clean
+      - {type: python, function: "my_functions:add_means", per: table}
+
+`my_functions.py` lies beside the pipeline file, or is installed:
+
+    def clean(record: dict) -> dict | None:      # or a list of dicts: one record becomes many
+        if record["status"] == "test":
+            return None                          # left out
+        return {**record, "celsius": (record["fahrenheit"] - 32) / 1.8}
+
+A function may be `async def`; records are then awaited one after the other. From Python the function itself can be given
+instead of its name. Ints stay ints; a datetime without a zone is local time; what a column holds is said by its first
+record. A function must give the same result for the same record, or a replay stores other rows than the first run.
+
+Delivery: a record whose function raises, or returns what no record or column can be, is set aside; the others go on and
+are not run twice. Functions of tables are called again on halves of a table that fails. Position: not concerned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib
+import inspect
+import pkgutil
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import pyarrow as pa
+from pydantic import AfterValidator, WithJsonSchema
+
+from collectors.chunks import Rejected
+from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
+from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
+from collectors.processing.manager import check_function
+from collectors.processing.records import to_table
+
+__all__ = ["COMPONENT", "Python", "PythonConfig"]
+
+_PASSED_ON = (ConfigurationError, TransientError, FatalError, MemoryError)
+"""What a function may raise about itself, not about its record; the flow stops, or tries again."""
+
+
+def _function_or_name(value: Any) -> Any:
+    if callable(value) or (isinstance(value, str) and all(value.partition(":"))):
+        return value
+    raise ValueError("expected 'module:function', for example my_functions:clean, or a function")
+
+
+class PythonConfig(ProcessorConfig):
+    """Settings of `python`."""
+
+    function: Annotated[Any, AfterValidator(_function_or_name), WithJsonSchema({"type": "string"})]
+    """The function, as `module:name`."""
+    per: Literal["record", "table"] = "record"
+    """What it takes and returns: a `record` (a dict) or a `table` (a pyarrow.Table)."""
+
+
+class Python(Processor[PythonConfig]):
+    """Calls a function."""
+
+    def __init__(self, config: PythonConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        given = self.config.function
+        self._function: Callable[[Any], Any] = _load(given) if isinstance(given, str) else given
+        check_function(self._function)
+
+    def apply(self, table: pa.Table) -> Outcome:
+        """Return what the function makes of the table, with the records that it refuses set aside."""
+        if self.config.per == "table":
+            return super().apply(table)
+        results, problems = self._call_all(table.to_pylist())
+        while True:
+            made = [
+                (row, record)
+                for row, records in enumerate(results)
+                for record in records
+                if row not in problems
+            ]
+            result, misfits = to_table([record for _, record in made], table.schema)
+            if not misfits:
+                break
+            for number, reason in misfits.items():  # a record is set aside with all that it was split into
+                problems.setdefault(made[number][0], reason)
+        if not made:
+            result = table.slice(0, 0)
+        rejected = [Rejected(row_bytes(table, row), problems[row], row) for row in sorted(problems)]
+        return Outcome(result, rejected)
+
+    def transform(self, table: pa.Table) -> pa.Table:
+        """Return what the function makes of the table. Raises DataError, for functions of records with the rows."""
+        if self.config.per == "record":
+            outcome = self.apply(table)
+            if outcome.rejected:
+                rows = {item.record: item.reason for item in outcome.rejected}
+                raise DataError(next(iter(rows.values())), rows=rows)
+            return outcome.table
+        try:
+            with asyncio.Runner() as runner:
+                result = self._call(table, runner)
+        except _PASSED_ON:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            if not table.num_rows:
+                return table  # all rows were set aside; there may be nothing that the function could work on
+            raise DataError(self._reason(error)) from error
+        if isinstance(result, pa.RecordBatch):
+            return pa.Table.from_batches([result])
+        if not isinstance(result, pa.Table):
+            raise ConfigurationError(
+                f"{self._function_name()} returned {type(result).__name__}, expected a pyarrow.Table"
+            )
+        return result
+
+    def _process(self, data: Any) -> tuple[Any, str | None]:
+        """Hand dicts to the function as they are, without a detour through a table."""
+        if isinstance(data, pa.Table) or self.config.per == "table":
+            return super()._process(data)
+        results, problems = self._call_all([data] if isinstance(data, dict) else data)
+        made = [record for records in results for record in records]
+        problem = problems[min(problems)] if problems else None
+        if isinstance(data, dict):
+            return (made[0] if len(made) == 1 else made or None), problem
+        return made, problem
+
+    def _call_all(self, records: list[dict[str, Any]]) -> tuple[list[list[dict[str, Any]]], dict[int, str]]:
+        """Return what became of each record and, by its number, why one failed."""
+        results: list[list[dict[str, Any]]] = [[] for _ in records]
+        problems: dict[int, str] = {}
+        with asyncio.Runner() as runner:
+            for row, record in enumerate(records):
+                try:
+                    results[row] = self._records(self._call(record, runner))
+                except _PASSED_ON:
+                    raise
+                except Exception as error:  # noqa: BLE001  # a user's function may raise anything
+                    problems[row] = self._reason(error)
+        return results, problems
+
+    def _call(self, argument: Any, runner: asyncio.Runner) -> Any:
+        result = self._function(argument)
+        return runner.run(_result_of(result)) if inspect.isawaitable(result) else result
+
+    def _records(self, result: Any) -> list[dict[str, Any]]:
+        if result is None:
+            return []
+        records = result if isinstance(result, list) else [result]
+        for record in records:
+            if not isinstance(record, dict):
+                inside = " in a list" if isinstance(result, list) else ""
+                raise TypeError(
+                    f"{self._function_name()} returned {type(record).__name__}{inside}, "
+                    "expected a dict, None or a list of dicts"
+                )
+            if not all(isinstance(name, str) for name in record):
+                name = next(name for name in record if not isinstance(name, str))
+                raise TypeError(
+                    f"{self._function_name()} returned a dict with the key {name!r}, expected text"
+                )
+        return records
+
+    def _function_name(self) -> str:
+        return str(getattr(self._function, "__name__", type(self._function).__name__))
+
+    def _reason(self, error: Exception) -> str:
+        """Say what was raised and at which line of the user's file."""
+        if isinstance(error, DataError):
+            return str(error)
+        function = inspect.unwrap(getattr(self._function, "func", self._function))
+        code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+        reason = f"{type(error).__name__}: {error}"
+        if own or frames:
+            frame = (own or frames)[-1]
+            return f"{reason}  ({Path(frame.filename).name}:{frame.lineno})"
+        return (
+            f"{reason}  ({Path(code.co_filename).name}:{code.co_firstlineno})" if code is not None else reason
+        )
+
+
+async def _result_of(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _load(name: str) -> Callable[[Any], Any]:
+    """Import `module:function`. Raises ConfigurationError that says what is missing, and what is near."""
+    module_name, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ConfigurationError(
+                f"function '{name}': the module '{module_name}' needs {error.name!r}"
+            ) from error
+        known = [module.name for module in pkgutil.iter_modules() if not module.name.startswith("_")]
+        raise ConfigurationError(
+            f"function '{name}': there is no module '{error.name}'{_near(error.name, known)}; "
+            "it must lie beside the pipeline file, or be installed"
+        ) from error
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigurationError(
+            f"function '{name}': the module cannot be imported: {type(error).__name__}: {error}"
+            f"  ({Path(place.filename).name}:{place.lineno})"
+        ) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            known = [known for known in dir(found) if not known.startswith("_")]
+            raise ConfigurationError(
+                f"function '{name}': '{module_name}' has no '{path}'{_near(part, known)}"
+            )
+        found = getattr(found, part)
+    return cast("Callable[[Any], Any]", found)
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean '{near[0]}'?" if near else ""
+
+
+COMPONENT = Python

@@ -1,0 +1,233 @@
+"""From records as dicts to a table, without the losses of Arrow's own way.
+
+`pa.Table.from_pylist` takes the columns of the first record for all of them; `pa.array` with a type cuts 1.5 to 1,
+reads 1 as a time, drops fields that a struct does not have, and one odd value costs all others. Here the first value of
+a column says what it holds, and a record that does not fit is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.processing.casting import UTC_TIMESTAMP, kind
+
+__all__ = ["to_table"]
+
+_FAMILIES: list[tuple[type, str]] = [
+    (bool, "bool"),
+    (int, "int"),
+    (float, "float"),
+    (str, "string"),
+    (bytes, "binary"),
+    (Decimal, "decimal"),
+    (datetime, "timestamp"),
+    (date, "date"),
+    (time, "time"),
+    (timedelta, "duration"),
+    (dict, "struct"),
+    (list, "list"),
+    (tuple, "list"),
+]
+_ARROW = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "timestamp": UTC_TIMESTAMP,
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "duration": pa.duration("us"),
+}
+_REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)
+_SHOWN_CHARACTERS = 60
+
+Misfits = dict[int, str]
+
+
+def to_table(records: Sequence[dict[str, Any]], like: pa.Schema | None = None) -> tuple[pa.Table, Misfits]:
+    """Return a table of the records, and for each that is not in it, by its number, the column and why.
+
+    The columns of `like` come first, where a record has them, and keep their type where the values fit it; ints stay
+    ints, a column without values keeps its type. Datetimes become UTC; one without a zone is local time.
+    """
+    misfits: Misfits = {}
+    while True:
+        rows = [row for row in range(len(records)) if row not in misfits]
+        good = [records[row] for row in rows]
+        present = dict.fromkeys(name for record in good for name in record)
+        names = [name for name in (like.names if like else []) if name in present]
+        names += [name for name in present if name not in set(names)]
+        columns, found = [], Misfits()
+        for name in names:
+            known = like.field(name).type if like is not None and name in like.names else None
+            column, odd = _column([record.get(name) for record in good], known)
+            columns.append(column)
+            for row, reason in odd.items():
+                found.setdefault(rows[row], f"column '{name}': {reason}")
+        if not found:
+            return _assemble(columns, names, len(good)), misfits
+        misfits |= found
+
+
+def _assemble(columns: list[pa.Array], names: list[str], count: int) -> pa.Table:
+    if names:
+        return pa.table(columns, names=names)
+    return pa.table({"": pa.nulls(count)}).select([])
+
+
+def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | None, Misfits]:
+    """Return the values as an array, or those which keep the others from being one."""
+    families = {type_: _family(type_) for type_ in set(map(type, values))}
+    present = set(families.values()) - {"null"}
+    if not present:
+        return pa.nulls(len(values), known or pa.null()), {}
+    if len(present) > 1 or None in present:
+        odd = _of_other_families(values, families)
+        if odd:
+            return None, odd
+        present = {"float"} if "decimal" not in present else {"decimal"}
+    (family,) = present
+    if family == "float" and int in families:
+        odd = {
+            row: f"{value} is no float without loss" for row, value in enumerate(values) if _inexact(value)
+        }
+        if odd:
+            return None, odd
+        values = [value if value is None else float(value) for value in values]
+    if family == "timestamp":
+        values, odd = _in_utc(values, naive=known is not None and kind(known) == "timestamp" and not known.tz)
+        if odd:
+            return None, odd
+    try:
+        return _array(values, str(family), known), {}
+    except _REFUSALS:
+        odd = _culprits(values)
+        return (None, odd) if odd else (pa.array(values), {})
+
+
+def _family(type_: type) -> str | None:
+    if type_ is type(None):
+        return "null"
+    return next((name for base, name in _FAMILIES if issubclass(type_, base)), None)
+
+
+def _of_other_families(values: list[Any], families: dict[type, str | None]) -> Misfits:
+    """Return the values that are not of the first one's family; ints meet floats and decimals."""
+    first = next(
+        (families[type(value)] for value in values if families[type(value)] not in {"null", None}), None
+    )
+    fitting = {"null", first}
+    for numbers in ({"int", "float"}, {"int", "decimal"}):
+        if first in numbers and (
+            first != "int" or "float" in families.values() or numbers == {"int", "decimal"}
+        ):
+            fitting |= numbers
+            break
+    odd = {}
+    for row, value in enumerate(values):
+        family = families[type(value)]
+        if family is None:
+            odd[row] = f"no column can hold {_shown(value)}, of the type {type(value).__name__}"
+        elif family not in fitting:
+            odd[row] = f"{_shown(value)} is of the type {family}, and the records before it have {first}"
+    return odd
+
+
+def _inexact(value: Any) -> bool:
+    try:
+        return isinstance(value, int) and int(float(value)) != value
+    except OverflowError:
+        return True
+
+
+def _in_utc(values: list[Any], *, naive: bool) -> tuple[list[Any], Misfits]:
+    """Return times in UTC; one without a zone is local time, or stays as it is in a column that had none (`naive`)."""
+    odd, result = Misfits(), []
+    for row, value in enumerate(values):
+        try:
+            stays = naive and value is not None and value.tzinfo is None
+            result.append(value.replace(tzinfo=UTC) if stays else value and value.astimezone(UTC))
+        except (OverflowError, ValueError, OSError):
+            odd[row] = f"{_shown(value)} is outside of the years 1 to 9999 in UTC"
+    return result, odd
+
+
+def _array(values: list[Any], family: str, known: pa.DataType | None) -> pa.Array:
+    if family in {"struct", "list", "decimal"}:
+        return _inferred(values, known if known is not None and kind(known) == family else None)
+    if family == "int" and known is not None and pa.types.is_uint64(known):
+        return pa.array(values, known)
+    result = pa.array(values, _ARROW[family])
+    if known is None or family == "float" or kind(known) != family:
+        return result
+    try:
+        return result.cast(known)
+    except pa.ArrowException:
+        return result
+
+
+def _inferred(values: list[Any], known: pa.DataType | None) -> pa.Array:
+    """Take the fields that the values have and those that the column had: a given type would drop what it lacks."""
+    result = pa.array(values)
+    if known is None or result.type == known:
+        return result
+    try:
+        if pa.types.is_decimal(known):
+            return result.cast(known)
+        both = [pa.schema([("column", known)]), pa.schema([("column", result.type)])]
+        return pa.array(values, pa.unify_schemas(both, promote_options="permissive").field("column").type)
+    except _REFUSALS:
+        return result
+
+
+def _culprits(values: list[Any]) -> Misfits:
+    """Return the values whose fields are unlike those of the first; where there are none, those that are no column."""
+    shapes = [_shape(value) for value in values]
+    examples: list[Any] = []
+    verdicts: dict[Any, str | None] = {}
+    for shape, value in zip(shapes, values, strict=True):
+        if shape not in verdicts and _problem([value]) is None:
+            verdicts[shape] = _problem([*examples, value])
+            if verdicts[shape] is None:
+                examples.append(value)
+    odd = {row: reason for row, shape in enumerate(shapes) if (reason := verdicts.get(shape)) is not None}
+    return odd or _unusable(values, 0)
+
+
+def _unusable(values: list[Any], start: int) -> Misfits:
+    """Halve until each value that no column can hold stands alone."""
+    reason = _problem(values)
+    if reason is None or len(values) == 1:
+        return {} if reason is None else {start: reason}
+    middle = len(values) // 2
+    return _unusable(values[:middle], start) | _unusable(values[middle:], start + middle)
+
+
+def _shape(value: Any) -> Any:
+    """Return what can be compared of a nested value: its fields and their families."""
+    if isinstance(value, dict):
+        return frozenset((name, _shape(field)) for name, field in value.items())
+    if isinstance(value, (list, tuple)):
+        return ("list", frozenset(map(_shape, value)))
+    return _family(type(value))
+
+
+def _problem(values: list[Any]) -> str | None:
+    try:
+        pa.array(values)
+    except OverflowError:
+        return f"{_shown(values[-1])} does not fit in 64 bits"
+    except _REFUSALS as error:
+        return str(error)
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
