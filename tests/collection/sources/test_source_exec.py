@@ -30,16 +30,19 @@ class TestExec(SourceContract):
 
     @asynccontextmanager
     async def rig(self, ids):
-        yield {"command": f"""for n in {" ".join(map(str, ids))}; do echo "{{\\"id\\": $n}}"; done""", "shell": True}
+        yield {
+            "command": f"""for n in {" ".join(map(str, ids))}; do echo "{{\\"id\\": $n}}"; done""",
+            "shell": True,
+        }
 
 
 class TestRunning(TestExec):
     """A command that does not end."""
 
     endless = True
-    waive = {rule: reason for rule, reason in TestExec.waive.items() if rule != "nothing_twice_at_the_end"} | {
-        "nothing_twice_at_the_end": "reading again after it was stopped runs the command again"
-    }
+    waive = {
+        rule: reason for rule, reason in TestExec.waive.items() if rule != "nothing_twice_at_the_end"
+    } | {"nothing_twice_at_the_end": "reading again after it was stopped runs the command again"}
 
     @asynccontextmanager
     async def rig(self, ids):

@@ -30,12 +30,11 @@ class TestStdin(SourceContract):
         stop = threading.Event()
 
         def write():
-            with suppress(BrokenPipeError), open(writer, "wb", buffering=0) as file:
-                for each in ids:
-                    file.write(b'{"id": %d}\n' % each)
+            with suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as file:
+                file.writelines(b'{"id": %d}\n' % each for each in ids)
 
         thread = threading.Thread(target=write)
-        with open(reader, "rb") as file:
+        with os.fdopen(reader, "rb") as file:
             self.file = file
             thread.start()
             thread.join()
@@ -73,7 +72,9 @@ def test_a_line_that_is_too_long_is_refused_and_the_rest_goes_on():
     data = b'{"id": 1}\n' + b"x" * 5000 + b'\n{"id": 2}\n'
     chunks = read(io.BytesIO(data), max_record=1024, chunk_size=100)
     refused = [chunk for chunk in chunks if chunk.data_format == "rejected"]
-    assert [chunk.metadata["reason"] for chunk in refused] == ["record of 5000 bytes is longer than max_record (1 KiB)"]
+    assert [chunk.metadata["reason"] for chunk in refused] == [
+        "record of 5000 bytes is longer than max_record (1 KiB)"
+    ]
     assert b"".join(chunk.raw_data for chunk in chunks if chunk not in refused) == b'{"id": 1}\n{"id": 2}\n'
     assert [chunk.metadata["offset"] for chunk in refused] == [10]
 
@@ -81,7 +82,7 @@ def test_a_line_that_is_too_long_is_refused_and_the_rest_goes_on():
 def test_lines_are_handed_on_as_they_come_and_nothing_is_lost_when_reading_stops_between():
     async def main():
         reader, writer = os.pipe()
-        with open(reader, "rb") as file, open(writer, "wb", buffering=0) as out:
+        with os.fdopen(reader, "rb") as file, os.fdopen(writer, "wb", buffering=0) as out:
             source = StdinSource(file=file)
             await source.connect()
             out.write(b'{"id": 1}\n{"id"')

@@ -38,7 +38,8 @@ class Intake(Generic[Item]):
     def put(self, item: Item) -> bool:
         """Add an item from a thread, waiting for room; False when nobody reads any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._size < self._limit or self._closed)
+            while self._size >= self._limit and not self._closed:
+                self._changed.wait()
             return self._add(item)
 
     async def put_soon(self, item: Item) -> bool:
@@ -76,7 +77,8 @@ class Intake(Generic[Item]):
             return False
         self._items.append(item)
         self._size += item.size
-        self._wake()
+        if len(self._items) == 1:  # else the reader has been woken already and has not come yet
+            self._wake()
         return True
 
     def _wake(self) -> None:

@@ -35,11 +35,13 @@ class Parcel:
         return len(self.raw) + _OVERHEAD_BYTES
 
 
-def parcels_of(item: Any, *, positions: bool, bytes_format: str, limit: int) -> Iterator[Parcel]:
-    """Yield what an item becomes; the last parcel has the position that came with it, if `positions` are given.
+def parcels_of(item: Any, *, positions: bool, bytes_format: str, limit: int) -> list[Parcel]:
+    """Return what an item becomes; the last parcel has the position that came with it, if `positions` are given.
 
     What is not a record is refused by itself. Raises FatalError for a position that is not a JSON object.
     """
+    if type(item) is dict:
+        return [_line(item)]
     position: Position | None = None
     if positions and isinstance(item, tuple) and len(item) == 2:
         item, position = item[0], _checked(item[1])
@@ -48,7 +50,7 @@ def parcels_of(item: Any, *, positions: bool, bytes_format: str, limit: int) -> 
         parcels[-1].position = position
     elif position is not None:
         parcels = [Parcel(b"", position=position)]
-    yield from parcels
+    return parcels
 
 
 def _encode(item: Any, bytes_format: str, limit: int | None) -> Iterator[Parcel]:

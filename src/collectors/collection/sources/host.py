@@ -27,9 +27,9 @@ Position: none.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Literal
 
 import msgspec
@@ -76,7 +76,7 @@ class HostSource(Source[HostConfig]):
     def read(self, since: Position | None) -> Iterator[CollectedData]:
         """Yield one reading."""
         common = {"time": self.now(), "host": socket.gethostname()}
-        self._rates.next_reading(time.monotonic())
+        self._rates.next_reading(monotonic())
         lines = [
             msgspec.json.encode({**common, **record})
             for metric in dict.fromkeys(self.config.metrics)

@@ -233,7 +233,7 @@ class _Producer:
         for parcel in self._parcels(item):
             await self._intake.put_soon(parcel)
 
-    def _parcels(self, item: Any) -> Iterator[Parcel]:
+    def _parcels(self, item: Any) -> list[Parcel]:
         return parcels_of(item, positions=self.positions, bytes_format=self._bytes_format, limit=self._limit)
 
 
