@@ -40,6 +40,8 @@ def parse(text: pa.Array, data_type: pa.DataType) -> pa.Array:
 
 def unreadable(text: pa.Array, data_type: pa.DataType) -> list[int]:
     """Return the rows that `parse` refuses, found by halving: cheap when they are few."""
+    if pa.types.is_string(data_type):
+        return []
     return _refused(_spelled(text, data_type), data_type, 0)
 
 
@@ -78,6 +80,8 @@ def _spelled(text: pa.Array, data_type: pa.DataType) -> pa.Array:
 
 
 def _convert(text: pa.Array, data_type: pa.DataType) -> pa.Array:
+    if pa.types.is_null(data_type) and text.null_count == len(text):
+        return pa.nulls(len(text))
     if not pa.types.is_binary(data_type):
         return text.cast(data_type)
     try:

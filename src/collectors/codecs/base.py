@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import pyarrow as pa
+from pydantic import field_validator
 
 from collectors.chunks import Rejected
 from collectors.settings import Settings, column_type, settings_class
@@ -24,6 +25,20 @@ class CodecConfig(Settings):
     columns: dict[str, str] = {}
     """Columns whose type is known beforehand, for example `{id: string, price: "decimal(12, 2)", ts: timestamp}`.
     Other columns are inferred from the first chunk in which they appear."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known_types(cls, columns: dict[str, str]) -> dict[str, str]:
+        for column, text in columns.items():
+            try:
+                column_type(text)
+            except ValueError as error:
+                raise ValueError(f"column '{column}': {error}") from None
+        return columns
+
+    def types(self) -> dict[str, pa.DataType]:
+        """Return the declared columns with their Arrow types."""
+        return {column: column_type(text) for column, text in self.columns.items()}
 
 
 ConfigT = TypeVar("ConfigT", bound=CodecConfig)

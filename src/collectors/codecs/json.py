@@ -24,7 +24,7 @@ from collectors.codecs._json_records import JsonLines
 from collectors.codecs._json_text import MAX_DEPTH, is_too_deep, problem
 from collectors.codecs._json_write import to_lines
 from collectors.codecs._text_lines import BOM, not_utf8
-from collectors.codecs.base import Codec, CodecConfig, Decoded, column_type
+from collectors.codecs.base import Codec, CodecConfig, Decoded
 
 __all__ = ["JsonCodec", "JsonConfig"]
 
@@ -46,7 +46,7 @@ class JsonCodec(Codec[JsonConfig]):
 
     def __init__(self, config: JsonConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
-        self._lines = JsonLines({name: column_type(text) for name, text in self.config.columns.items()})
+        self._lines = JsonLines(self.config.types())
         self._path = self.config.records.split(".") if self.config.records else []
 
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> Decoded:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from collectors.codecs._json_records import JsonLines
 from collectors.codecs._json_write import to_lines
-from collectors.codecs.base import Codec, CodecConfig, Decoded, column_type
+from collectors.codecs.base import Codec, CodecConfig, Decoded
 
 __all__ = ["NdjsonCodec", "NdjsonConfig"]
 
@@ -36,7 +36,7 @@ class NdjsonCodec(Codec[NdjsonConfig]):
 
     def __init__(self, config: NdjsonConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
-        self._lines = JsonLines({name: column_type(text) for name, text in self.config.columns.items()})
+        self._lines = JsonLines(self.config.types())
 
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> Decoded:
         """Decode a chunk of lines."""

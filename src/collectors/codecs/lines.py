@@ -1,0 +1,150 @@
+r"""Lines of text: whole, or taken apart by a pattern.
+
+    format: {type: lines, pattern: combined}
+    format: {type: lines, pattern: '(?P<level>[A-Z]+) (?P<took>\d+)ms (?P<message>.*)', columns: {took: int}}
+
+Delivery: nothing is lost; a line that does not match, or is not UTF-8, is set aside by itself.
+Position: chunks are cut behind a line break; the line is the record; an empty line is none.
+
+Without a pattern there is one column, `line`. A pattern is a regular expression with named groups that must match the
+whole line; each group is a column, text unless `columns` says another type, and null where it matched nothing. It is
+run by RE2: in linear time whatever the line, and so without lookaheads and backreferences. Named patterns: `common`
+and `combined` (Apache, nginx), `syslog` (RFC 3164), `dpkg`. What is in quotes stays as written, `\"` included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from collectors.codecs._line_patterns import PATTERNS, Pattern, from_apache_time
+from collectors.codecs._tables import in_order
+from collectors.codecs._text_lines import not_utf8, split_lines
+from collectors.codecs._text_values import parse, unreadable
+from collectors.codecs._wording import quoted, unexpected
+from collectors.codecs.base import Codec, CodecConfig, Decoded, column_type
+from collectors.errors import ConfigurationError, DataError
+
+__all__ = ["LinesCodec", "LinesConfig"]
+
+_LINE = "line"
+
+
+class LinesConfig(CodecConfig):
+    """Settings of lines."""
+
+    pattern: str | None = None
+    """A regular expression with named groups, or `common`, `combined`, `syslog`, `dpkg`. Left out: the whole line."""
+    keep_line: str | None = None
+    """With a pattern: the name of a column for the line as it was."""
+
+
+class LinesCodec(Codec[LinesConfig]):
+    """Reads and writes lines; see the module."""
+
+    joinable = True
+
+    def __init__(self, config: LinesConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        text = self.config.pattern
+        self._pattern = None if text is None else PATTERNS.get(text, Pattern(text))
+        names = [_LINE] if self._pattern is None else _groups(self._pattern.regex)
+        declared = (self._pattern.types if self._pattern else {}) | self.config.columns
+        strangers = [name for name in declared if name not in names]
+        if strangers:
+            raise ConfigurationError(
+                f"columns: '{strangers[0]}' is not there; the columns are {', '.join(names)}"
+            )
+        if self.config.keep_line in names:
+            raise ConfigurationError(f"keep_line: the pattern has a group '{self.config.keep_line}' already")
+        self._types = {name: column_type(declared.get(name, "string")) for name in names}
+
+    def decode(self, data: bytes, schema: pa.Schema | None = None) -> Decoded:
+        """Decode a chunk of lines."""
+        lines = split_lines(data)
+        reasons: dict[int, str] = {}
+        if not data.isascii():
+            found = ((number, not_utf8(raw)) for number, raw in enumerate(lines.raw))
+            reasons = {number: reason for number, reason in found if reason}
+        numbers = [number for number in range(len(lines.raw)) if number not in reasons]
+        text = pa.array([lines.raw[number] for number in numbers], pa.binary()).cast(pa.string())
+        columns = (
+            {_LINE: text} if self._pattern is None else self._match(self._pattern, text, numbers, reasons)
+        )
+        columns = self._typed(columns, numbers, reasons)
+        return Decoded(in_order(columns, schema, len(numbers)), len(lines.raw), lines.rejected(reasons))
+
+    def encode(self, table: pa.Table) -> bytes:
+        """Return the column `line`, or the one that `keep_line` names, a line each. Raises DataError without one."""
+        name = self.config.keep_line or _LINE
+        if name not in table.column_names:
+            raise DataError(
+                f"lines are written from the column '{name}', which is not there: {table.column_names}"
+            )
+        values = table.column(name).to_pylist()
+        rows = {
+            row: f"column '{name}': {quoted(value)} is not one line of text"
+            for row, value in enumerate(values)
+            if not isinstance(value, str) or not value.strip(" \t\r") or "\n" in value or value.endswith("\r")
+        }
+        if rows:
+            raise DataError(f"{len(rows)} values are not lines: {rows[min(rows)]}", rows=rows)
+        return "".join(f"{value}\n" for value in values).encode()
+
+    def _match(
+        self, pattern: Pattern, text: pa.Array, numbers: list[int], reasons: dict[int, str]
+    ) -> dict[str, pa.Array]:
+        """Return the groups of the lines that match; the numbers of the others move to the reasons."""
+        matched = pc.extract_regex(text, f"^(?:{pattern.regex})$")
+        found = matched.is_valid()
+        named = f" '{self.config.pattern}'" if self.config.pattern in PATTERNS else ""
+        misses = [number for number, hit in zip(numbers, found.to_pylist(), strict=True) if not hit]
+        if misses:
+            reasons |= dict.fromkeys(misses, f"the line does not match the pattern{named}")
+            numbers[:] = [number for number in numbers if number not in reasons]
+        matched = matched.filter(found)
+        nothing = pa.array(["", pattern.absent])
+        columns: dict[str, pa.Array] = {}
+        for name, group in zip(self._types, matched.flatten(), strict=True):
+            text_of = from_apache_time(group) if pattern.apache_time and name == "time" else group
+            columns[name] = pc.if_else(pc.is_in(group, nothing), pa.scalar(None, pa.string()), text_of)
+        if self.config.keep_line:
+            columns[self.config.keep_line] = text.filter(found)
+        return columns
+
+    def _typed(
+        self, columns: dict[str, pa.Array], numbers: list[int], reasons: dict[int, str]
+    ) -> dict[str, pa.Array]:
+        """Return the columns in their types; the numbers of lines with other text in one move to the reasons."""
+        bad: dict[int, str] = {}
+        for name, wanted in self._types.items():
+            for row in unreadable(columns[name], wanted):
+                bad[row] = unexpected(name, wanted, quoted(columns[name][row].as_py()))
+        if bad:
+            reasons |= {numbers[row]: reason for row, reason in bad.items()}
+            keep = [row for row in range(len(numbers)) if row not in bad]
+            numbers[:] = [numbers[row] for row in keep]
+            columns = {name: column.take(pa.array(keep, pa.int64())) for name, column in columns.items()}
+        return {name: parse(column, self._types.get(name, pa.string())) for name, column in columns.items()}
+
+
+def _groups(regex: str) -> list[str]:
+    """Return the names of the pattern's groups. Raises ConfigurationError in the words of RE2."""
+    try:
+        names = [group.name for group in pc.extract_regex(pa.array([""]), regex).type]
+    except pa.ArrowInvalid as error:
+        raise ConfigurationError(
+            f"pattern: {error}; it is run by RE2, which has no lookaheads and no backreferences: "
+            "https://github.com/google/re2/wiki/Syntax"
+        ) from None
+    if not names or len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"pattern: '{regex}' must have groups with names of their own, such as (?P<level>[A-Z]+), "
+            f"or be one of {', '.join(PATTERNS)}"
+        )
+    return names
+
+
+COMPONENT = LinesCodec
