@@ -132,6 +132,9 @@ def equation(flow: FlowReport) -> list[str]:
 def print_result(report: RunReport, console: Console, pipeline: str) -> None:
     """Print what happened: a line for each flow and backend, what to do next, time and memory."""
     table = Table(box=None, pad_edge=False, show_header=False)
+    for column in ("source", "backend", "ledger"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("where", no_wrap=True, overflow="ellipsis")
     for flow in report.flows:
         for edge, line in zip(flow.edges, equation(flow), strict=True):
             table.add_row(

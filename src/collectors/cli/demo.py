@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,10 +34,13 @@ name: demo
 sources:
   - {{type: host, id: machine, every: 1s, metrics: [cpu, memory, disk, network]}}
 {log_source}storage:
-  - {{type: sqlite, path: demo.db}}          # a table for each source
-  - {{type: parquet, path: lake}}            # a folder for each source
-"""
+  - {{type: sqlite, path: demo.db}}  # a table for each source
+  - {{type: parquet, path: metrics}}
+pipelines:
+  metrics: {{from: machine, to: [sqlite, parquet]}}
+{log_route}"""
 LOG_SOURCE = "  - {{type: file, id: log, path: {path}, format: {format}, follow: true}}\n"
+LOG_ROUTE = "  log: {from: log, to: sqlite}\n"
 
 
 def command(
@@ -79,7 +83,7 @@ def _pipeline(file: Path) -> str:
         ((path, form) for path, form in LOGS if os.access(path, os.R_OK) and Path(path).is_file()), None
     )
     log_source = LOG_SOURCE.format(path=found[0], format=found[1]) if found else ""
-    return PIPELINE.format(file=file, log_source=log_source)
+    return PIPELINE.format(file=file, log_source=log_source, log_route=LOG_ROUTE if found else "")
 
 
 async def _show(config: PipelineConfig, console: Console) -> None:
@@ -87,14 +91,17 @@ async def _show(config: PipelineConfig, console: Console) -> None:
     from collectors.cli.query import print_rows
     from collectors.models import QueryCriteria
 
-    for name, component in config.backends.items():
-        backend: Any = component.make()
+    newest_cpu = QueryCriteria({"kind": "cpu"}, "-time", 3, None)
+    questions = [("parquet", {}, newest_cpu), ("sqlite", {"table": "machine"}, newest_cpu)]
+    if "log" in config.sources:
+        questions.append(("sqlite", {"table": "log"}, QueryCriteria({}, None, 3, None)))
+    for name, settings, criteria in questions:
+        component = config.backends[name]
+        backend = replace(component, settings=component.settings.model_copy(update=settings)).make()
         await backend.connect()
         try:
-            rows = await backend.query(QueryCriteria({"kind": "cpu"}, "-time", 3, None))
+            rows: list[dict[str, Any]] = await backend.query(criteria)
         finally:
             await backend.disconnect()
-        console.print(f"\nlast cpu readings, queried back from {name}:", style="bold")
-        print_rows(
-            [{key: value for key, value in row.items() if value is not None} for row in rows], as_json=False
-        )
+        console.print(f"\n{settings.get('table', 'machine')}, queried back from {name}:", style="bold")
+        print_rows(rows, as_json=False)
