@@ -243,6 +243,20 @@ def test_own_class_that_does_not_work(problems, own, text, path, words):
     assert words.replace("OWN", own) in str(found)
 
 
+def test_two_modules_of_one_name(problems, tmp_path, monkeypatch):
+    """Python has one module of a name in a process: the other pipeline's would be used without a word."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "same_name_twice.py").write_text(OWN)
+    (tmp_path / "same_name_twice.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    importlib.import_module("same_name_twice")
+    (found,) = problems(with_source('{type: "same_name_twice:Own"}'))
+    assert places([found]) == [(2, 12, "sources[0].type")]
+    assert "elsewhere/same_name_twice.py, not same_name_twice.py beside this pipeline; rename one" in str(
+        found
+    )
+
+
 def test_missing_extra(problems, tmp_path, monkeypatch):
     """A component of an installed package whose driver is not installed."""
     (tmp_path / "lib").mkdir()

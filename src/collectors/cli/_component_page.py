@@ -107,12 +107,18 @@ def example_of(docstring: str) -> str:
 
 
 def _paragraphs(docstring: str) -> Iterator[str]:
-    """Yield a docstring as Markdown: indented blocks become YAML, `Delivery:` and the like become bold."""
+    """Yield a docstring as Markdown: indented blocks become code, `Delivery:` and the like become bold."""
     for is_code, text in _blocks(docstring):
         if is_code:
-            yield from ("```yaml", text, "```", "")
+            yield from (f"```{_language(text)}", text, "```", "")
         else:
             yield from (_LABEL.sub(r"**\1:**", text, count=1) if _LABEL.match(text) else text, "")
+
+
+def _language(code: str) -> str:
+    if re.match(r"(async def|def|class|from|import) |@", code):
+        return "python"
+    return "yaml" if re.match(r"[\w-]+:(\s|$)|- |\{", code) else "text"
 
 
 def _blocks(docstring: str) -> Iterator[tuple[bool, str]]:

@@ -12,7 +12,7 @@ from collectors import registry
 from collectors.codecs.base import Codec
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.config._document import Document
-from collectors.config._problems import Path, nearest, render_value
+from collectors.config._problems import Keys, nearest, render_value
 from collectors.config._wording import findings
 from collectors.config.model import Component
 from collectors.processing.base import Processor
@@ -32,7 +32,7 @@ class Builder:
     def __init__(self, document: Document) -> None:
         self._document = document
 
-    def build(self, kind: Kind, item: Any, path: Path) -> Component | None:
+    def build(self, kind: Kind, item: Any, path: Keys) -> Component | None:
         """Return the component that `item` describes; None when something is wrong with it, which is reported then.
 
         An item is a mapping as in a file; from Python also an object of that kind, a function, or "module:Class".
@@ -64,7 +64,7 @@ class Builder:
             self._check_format(made, path)
         return component
 
-    def _report_shape(self, kind: Kind, item: Any, path: Path) -> None:
+    def _report_shape(self, kind: Kind, item: Any, path: Keys) -> None:
         sentence = (
             f"expected a mapping with the {kind}'s type and settings, for example {{type: {_EXAMPLES[kind]}}}"
         )
@@ -74,7 +74,7 @@ class Builder:
             )
         self._document.report(path, sentence, shown=render_value(item))
 
-    def _class(self, kind: Kind, item: Mapping[str, Any], path: Path) -> Any:
+    def _class(self, kind: Kind, item: Mapping[str, Any], path: Keys) -> Any:
         name = item.get("type")
         if name is None:
             hint = f"there are: {', '.join(registry.names(kind))}"
@@ -94,7 +94,7 @@ class Builder:
         self._document.report(place, message, hint=f"it is a {others[0]}" if others else None)
         return None
 
-    def _attempt(self, action: Callable[[], Any], path: Path) -> Any:
+    def _attempt(self, action: Callable[[], Any], path: Keys) -> Any:
         """Return what the action returns; whatever a user's code raises becomes a problem at the path."""
         try:
             return action()
@@ -105,7 +105,7 @@ class Builder:
             self._document.report(path, _describe(error))
         return None
 
-    def _settings(self, cls: Any, values: Any, path: Path) -> Settings | None:
+    def _settings(self, cls: Any, values: Any, path: Keys) -> Settings | None:
         try:
             validated: Settings = cls.config_class.model_validate(
                 values, context={"folder": str(self._document.variables.folder)}
@@ -116,7 +116,7 @@ class Builder:
             return None
         return validated
 
-    def _check_format(self, source: Source[Any], path: Path) -> None:
+    def _check_format(self, source: Source[Any], path: Keys) -> None:
         """Report what is wrong with the format of a source of bytes, at its key."""
         spec = self._attempt(source.format, path)
         if spec is None:

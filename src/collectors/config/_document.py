@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from collectors.config import _yaml
 from collectors.config._places import character_place
-from collectors.config._problems import InvalidPipelineError, Path, Problem, render_path, render_value
+from collectors.config._problems import InvalidPipelineError, Keys, Problem, render_path, render_value
 from collectors.config._values import Variables
 
 __all__ = ["Document", "read_document"]
@@ -42,7 +42,7 @@ class Document:
 
     def report(
         self,
-        path: Path,
+        path: Keys,
         message: str,
         *,
         hint: str | None = None,
@@ -72,7 +72,7 @@ class Document:
             self.problems.append(problem)
 
     def place(
-        self, path: Path, *, at_key: bool = False, at: tuple[int, int] | None = None
+        self, path: Keys, *, at_key: bool = False, at: tuple[int, int] | None = None
     ) -> tuple[int | None, int | None]:
         """Return line and column of the deepest value on the path that is there; None, None without a file."""
         node = self.root
@@ -93,7 +93,7 @@ class Document:
             return self._inside(path, node, at)
         return place
 
-    def where(self, path: Path) -> str:
+    def where(self, path: Keys) -> str:
         """Return a place for messages at run time: `pipeline.yaml:7`, or `sources[0]` without a file."""
         line, _ = self.place(path)
         return f"{self.label}:{line}" if self.label else render_path(path)
@@ -103,7 +103,7 @@ class Document:
         if self.problems:
             raise InvalidPipelineError(problems=self.problems)
 
-    def _inside(self, path: Path, node: _yaml.Scalar, at: tuple[int, int]) -> tuple[int, int]:
+    def _inside(self, path: Keys, node: _yaml.Scalar, at: tuple[int, int]) -> tuple[int, int]:
         replaced = self.variables.replaced.get(path)
         text = replaced.text if replaced else node.text
         offset = _offset(text, at)
@@ -119,7 +119,7 @@ def _offset(text: str, at: tuple[int, int]) -> int:
     return min(sum(len(part) + 1 for part in before) + column - 1, len(text))
 
 
-def read_document(file: FilePath) -> Document:
+def read_document(file: Path) -> Document:
     """Read and parse a pipeline file. Raises InvalidPipelineError when there is nothing to look at further."""
     label = str(file)
     folder = file.absolute().parent
@@ -139,7 +139,7 @@ def read_document(file: FilePath) -> Document:
     return document
 
 
-def _read(file: FilePath, label: str) -> str:
+def _read(file: Path, label: str) -> str:
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
@@ -169,7 +169,7 @@ def _problem(error: _yaml.YamlError, label: str) -> Problem:
     return Problem(error.message, label, error.line, error.column, hint=error.hint)
 
 
-def _nearest_file(file: FilePath) -> str | None:
+def _nearest_file(file: Path) -> str | None:
     folder = file.parent
     if not folder.is_dir():
         return f"there is no folder '{folder}' either"
@@ -178,18 +178,18 @@ def _nearest_file(file: FilePath) -> str | None:
     return f"did you mean '{folder / near[0]}'?" if near else _listing(names, folder)
 
 
-def _files_in(folder: FilePath) -> str | None:
+def _files_in(folder: Path) -> str | None:
     return _listing(_pipeline_names(folder), folder)
 
 
-def _pipeline_names(folder: FilePath) -> list[str]:
+def _pipeline_names(folder: Path) -> list[str]:
     try:
         return sorted(path.name for path in folder.iterdir() if path.suffix in {".yaml", ".yml"})
     except OSError:
         return []
 
 
-def _listing(names: Sequence[str], folder: FilePath) -> str | None:
+def _listing(names: Sequence[str], folder: Path) -> str | None:
     if not names:
         return f"there is no .yaml file in '{folder}'"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

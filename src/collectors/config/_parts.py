@@ -12,7 +12,7 @@ from typing import Any
 
 from collectors.config._components import Builder
 from collectors.config._document import Document
-from collectors.config._problems import Path, nearest, render_path, render_value
+from collectors.config._problems import Keys, nearest, render_path, render_value
 from collectors.config.model import Component, Route
 from collectors.registry import Kind
 
@@ -51,7 +51,7 @@ def build_parts(document: Document, data: Any) -> Parts:
         return Parts(sources, backends, (Route(tuple(sources), common, tuple(backends), "main"),))
     routes = []
     for name, found in pipelines.items():
-        path: Path = ("pipelines", name)
+        path: Keys = ("pipelines", name)
         settings = found if isinstance(found, Mapping) else {}
         own = settings.get("processors")
         routes.append(
@@ -68,16 +68,16 @@ def build_parts(document: Document, data: Any) -> Parts:
 
 def _named(
     document: Document, builder: Builder, kind: Kind, data: Any, key: str
-) -> tuple[dict[str, Component], dict[str, Path]]:
+) -> tuple[dict[str, Component], dict[str, Keys]]:
     """Build sources or storage; return them by id, and the place of every id, also of those that failed.
 
     An id is an identity: one is made of the type only where that is unique, never numbered, since a number would
     change when the file is edited.
     """
     components: dict[str, Component] = {}
-    places: dict[str, Path] = {}
+    places: dict[str, Keys] = {}
     for index, item in enumerate(_list(data.get(key))):
-        path: Path = (key, index)
+        path: Keys = (key, index)
         component = builder.build(kind, item, path)
         name = component.id if component else _written_id(item)
         if name is None:
@@ -91,7 +91,7 @@ def _named(
     return components, places
 
 
-def _numbered(document: Document, builder: Builder, items: Any, path: Path) -> tuple[Component, ...]:
+def _numbered(document: Document, builder: Builder, items: Any, path: Keys) -> tuple[Component, ...]:
     """Build processors; a second one of a type is numbered (`filter-2`), unless it has an id."""
     steps: list[Component] = []
     names: set[str] = set()
@@ -128,7 +128,7 @@ def _written_id(item: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _report_double(document: Document, item: Any, name: str, first: Path, path: Path) -> None:
+def _report_double(document: Document, item: Any, name: str, first: Keys, path: Keys) -> None:
     if isinstance(item, Mapping) and item.get("id"):
         message = f"{render_path(first)} has this id already"
         document.report((*path, "id"), message, shown=render_value(name))
@@ -137,7 +137,7 @@ def _report_double(document: Document, item: Any, name: str, first: Path, path: 
         document.report(path, message)
 
 
-def _chosen(document: Document, names: Any, places: Mapping[str, Path], path: Path) -> tuple[str, ...]:
+def _chosen(document: Document, names: Any, places: Mapping[str, Keys], path: Keys) -> tuple[str, ...]:
     """Return the ids that a route names, all when it names none; an unknown one is reported."""
     if names is None:
         return tuple(places)
@@ -160,8 +160,8 @@ def _report_unused(
     document: Document,
     data: Any,
     routes: list[Route],
-    sources: Mapping[str, Path],
-    backends: Mapping[str, Path],
+    sources: Mapping[str, Keys],
+    backends: Mapping[str, Keys],
 ) -> None:
     """Report what no route uses: it would never run, and nobody would be told."""
     for name, path in sources.items():

@@ -13,7 +13,7 @@ from collectors.errors import ConfigurationError
 
 __all__ = [
     "InvalidPipelineError",
-    "Path",
+    "Keys",
     "Problem",
     "hide_login",
     "nearest",
@@ -22,7 +22,7 @@ __all__ = [
     "similar",
 ]
 
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 """Keys and list indexes from the top of a pipeline to a value."""
 
 

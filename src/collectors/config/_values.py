@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from collectors.config._problems import Path, similar
+from collectors.config._problems import Keys, similar
 
 __all__ = ["Interpolated", "Variables"]
 
@@ -38,12 +38,12 @@ class Interpolated:
 class Variables:
     """Replaces variables in a tree of values; remembers where, and what could not be replaced."""
 
-    folder: FilePath
+    folder: Path
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    replaced: dict[Path, Interpolated] = field(default_factory=dict)
-    missing: dict[Path, tuple[str, str | None]] = field(default_factory=dict)
+    replaced: dict[Keys, Interpolated] = field(default_factory=dict)
+    missing: dict[Keys, tuple[str, str | None]] = field(default_factory=dict)
 
-    def resolve(self, data: Any, path: Path = ()) -> Any:
+    def resolve(self, data: Any, path: Keys = ()) -> Any:
         """Return the tree with every variable replaced; one that cannot be is in `missing` and left as written."""
         if isinstance(data, Mapping):
             return {key: self.resolve(value, (*path, key)) for key, value in data.items()}
@@ -59,7 +59,7 @@ class Variables:
         self.replaced[path] = done
         return done.text
 
-    def written(self, path: Path) -> str | None:
+    def written(self, path: Keys) -> str | None:
         """Return what was written at the path, or around it, if variables in it were replaced."""
         places = (path[:length] for length in range(len(path), -1, -1))
         return next((self.replaced[place].written for place in places if place in self.replaced), None)
@@ -118,7 +118,7 @@ class Variables:
         return value
 
     def _file(self, name: str) -> str:
-        path = self.folder / FilePath(name).expanduser()
+        path = self.folder / Path(name).expanduser()
         try:
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)

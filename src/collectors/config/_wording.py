@@ -7,11 +7,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from collectors.config._problems import Path, nearest, render_value, similar
+from collectors.config._problems import Keys, nearest, render_value, similar
 
 __all__ = ["Finding", "findings"]
 
-Finding = tuple[Path, str, dict[str, Any]]
+Finding = tuple[Keys, str, dict[str, Any]]
 """The path below the settings, a message, and what else `Document.report` takes."""
 
 _SENTENCES = {
@@ -53,7 +53,7 @@ _SENTENCES = {
 
 def findings(error: ValidationError, model: type[BaseModel], data: Any) -> Iterator[Finding]:
     """Yield one finding for each place in the data; what several alternatives of a type say is joined with "or"."""
-    merged: dict[Path, list[tuple[str, dict[str, Any]]]] = {}
+    merged: dict[Keys, list[tuple[str, dict[str, Any]]]] = {}
     for found in error.errors(include_url=False):
         path = _path(found["loc"], data, missing=found["type"] == "missing")
         merged.setdefault(path, []).append(_finding(found, path, model))
@@ -65,7 +65,7 @@ def findings(error: ValidationError, model: type[BaseModel], data: Any) -> Itera
         yield path, message, extra
 
 
-def _finding(found: Any, path: Path, model: type[BaseModel]) -> tuple[str, dict[str, Any]]:
+def _finding(found: Any, path: Keys, model: type[BaseModel]) -> tuple[str, dict[str, Any]]:
     kind, context, value = found["type"], found.get("ctx", {}), found["input"]
     extra: dict[str, Any] = {}
     if kind == "missing":
@@ -98,7 +98,7 @@ def _near_literal(value: str, expected: str) -> str | None:
     return similar(value, options)
 
 
-def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Path:
+def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Keys:
     """Return pydantic's location without the names of types in it, which are no keys of the data."""
     path: list[int | str] = []
     here = data
@@ -113,7 +113,7 @@ def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Path:
     return tuple(path)
 
 
-def _annotations(model: type[BaseModel], path: Path) -> Iterator[Any]:
+def _annotations(model: type[BaseModel], path: Keys) -> Iterator[Any]:
     """Yield the type of each setting on the path; indexes, and keys of free mappings, are no settings."""
     here: type[BaseModel] | None = model
     for part in path:
@@ -124,7 +124,7 @@ def _annotations(model: type[BaseModel], path: Path) -> Iterator[Any]:
             here = next(_models_in(annotation), None)
 
 
-def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], path: Keys) -> type[BaseModel] | None:
     """Return the settings class of the mapping at the path; None where it is a free one."""
     annotations = list(_annotations(model, path))
     return next(_models_in(annotations[-1]), None) if annotations else model
@@ -137,6 +137,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _is_secret(model: type[BaseModel], path: Path) -> bool:
+def _is_secret(model: type[BaseModel], path: Keys) -> bool:
     """Return whether the setting, or one that it lies in, is declared as a secret."""
     return any("Secret" in repr(annotation) for annotation in _annotations(model, path))

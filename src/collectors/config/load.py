@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from collectors.config._document import Document, read_document
 from collectors.config._parts import build_parts, is_name
-from collectors.config._problems import InvalidPipelineError, hide_login
+from collectors.config._problems import InvalidPipelineError, Keys, hide_login
 from collectors.config._values import Variables
 from collectors.config._wording import findings
 from collectors.config.model import Component, PipelineConfig, PipelineFile
@@ -53,6 +54,7 @@ def _load(document: Document, file: Path | None) -> PipelineConfig:
     settings = _top_level(document, data)
     with _importable(folder):
         parts = build_parts(document, data)
+    _report_shadowed(document, data, ())
     name = settings.name if settings and settings.name else _default_name(document, file, data)
     if document.problems or settings is None:
         raise InvalidPipelineError(problems=document.problems)
@@ -100,6 +102,22 @@ def _importable(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(entry)
+
+
+def _report_shadowed(document: Document, value: Any, path: Keys) -> None:
+    """Report a module beside the file when this process has another one of its name: that one would be used."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _report_shadowed(document, item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _report_shadowed(document, item, (*path, index))
+    elif isinstance(value, str) and (match := re.fullmatch(r"(\w+)(\.\w+)*:\w+", value)):
+        beside = document.variables.folder / f"{match[1]}.py"
+        used = getattr(sys.modules.get(match[1]), "__file__", None)
+        if used and beside.is_file() and not beside.samefile(used):
+            message = f"the module '{match[1]}' in use is {used}, not {beside.name} beside this pipeline"
+            document.report(path, message, hint="rename one of them")
 
 
 def _version(written: Any, components: Iterable[Component]) -> str:
