@@ -28,7 +28,7 @@ class Stream(Protocol):
     """Decompressed bytes, from the beginning on."""
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, `size` of them unless the end is near; none at the end. Raises BrokenDataError."""
+        """Return at most `size` of the next bytes, none at the end. Raises BrokenDataError behind the last good ones."""
 
 
 ReadAt = Callable[[int, int], bytes]

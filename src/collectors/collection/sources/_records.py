@@ -172,7 +172,7 @@ class RecordReader:
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
         self._cutter.feed(data)
-        return len(data) == self._block
+        return bool(data) if self._stream is not None else len(data) == self._block
 
     def _part(self, piece: Piece, path: str) -> Part:
         made = imprint(self._head[: piece.end], self._cutter.last)

@@ -131,9 +131,9 @@ class Tracker:
         """Return whether compressed data that end early may just be on their way; if so the file is left until it grows."""
         if not (self._config.follow and error.early) or job.rotated or job.stamp is None:
             return False
-        self.forget(job.key)
         if self._now() - reader.handle.modified() > _TORN_SECONDS:
             return False
+        self.forget(job.key)
         self._early[job.key] = job.stamp[0]
         return True
 
