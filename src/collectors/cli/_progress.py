@@ -131,16 +131,19 @@ def equation(flow: FlowReport) -> list[str]:
 
 def print_result(report: RunReport, console: Console, pipeline: str) -> None:
     """Print what happened: a line for each flow and backend, what to do next, time and memory."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for column in ("source", "backend", "ledger"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("where", no_wrap=True, overflow="ellipsis")
-    for flow in report.flows:
-        for edge, line in zip(flow.edges, equation(flow), strict=True):
-            table.add_row(
-                Text(flow.source, style="bold"), f"→ {edge.backend}", line, Text(edge.where, style="dim")
-            )
-    console.print(table)
+    lines = [
+        (flow.source, f"→ {edge.backend}", line, edge.where)
+        for flow in report.flows
+        for edge, line in zip(flow.edges, equation(flow), strict=True)
+    ]
+    widths = [max((len(line[place]) for line in lines), default=0) for place in range(4)]
+    for source, backend, ledger, where in lines:
+        text = Text.assemble(
+            (f"{source:{widths[0]}}  ", "bold"), f"{backend:{widths[1]}}  ", f"{ledger:{widths[2]}}"
+        )
+        if sum(widths) + 6 <= console.width:
+            text.append(f"  {where}", style="dim")
+        console.print(text, soft_wrap=True)
     for flow in report.flows:
         if flow.resumed_at is not None:
             console.print(
