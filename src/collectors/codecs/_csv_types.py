@@ -57,7 +57,7 @@ def _other(text: pa.Array, data_type: pa.DataType) -> list[int]:
     elif pa.types.is_floating(data_type):
         pattern = _FLOAT
     matches = pc.match_substring_regex(text, pattern)
-    if pa.types.is_floating(data_type) and pc.max(pc.binary_length(text)).as_py() > 17:
+    if pa.types.is_floating(data_type) and (pc.max(pc.binary_length(text)).as_py() or 0) > 17:
         digits = pc.utf8_length(pc.replace_substring_regex(text, _NOT_DIGITS, ""))
         matches = pc.and_(matches, pc.less_equal(digits, 17))
     rows = _where(pc.invert(matches))

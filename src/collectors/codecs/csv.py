@@ -136,7 +136,10 @@ class CsvCodec(Codec[CsvConfig]):
         rows = csv.reader(
             io.StringIO(text, newline=""), delimiter=self.config.delimiter, quotechar=self.config.quote
         )
-        names = next(rows, [])
+        try:
+            names = next(rows, [])
+        except csv.Error as error:
+            raise ValueError(f"the header cannot be read: {error}") from error
         twin = next((name for number, name in enumerate(names) if name in names[:number]), None)
         if twin is not None:
             raise ValueError(
