@@ -73,6 +73,13 @@ class HostSource(Source[HostConfig]):
             return None
         return _EVERY_SECONDS if self.config.every is None else self.config.every
 
+    def format(self) -> dict[str, Any]:
+        """Return NDJSON whose times are timestamps."""
+        columns = {"time": "timestamp"}
+        if "processes" in self.config.metrics:
+            columns["started"] = "timestamp"
+        return {"type": "ndjson", "columns": columns}
+
     def read(self, since: Position | None) -> Iterator[CollectedData]:
         """Yield one reading."""
         common = {"time": self.now(), "host": socket.gethostname()}
