@@ -11,7 +11,7 @@ from pathlib import Path
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, TransientError
 
-__all__ = ["make_folders", "put_new", "sync_folder", "translated", "write_synced"]
+__all__ = ["make_durable", "make_folders", "put_new", "sync_folder", "translated", "write_synced"]
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -28,9 +28,22 @@ def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        make_durable(descriptor, folder)
     finally:
         os.close(descriptor)
+
+
+def make_durable(descriptor: int, path: Path) -> None:
+    """Call fsync. Raises FatalError when that fails, since a second try would succeed without having written anything
+    (https://wiki.postgresql.org/wiki/Fsync_Errors).
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise FatalError(
+            f"{path}: the disk failed to keep what was written ({error.strerror}); look at the disk, then start again",
+            error_type=ErrorType.STORAGE,
+        ) from error
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -38,7 +51,7 @@ def write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        make_durable(file.fileno(), path)
 
 
 def put_new(path: Path, content: bytes, scratch: Path) -> bool:

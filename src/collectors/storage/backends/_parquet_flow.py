@@ -1,0 +1,291 @@
+"""One flow on its way into files: taken, buffered in scratch files, then published as a whole or not at all.
+
+A publication: the files are finished and fsynced; their names are written down (the intent), given (rename) and made
+durable (fsync of the folders); then the log gets its entry. A crash before the entry leaves files that the next owner
+deletes, since the intent names them; a crash behind it leaves nothing to do.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from collectors.chunks import Checkpoint, Counts, Delivery
+from collectors.enums import ErrorType
+from collectors.errors import FatalError, FencedError
+from collectors.storage.backends._parquet_file import PartFile, writable
+from collectors.storage.backends._parquet_log import Entry, FileEntry, FlowLog, delete_files, file_name
+from collectors.storage.backends._parquet_partition import Partition, split
+from collectors.storage.files import make_folders, sync_folder, translated
+from collectors.storage.positions import check_follows
+
+__all__ = ["FlowFiles"]
+
+
+@dataclass(slots=True)
+class _Part:
+    """A file that is being written, and the partition that it is for."""
+
+    file: PartFile
+    values: dict[str, Any]
+    types: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What was taken since the last publication; `last` is the newest delivery, without its rows."""
+
+    first_seq: int
+    last: Delivery
+    counts: Counts = field(default_factory=Counts)
+    parts: dict[str, _Part] = field(default_factory=dict)
+
+
+class FlowFiles:
+    """One owner of a flow. `_entry` is the entry of the log that the owner builds on; only its own ones follow."""
+
+    def __init__(self, root: Path, flow: str, partition_by: list[str]) -> None:
+        self._root = root
+        self._flow = flow
+        self._partition_by = partition_by
+        self._log = FlowLog(root, file_name(flow))
+        self._entry: Entry | None = None
+        self._waiting: _Waiting | None = None
+        self._files_made = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows wait for their publication."""
+        return sum(part.file.rows for part in self._waiting.parts.values()) if self._waiting else 0
+
+    @property
+    def largest(self) -> int:
+        """The size of the largest file that waits."""
+        parts = self._waiting.parts.values() if self._waiting else ()
+        return max((part.file.size for part in parts), default=0)
+
+    @property
+    def published(self) -> Checkpoint:
+        """How far this owner knows the flow to be durable."""
+        return self._entry.checkpoint if self._entry else Checkpoint(0)
+
+    def stored(self) -> Checkpoint:
+        """Return how far the flow is durably stored, by whomever."""
+        with translated(self._root, "cannot read the log in"):
+            newest = self._log.durable_last()
+        if newest and self._entry and newest.epoch == self._entry.epoch:
+            self._entry = newest
+            if self._waiting and newest.seq >= self._waiting.last.key.seq:
+                self._waiting = None
+        return newest.checkpoint if newest else Checkpoint(0)
+
+    def adopt(self) -> None:
+        """Go on where the log ends, as whoever it names as the owner."""
+        with translated(self._root, "cannot read the log in"):
+            self._entry = self._log.last()
+
+    def make(self) -> None:
+        """Make the folders of the log."""
+        with translated(self._root, "cannot write to"):
+            self._log.make()
+
+    def claim(self) -> Checkpoint:
+        """Take the flow over: from now on no other owner can publish anything."""
+        self.discard()
+        self.make()
+        with translated(self._root, "cannot write to"):
+            while True:
+                self._entry = self._log.last()
+                before = self.published
+                claimed = Entry(
+                    kind="claim",
+                    number=self._next_number(),
+                    flow=self._flow,
+                    epoch=before.epoch + 1,
+                    seq=before.seq,
+                    position=before.position,
+                    schema=before.schema,
+                    written_at=_now(),
+                )
+                if self._log.put(claimed):
+                    break
+            self._entry = claimed
+            self._log.sweep(claimed.epoch)
+        return claimed.checkpoint
+
+    def take(self, delivery: Delivery) -> None:
+        """Take a delivery that follows, once; it is durable only with `publish`.
+
+        Raises FencedError when the flow is another's or chunks are missing, FatalError or DataError for rows that
+        cannot be stored (nothing of the delivery was taken), TransientError when the disk does not take it now: it is
+        taken then, and the next call goes on writing.
+        """
+        with translated(self._root, "cannot read the log in"):
+            if self._log.has(self._next_number()):
+                check_follows(self.stored(), delivery)
+        taken = self._waiting.last.key.seq if self._waiting else self.published.seq
+        if check_follows(Checkpoint(self.published.epoch, taken), delivery):
+            self.take_unchecked(delivery)
+        self._drain()
+
+    def take_unchecked(self, delivery: Delivery) -> None:
+        """Take a delivery whatever was taken before it; the disk is not touched."""
+        partitions = split(delivery.table, self._partition_by) if delivery.table.num_rows else []
+        tables = [(part, writable(part.table)) for part in partitions]
+        if self._waiting and any(self._differs(part.folder, table.schema) for part, table in tables):
+            self.publish()
+        waiting = self._waiting or _Waiting(delivery.first_seq, delivery)
+        parts = waiting.parts | {
+            part.folder: self._new_part(part, table, delivery.key.epoch)
+            for part, table in tables
+            if part.folder not in waiting.parts
+        }
+        try:
+            for partition, table in tables:
+                parts[partition.folder].file.add(table)
+        except pa.ArrowException as error:
+            self.discard()
+            raise FatalError(
+                f"{self._flow}: chunks {waiting.first_seq} to {delivery.key.seq} cannot be written as Parquet ({error}); "
+                "none of them was stored",
+                error_type=ErrorType.STORAGE,
+            ) from error
+        waiting.parts = parts
+        waiting.counts += delivery.counts
+        waiting.last = _without_rows(delivery)
+        self._waiting = waiting
+
+    def publish(self) -> None:
+        """Make everything that was taken durable, in one step.
+
+        Raises TransientError when the disk does not take it now: the next call goes on. FencedError when the flow is
+        another's, FatalError when scratch files are gone.
+        """
+        waiting = self._waiting
+        if waiting is None:
+            return
+        try:
+            with translated(self._root, "cannot write to"):
+                entry = self._publish(waiting)
+        except FatalError:
+            self.discard()
+            raise
+        self._entry, self._waiting = entry, None
+
+    def _publish(self, waiting: _Waiting) -> Entry:
+        self._check_scratch(waiting)
+        for part in waiting.parts.values():
+            part.file.finish()
+        name = self._log.part_name(waiting.last.key.epoch, waiting.first_seq)
+        names = {folder: folder + name for folder in waiting.parts}
+        if names:
+            self._log.intend(waiting.last.key.epoch, list(names.values()))
+        for folder, part in waiting.parts.items():
+            _give_name(part.file.path, self._root / names[folder])
+        for parent in {(self._root / each).parent for each in names.values()}:
+            sync_folder(parent)
+        entry = self._commit_entry(waiting, names)
+        if not self._log.put(entry) and not self._log.is_there(entry):
+            delete_files(self._root, list(names.values()))
+            raise FencedError(
+                f"{self._flow}: another process has taken this flow over while chunks {entry.first_seq} to "
+                f"{entry.seq} were being stored; none of them was; stop one of the two"
+            )
+        self._log.forget_intent(entry.epoch)
+        return entry
+
+    def discard(self) -> None:
+        """Drop what was taken and not published; it is read again from the source."""
+        waiting, self._waiting = self._waiting, None
+        for part in waiting.parts.values() if waiting else ():
+            with suppress(OSError):
+                part.file.path.unlink(missing_ok=True)
+
+    def _drain(self) -> None:
+        with translated(self._root, "cannot write to"):
+            for part in self._waiting.parts.values() if self._waiting else ():
+                part.file.drain()
+
+    def _differs(self, folder: str, schema: pa.Schema) -> bool:
+        part = self._waiting.parts.get(folder) if self._waiting else None
+        return part is not None and not part.file.schema.equals(schema)
+
+    def _new_part(self, partition: Partition, table: pa.Table, epoch: int) -> _Part:
+        self._files_made += 1
+        path = self._log.scratch_path(epoch, self._files_made)
+        return _Part(PartFile(path, table.schema, table), partition.values, partition.types)
+
+    def _check_scratch(self, waiting: _Waiting) -> None:
+        """Tell a folder that is away, which may come back, from scratch files that somebody deleted."""
+        self._log.check_folder()
+        name = self._log.part_name(waiting.last.key.epoch, waiting.first_seq)
+        for folder, part in waiting.parts.items():
+            file = part.file
+            if file.on_disk and not file.path.exists() and not (self._root / folder / name).exists():
+                check_follows(self.stored(), waiting.last)
+                raise FatalError(
+                    f"{file.path} was deleted while it was being written; chunks {waiting.first_seq} to "
+                    f"{waiting.last.key.seq} are not stored; start again, and they are read again",
+                    error_type=ErrorType.STORAGE,
+                )
+
+    def _commit_entry(self, waiting: _Waiting, names: dict[str, str]) -> Entry:
+        last = waiting.last
+        return Entry(
+            kind="commit",
+            number=self._next_number(),
+            flow=self._flow,
+            epoch=last.key.epoch,
+            seq=last.key.seq,
+            position=last.position,
+            schema=last.schema,
+            first_seq=waiting.first_seq,
+            files=[
+                FileEntry(
+                    name=names[folder],
+                    rows=part.file.rows,
+                    bytes=part.file.size,
+                    columns=part.file.columns,
+                    partition=part.values,
+                    types=part.types,
+                )
+                for folder, part in waiting.parts.items()
+            ],
+            run=last.run,
+            counts=asdict(waiting.counts),
+            written_at=_now(),
+        )
+
+    def _next_number(self) -> int:
+        return self._entry.number + 1 if self._entry else 1
+
+
+def _without_rows(delivery: Delivery) -> Delivery:
+    return Delivery(
+        key=delivery.key,
+        first_seq=delivery.first_seq,
+        table=pa.table({}),
+        position=delivery.position,
+        schema=delivery.schema,
+        run=delivery.run,
+        counts=delivery.counts,
+    )
+
+
+def _give_name(scratch: Path, name: Path) -> None:
+    """Move a file to its name; done already when a call before this one got so far."""
+    make_folders(name.parent)
+    try:
+        scratch.rename(name)
+    except FileNotFoundError:
+        if not name.exists():
+            raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,212 @@
+"""The log of a flow in a folder of files: `_collectors/log/<flow>/<number>.json`, each entry put only if it is not there.
+
+An entry claims the flow (a higher epoch) or commits files (their names, the position behind them). Whoever wants to add
+one takes the number behind the last: of two owners one gets it, and the other learns that it has lost the flow. So an
+entry is commit and fence in one, and a claim ends every commit that was under way before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from collectors.chunks import Checkpoint
+from collectors.enums import ErrorType
+from collectors.errors import FatalError
+from collectors.storage.files import make_folders, put_new, sync_folder, write_synced
+
+__all__ = ["Entry", "FileEntry", "FlowLog", "delete_files", "file_name", "flow_logs"]
+
+_LONGEST_NAME = 150
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """A file of a commit: its name in the folder, what it holds, and the values of its partition."""
+
+    name: str
+    rows: int
+    bytes: int
+    columns: list[str]
+    partition: dict[str, Any] = {}
+    types: dict[str, str] = {}
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry; `seq`, `position` and `schema` are how far the flow is stored once the entry is there."""
+
+    kind: Literal["claim", "commit"]
+    number: int
+    flow: str
+    epoch: int
+    seq: int
+    position: dict[str, Any] | None
+    schema: bytes | None
+    written_at: str
+    first_seq: int = 0
+    files: list[FileEntry] = []
+    run: str = ""
+    counts: dict[str, int] = {}
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """How far the flow is stored."""
+        return Checkpoint(self.epoch, self.seq, self.position, self.schema)
+
+
+def file_name(flow: str) -> str:
+    """Return a flow's name as part of a file name: without a comma, and no two flows have the same."""
+    name = (quote(flow, safe="") or "%").replace("~", "%7E").replace("%2F", "~")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:100]}%{sha256(flow.encode()).hexdigest()[:32]}"
+    return name.replace(".", "%2E", 1) if name.startswith(".") else name
+
+
+def flow_logs(root: Path) -> Iterator[FlowLog]:
+    """Yield the logs of all flows in the folder."""
+    with suppress(FileNotFoundError):
+        for folder in sorted((root / "_collectors" / "log").iterdir()):
+            yield FlowLog(root, folder.name)
+
+
+class FlowLog:
+    """The log of one flow; `name` is what `file_name` gives. Methods raise OSError, and FatalError for a bad entry."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._name = name
+        self._folder = root / "_collectors" / "log" / name
+        self._scratch = root / "_collectors" / "tmp"
+        self._intents = root / "_collectors" / "intent"
+
+    def last(self) -> Entry | None:
+        """Return the newest entry; None when there is none."""
+        numbers = self._numbers()
+        return self._read(numbers[-1]) if numbers else None
+
+    def durable_last(self) -> Entry | None:
+        """Return the newest entry after making sure that it survives a power cut."""
+        if self._folder.is_dir():
+            sync_folder(self._folder)
+        return self.last()
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries whose files are there, oldest first."""
+        for number in self._numbers():
+            if not self._removed_mark(number).exists():
+                yield self._read(number)
+
+    def removed(self) -> Iterator[Entry]:
+        """Yield the entries whose files were taken away, or should have been."""
+        for number in self._numbers():
+            if self._removed_mark(number).exists():
+                yield self._read(number)
+
+    def has(self, number: int) -> bool:
+        """Return whether there is an entry with this number."""
+        return self._path(number).exists()
+
+    def make(self) -> None:
+        """Make the folders that the log needs; they are never made later, so that one that is gone is noticed."""
+        for folder in (self._folder, self._scratch, self._intents):
+            make_folders(folder)
+
+    def check_folder(self) -> None:
+        """Raise OSError when the log is not there any more."""
+        self._folder.stat()
+
+    def put(self, entry: Entry) -> bool:
+        """Add an entry, durably; False when its number is taken."""
+        scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number}.json.tmp"
+        return put_new(self._path(entry.number), msgspec.json.encode(entry), scratch)
+
+    def is_there(self, entry: Entry) -> bool:
+        """Return whether the entry with this number is this one, from a try whose outcome was unknown; durable then."""
+        sync_folder(self._folder)
+        found = self._read(entry.number)
+        return (found.kind, found.epoch, found.seq) == (entry.kind, entry.epoch, entry.seq)
+
+    def mark_removed(self, entry: Entry) -> None:
+        """Take an entry's files out of every query, durably, before they are deleted."""
+        write_synced(self._removed_mark(entry.number), b"")
+        sync_folder(self._folder)
+
+    def intend(self, epoch: int, names: list[str]) -> None:
+        """Write down, durably, which files are about to get their names."""
+        path = self._intent(epoch)
+        scratch = self._scratch / f"{path.name}.tmp"
+        write_synced(scratch, msgspec.json.encode(names))
+        scratch.replace(path)
+        sync_folder(self._intents)
+
+    def forget_intent(self, epoch: int) -> None:
+        """Drop what `intend` wrote, once the files are committed."""
+        self._intent(epoch).unlink(missing_ok=True)
+
+    def sweep(self, epoch: int) -> None:
+        """Delete what earlier owners left behind without committing it; only for who has claimed this epoch."""
+        for path in self._scratch.glob(f"{self._name},*"):
+            if _epoch_of(path, self._name) < epoch:
+                path.unlink(missing_ok=True)
+        for entry in self.removed():
+            delete_files(self._root, [file.name for file in entry.files])
+        intents = [
+            path for path in self._intents.glob(f"{self._name},*.json") if _epoch_of(path, self._name) < epoch
+        ]
+        if intents:
+            committed = {file.name for entry in self.entries() for file in entry.files}
+            for path in intents:
+                names = msgspec.json.decode(path.read_bytes(), type=list[str])
+                delete_files(self._root, [name for name in names if name not in committed])
+                path.unlink(missing_ok=True)
+
+    def scratch_path(self, epoch: int, number: int) -> Path:
+        """Return the name of a file that is being written."""
+        return self._scratch / f"{self._name},{epoch},{number}.parquet.tmp"
+
+    def part_name(self, epoch: int, first_seq: int) -> str:
+        """Return the name of the file, in each folder of a partition, that begins with this chunk."""
+        return f"part-{self._name}-{first_seq:012d}-{epoch}.parquet"
+
+    def _intent(self, epoch: int) -> Path:
+        return self._intents / f"{self._name},{epoch},.json"
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:020d}.json"
+
+    def _removed_mark(self, number: int) -> Path:
+        return self._folder / f"{number:020d}.removed"
+
+    def _numbers(self) -> list[int]:
+        try:
+            return sorted(int(path.stem) for path in self._folder.iterdir() if path.suffix == ".json")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _read(self, number: int) -> Entry:
+        path = self._path(number)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Entry)
+        except msgspec.MsgspecError as error:
+            raise FatalError(
+                f"{path} is damaged ({error}); nothing was read or stored; restore it from a copy",
+                error_type=ErrorType.STORAGE,
+            ) from error
+
+
+def delete_files(root: Path, names: list[str]) -> None:
+    """Delete files of the folder where they are there, durably."""
+    for name in names:
+        (root / name).unlink(missing_ok=True)
+    for folder in {(root / name).parent for name in names}:
+        if folder.is_dir():
+            sync_folder(folder)
+
+
+def _epoch_of(path: Path, name: str) -> int:
+    return int(path.name[len(name) + 1 :].partition(",")[0])

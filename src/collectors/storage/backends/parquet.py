@@ -1,0 +1,179 @@
+"""Rows in Parquet files of a folder, optionally one folder for each value of a column.
+
+    storage:
+      type: parquet
+      path: lake/readings
+      partition_by: [day]
+
+A file is closed when it is large or old enough, or when the flow pauses or ends. Columns may come, go and change their
+type from file to file. A column that is null throughout a file is left out of it; the columns of `partition_by` are in
+the names of the folders. `_collectors/` in the folder is the log: which files belong, and how far each source is stored.
+
+Delivery: exactly once for `query` and for readers of the log. Files are fsynced, renamed and then committed by one
+entry of the log, which is put only if nobody else has put it. Readers that take every `**/*.parquet` see the same,
+except for the moment between rename and entry, or after a crash in it until the next start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery
+from collectors.models import QueryCriteria
+from collectors.settings import ByteSize, Duration, LocalPath
+from collectors.storage.backends import _parquet_query
+from collectors.storage.backends._parquet_file import writable
+from collectors.storage.backends._parquet_flow import FlowFiles
+from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
+from collectors.storage.backends._parquet_partition import split
+from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.files import translated
+
+__all__ = ["COMPONENT", "ParquetBackend", "ParquetConfig"]
+
+_PREVIEWED_FILES = 20
+
+
+class ParquetConfig(BackendConfig):
+    """Settings of the `parquet` backend."""
+
+    path: LocalPath
+    """The folder; it is made when it is not there."""
+    partition_by: list[str] = []
+    """Columns of text, whole numbers, dates or true/false whose values become folders: `day=2026-01-02/`."""
+    max_rows: int | None = Field(None, gt=0)
+    """Close a file at so many rows; by default only size and age count."""
+    max_bytes: ByteSize = 128 * 2**20
+    """Close a file at this size."""
+    max_age: Duration = 300.0
+    """Close a file when its oldest rows have waited so long; until then they are not durable, and not acknowledged."""
+
+
+class ParquetBackend(Backend[ParquetConfig]):
+    """Keeps what was taken of each flow in scratch files until it is published."""
+
+    def open(self) -> None:
+        """See that the path is a folder, if there is anything; nothing is written."""
+        self._flows: dict[str, FlowFiles] = {}
+        with translated(self._root, "cannot use"):
+            if self._root.exists() and not self._root.is_dir():
+                raise NotADirectoryError(20, "Not a directory")
+
+    def close(self) -> None:
+        """Drop what was not flushed."""
+        for flow in getattr(self, "_flows", {}).values():
+            flow.discard()
+        self._flows = {}
+
+    def write(self, table: pa.Table, key: ChunkKey) -> int:
+        """Store the rows in files of their own and return their number."""
+        flow = FlowFiles(self._root, key.flow, self.config.partition_by)
+        flow.adopt()
+        if flow.published.seq >= key.seq:
+            return 0
+        counts = Counts(read=table.num_rows, stored=table.num_rows)
+        flow.make()
+        flow.take_unchecked(Delivery(key, key.seq, table, None, None, "", counts))
+        try:
+            flow.publish()
+        finally:
+            flow.discard()
+        return int(table.num_rows)
+
+    def claim(self, flow: str) -> Checkpoint:
+        """Raise the flow's epoch and return how far it is stored; what an earlier owner left behind is deleted."""
+        return self._flow(flow).claim()
+
+    def commit(self, delivery: Delivery) -> int:
+        """Take a delivery, publish what was taken when it is large enough, and return the last durable seq."""
+        flow = self._flow(delivery.key.flow)
+        flow.take(delivery)
+        full = self.config.max_rows is not None and flow.rows >= self.config.max_rows
+        if full or flow.largest >= self.config.max_bytes:
+            flow.publish()
+        return flow.published.seq
+
+    def stored(self, flow: str) -> Checkpoint:
+        """Return how far the flow is durably stored."""
+        return self._flow(flow).stored()
+
+    def flush(self) -> None:
+        """Publish what was taken of every flow."""
+        for flow in self._flows.values():
+            flow.publish()
+
+    def flush_interval(self) -> float:
+        """Return `max_age`."""
+        return self.config.max_age
+
+    def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
+        """Return the matching rows of all published files, the oldest file first."""
+        files = [file for entry in self._entries() for file in entry.files]
+        return _parquet_query.select(self._root, files, criteria)
+
+    def remove(self, location_id: str) -> None:
+        """Delete the files of a location: all that was published with the chunk that it names as its last."""
+        flow, _, seq = location_id.rpartition(":")
+        log = FlowLog(self._root, file_name(flow))
+        with translated(self._root, "cannot delete from"):
+            for entry in log.entries():
+                if entry.kind == "commit" and str(entry.seq) == seq:
+                    log.mark_removed(entry)
+                    delete_files(self._root, [file.name for file in entry.files])
+                    return
+            for entry in log.removed():  # marked by a process that died before it had deleted the files
+                names = [file.name for file in entry.files if (self._root / file.name).exists()]
+                if str(entry.seq) == seq and names:
+                    delete_files(self._root, names)
+                    return
+        raise KeyError(location_id)
+
+    def preview(self, table: pa.Table, flow: str) -> list[str]:
+        """Return what storing this table would change."""
+        known: dict[str, Any] = {}
+        files = [file for entry in self._entries() for file in entry.files]
+        for file in reversed(files[-_PREVIEWED_FILES:]):
+            schema = pq.read_schema(self._root / file.name)
+            known = dict(zip(schema.names, schema.types, strict=True)) | file.types | known
+        lines = [] if files else [f"+ folder {self._root}"]
+        for part in split(table, self.config.partition_by)[:1] if table.num_rows else []:
+            brought = writable(part.table).schema
+            columns = dict(zip(brought.names, brought.types, strict=True)) | part.types
+            lines += [_change(name, known.get(name), kind, new=bool(files)) for name, kind in columns.items()]
+        return lines
+
+    def describe(self) -> str:
+        """Return the folder."""
+        return self.config.path
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.config.path)
+
+    def _flow(self, name: str) -> FlowFiles:
+        if name not in self._flows:
+            flow = FlowFiles(self._root, name, self.config.partition_by)
+            flow.adopt()
+            self._flows[name] = flow
+        return self._flows[name]
+
+    def _entries(self) -> list[Entry]:
+        with translated(self._root, "cannot read"):
+            entries = [entry for log in flow_logs(self._root) for entry in log.entries()]
+        return sorted(entries, key=lambda entry: (entry.written_at, entry.flow, entry.number))
+
+
+def _change(name: str, known: Any, brought: Any, *, new: bool) -> str:
+    if known is None:
+        return f"+ {name} {brought}" + (" (new)" if new else "")
+    if str(known) == str(brought):
+        return f"= {name} {brought}"
+    return f"! {name}: files have {known}, rows bring {brought}; readers of all files must convert one of the two"
+
+
+COMPONENT = ParquetBackend
