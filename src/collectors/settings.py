@@ -112,7 +112,13 @@ def _local_path(value: str, info: ValidationInfo) -> str:
     if not value or "\0" in value:
         raise ValueError("expected a path")
     folder = (info.context or {}).get("folder", "")
-    return str(Path(folder) / Path(value).expanduser())
+    try:
+        return str(Path(folder) / Path(value).expanduser())
+    except RuntimeError:
+        user = value.partition("/")[0]
+        raise ValueError(
+            f"there is no home directory '{user}'; write './{user}' for a file of that name"
+        ) from None
 
 
 ByteSize = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | str)]

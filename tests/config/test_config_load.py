@@ -177,12 +177,27 @@ def test_text_and_numbers(problems):
     assert found[1].message == "expected true or false"
 
 
+def test_home_of_nobody(problems):
+    (found,) = problems(
+        "sources: [{type: file, path: ~nobody_at_all/x.csv}]\nstorage: [{type: sqlite, path: x}]\n"
+    )
+    assert places([found]) == [(1, 30, "sources[0].path")]
+    assert "there is no home directory '~nobody_at_all'" in found.message
+
+
 OWN = """\
+from typing import Annotated
+from pydantic import AfterValidator
 from collectors.collection.base import Source, SourceConfig
 from collectors.errors import ConfigurationError
 
+def check(value):
+    if value == 12:
+        raise KeyError("a validator that fails by itself")
+    return value
+
 class OwnConfig(SourceConfig):
-    count: int = 1
+    count: Annotated[int, AfterValidator(check)] = 1
 
 class Own(Source[OwnConfig]):
     def __init__(self, config=None, **settings):
@@ -227,6 +242,7 @@ def test_own_class_beside_the_file(write, own):
     [
         ('{type: "OWN:Own", count: 13}', "sources[0]", "bad luck"),
         ('{type: "OWN:Own", count: 14}', "sources[0]", "RuntimeError: boom"),
+        ('{type: "OWN:Own", count: 12}', "sources[0]", "a validator that fails by itself"),
         ('{type: "OWN:Own", count: x}', "sources[0].count", "expected a whole number"),
         ('{type: "OWN:Own", cuont: 1}', "sources[0].cuont", "did you mean 'count'?"),
         ('{type: "OWN:Other"}', "sources[0].type", "not a subclass of collectors.collection.base.Source"),

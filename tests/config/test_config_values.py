@@ -47,6 +47,7 @@ def test_replaced(text, value):
         ("${a b}", "is not a variable"),
         ("${A", "has no '}'"),
         ("${A} ${", "has no '}'"),
+        ("${file:~nobody_at_all/x}", "cannot read the file"),
         ("${file:none}", "cannot read the file '/nowhere/none': No such file"),
     ],
 )

@@ -106,15 +106,19 @@ class Builder:
         return None
 
     def _settings(self, cls: Any, values: Any, path: Keys) -> Settings | None:
-        try:
-            validated: Settings = cls.config_class.model_validate(
-                values, context={"folder": str(self._document.variables.folder)}
-            )
-        except ValidationError as error:
-            for below, message, extra in findings(error, cls.config_class, values):
-                self._document.report((*path, *below), message, **extra)
-            return None
-        return validated
+        context = {"folder": str(self._document.variables.folder)}
+
+        def validate() -> Settings | None:
+            try:
+                validated: Settings = cls.config_class.model_validate(values, context=context)
+            except ValidationError as error:
+                for below, message, extra in findings(error, cls.config_class, values):
+                    self._document.report((*path, *below), message, **extra)
+                return None
+            return validated
+
+        settings: Settings | None = self._attempt(validate, path)
+        return settings
 
     def _check_format(self, source: Source[Any], path: Keys) -> None:
         """Report what is wrong with the format of a source of bytes, at its key."""

@@ -118,11 +118,12 @@ class Variables:
         return value
 
     def _file(self, name: str) -> str:
-        path = self.folder / Path(name).expanduser()
+        path = self.folder / name
         try:
+            path = self.folder / Path(name).expanduser()
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise _CannotReplaceError(f"cannot read the file '{path}': {reason}") from None
         if len(content) > MAX_FILE_BYTES:
