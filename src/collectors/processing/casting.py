@@ -120,7 +120,8 @@ def plain(values: pa.Array) -> pa.Array:
 
 def can_cast(source: pa.DataType, target: pa.DataType) -> bool:
     """Return whether some value of one type can become the other at all."""
-    return plain_type(source) == target or kind(target) in _TARGETS.get(kind(source), set())
+    source = plain_type(source)
+    return source == target or kind(target) in _TARGETS.get(kind(source), set())
 
 
 def cast(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, list[int]]:

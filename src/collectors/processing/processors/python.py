@@ -1,18 +1,16 @@
 """Runs a Python function of your own over every record, or over whole tables.
 
     processors:
-      - type: python
-        function: my_functions:clean
-      - {type: python, function: "my_functions:add_means", per: table}
+      - {type: python, function: "weather:with_comfort"}
 
-`my_functions.py` lies beside the pipeline file, or is installed:
+`weather.py` lies beside the pipeline file, or is installed:
 
-    def clean(record: dict) -> dict | None:      # or a list of dicts: one record becomes many
-        if record["status"] == "test":
-            return None                          # left out
-        return {**record, "celsius": (record["fahrenheit"] - 32) / 1.8}
+    def with_comfort(record: dict) -> dict | None:    # or a list of dicts: one record becomes many
+        if record["celsius"] is None:
+            return None                               # left out
+        return {**record, "comfortable": 18 <= record["celsius"] <= 26}
 
-A function may be `async def`; records are then awaited one after the other. From Python the function itself can be given
+With `per: table` the function takes and returns a `pyarrow.Table`: all records of a chunk at once. A function may be `async def`; records are then awaited one after the other. From Python the function itself can be given
 instead of its name. Ints stay ints; a datetime without a zone is local time; what a column holds is said by its first
 record. A function must give the same result for the same record, or a replay stores other rows than the first run.
 
