@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +24,8 @@ from collectors.settings import Settings
 
 __all__ = ["CollectionManager", "RegistrationConfig"]
 
+logger = logging.getLogger("collectors.collection")
+
 Deliver = Callable[[CollectedData], Awaitable[Any]]
 _ENDED = frozenset({CollectionStatus.STOPPED, CollectionStatus.ERROR})
 
@@ -28,7 +33,7 @@ _ENDED = frozenset({CollectionStatus.STOPPED, CollectionStatus.ERROR})
 class RegistrationConfig(Settings):
     """What `register_source` takes as configuration."""
 
-    max_chunks: int | None = Field(default=None, ge=1)
+    max_chunks: int | None = Field(default=None, ge=1, strict=True)
     """Stop a collection after this many chunks."""
     tags: dict[str, str] = {}
     """Free labels; they come along in events."""
@@ -180,18 +185,19 @@ class CollectionManager(ICollectionManager):
         left = registered.config.max_chunks
         await running.may_go_on.wait()
         started = time.perf_counter()
-        async for data in registered.source.collect_stream():
-            _check_labels(data, registered.source.get_source_id())
-            if self._deliver is not None:
-                await self._deliver(data)
-            registered.successes += 1
-            registered.seconds += time.perf_counter() - started
-            registered.last = self._now()
-            left = None if left is None else left - 1
-            if left == 0:
-                return
-            await running.may_go_on.wait()
-            started = time.perf_counter()
+        async with _closing(registered.source.collect_stream()) as stream:
+            async for data in stream:
+                _check_labels(data, registered.source.get_source_id())
+                if self._deliver is not None:
+                    await self._deliver(data)
+                registered.successes += 1
+                registered.seconds += time.perf_counter() - started
+                registered.last = self._now()
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+                await running.may_go_on.wait()
+                started = time.perf_counter()
 
     def _end(self, running: _Running, status: CollectionStatus) -> None:
         running.task.status = status
@@ -202,12 +208,29 @@ class CollectionManager(ICollectionManager):
         await self._emit(EventType.ERROR_OCCURRED, running, {"message": str(error)})
         if self._errors is not None:
             info = to_info(error, layer="collection", operation="collect", source=running.task.source_id)
-            await self._errors.handle_error(info)
+            try:
+                await self._errors.handle_error(info)
+            except Exception:  # the task has failed already, with the error that is told here
+                logger.exception("no handler for: %s", info.message)
 
     async def _emit(self, event_type: EventType, running: _Running, data: dict[str, Any]) -> None:
         if self._events is not None:
             details = {"task_id": running.task.task_id, "tags": running.registered.config.tags, **data}
-            await self._events.emit(SystemEvent(event_type, self._now(), running.task.source_id, details))
+            source_id = running.task.source_id
+            try:
+                await self._events.emit(SystemEvent(event_type, self._now(), source_id, details))
+            except Exception:  # an emitter that fails must not break what it reports
+                logger.exception("cannot report %s of '%s'", event_type.value, source_id)
+
+
+@asynccontextmanager
+async def _closing(stream: AsyncIterator[CollectedData]) -> AsyncIterator[AsyncIterator[CollectedData]]:
+    """Close the stream before its source is disconnected, not whenever the collector of garbage comes along."""
+    try:
+        yield stream
+    finally:
+        if inspect.isasyncgen(stream):
+            await stream.aclose()
 
 
 def _check(source: object, config: object) -> RegistrationConfig:

@@ -88,8 +88,7 @@ class MetadataParser(IMetadataParser):
             if data_format == "json":
                 return _from_document(raw)
             if data_format == "csv":
-                text = "\n".join(line.decode() for line in _first_lines(raw))
-                return list(csv.DictReader(io.StringIO(text), strict=True)), []
+                return _from_csv(_first_lines(raw))
             if data_format == "lines":
                 return [{"line": line.decode()} for line in _first_lines(raw)], []
         except (ValueError, csv.Error, pa.ArrowException, RecursionError) as error:
@@ -117,6 +116,19 @@ def _from_lines(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
             records.append(record)
         else:
             problems.append(f"record {number}: expected an object, got {type(record).__name__}")
+    return records, problems
+
+
+def _from_csv(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
+    records: list[dict[str, Any]] = []
+    problems: list[str] = []
+    text = "\n".join(line.decode() for line in lines)
+    for number, record in enumerate(csv.DictReader(io.StringIO(text), strict=True), start=1):
+        surplus = record.pop(None, None)  # type: ignore[call-overload]  # what is behind the last column
+        if surplus is None:
+            records.append(record)
+        else:
+            problems.append(f"record {number}: more fields than the header has, from {surplus[0]!r} on")
     return records, problems
 
 

@@ -75,7 +75,7 @@ class Cutter:
     def take(self) -> Piece | None:
         """Return the next piece, None when more bytes are needed (after `finish`: when there is nothing left)."""
         if self._too_long is None and self._first_is_too_long():
-            self._too_long = _TooLong(self._held[:SAMPLE_BYTES], self.offset, 0)
+            self._too_long = _TooLong(b"", self.offset, 0)
         if self._too_long is not None:
             return self._skip(self._too_long)
         size = self._framing.cut(self._held, final=self._final)
@@ -112,13 +112,15 @@ class Cutter:
 
     def _skip(self, record: _TooLong) -> Piece | None:
         newline = self._held.find(b"\n", max(0, self._limit - record.size))
-        record.size += len(self._consume(newline + 1 if newline >= 0 else len(self._held)))
+        skipped = self._consume(newline + 1 if newline >= 0 else len(self._held))
+        record.sample += skipped[: SAMPLE_BYTES - len(record.sample)]
+        record.size += len(skipped)
         if newline < 0 and not self._final:
             return None
         self._too_long = None
         length = record.size - (newline >= 0)
         reason = f"record of {length} bytes is longer than max_record ({_readable(self._limit)})"
-        return self._refused(record.sample, record.start, record.size, reason)
+        return self._refused(record.sample[:length], record.start, record.size, reason)
 
     def _refused(self, sample: bytes, start: int, size: int, reason: str) -> Piece:
         self.offset = start + size

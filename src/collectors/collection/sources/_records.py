@@ -38,6 +38,8 @@ class RecordReader:
         self._block = min(block, limit)
         self._quiet_at = -1
         self._raw_size = 0
+        self._ahead: bytes | None = None
+        self._broken: BrokenDataError | None = None
         self.finished = False
         handle.check(0)
         if compression == "auto":
@@ -142,7 +144,7 @@ class RecordReader:
         if len(raw) != size:
             raise ReplacedError(self.handle.path)
         if reason is not None:
-            return Part(raw, start, mark, reason)
+            return Part(raw.removesuffix(b"\n"), start, mark, reason)
         head = self._beginning(start)
         lead = head[: self._framing.preamble(head)]
         return Part(lead + raw, start, mark, lead=len(lead))
@@ -164,15 +166,28 @@ class RecordReader:
     def _fill(self) -> bool:
         """Read a block; return whether there may be more."""
         if self._stream is not None:
-            self._raw_size = self.handle.size()
-            data = self._stream.read(self._block)
+            data, more = self._decompress(self._stream)
         else:
             data = self.handle.read_at(self._block, self._cutter.end)
+            more = len(data) == self._block
             self.handle.check(self._cutter.end + len(data))
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
         self._cutter.feed(data)
-        return bool(data) if self._stream is not None else len(data) == self._block
+        return more
+
+    def _decompress(self, stream: Stream) -> tuple[bytes, bool]:
+        """Return the next block and whether there is more: one block ahead, so that the last chunk is known as such."""
+        if self._broken is not None:
+            raise self._broken
+        data = stream.read(self._block) if self._ahead is None else self._ahead
+        self._raw_size = self.handle.size()
+        self._ahead = b""
+        try:
+            self._ahead = stream.read(self._block)
+        except BrokenDataError as error:
+            self._broken = error
+        return data, bool(self._ahead) or self._broken is not None
 
     def _part(self, piece: Piece, path: str) -> Part:
         made = imprint(self._head[: piece.end], self._cutter.last)
