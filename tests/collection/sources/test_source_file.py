@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from collectors.collection.sources import _handle
@@ -77,6 +79,53 @@ class TestFollowed(SourceContract):
             Path(folder, "app.log.1").write_bytes(lines(ids[:half]))
             Path(folder, "app.log.2").write_bytes(lines(ids[half:]) + b'{"id": unfinished')
             yield {"path": f"{folder}/app.log*", "format": "ndjson", "follow": True, "chunk_size": 64}
+
+
+class TestCsv(SourceContract):
+    component = "file"
+
+    @asynccontextmanager
+    async def rig(self, ids):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "records.csv")
+            path.write_bytes(b"id,text\n" + b"".join(b'%d,"two\nlines"\n' % each for each in ids))
+            yield {"path": str(path), "chunk_size": 64}
+
+
+class TestParquet(SourceContract):
+    component = "file"
+
+    @asynccontextmanager
+    async def rig(self, ids):
+        with tempfile.TemporaryDirectory() as folder:
+            half = len(ids) // 2
+            for name, part in (("a", ids[:half]), ("b", ids[half:])):
+                pq.write_table(pa.table({"id": part}), Path(folder, f"{name}.parquet"), row_group_size=7)
+            yield {"path": f"{folder}/*.parquet"}
+
+
+class TestArrow(SourceContract):
+    component = "file"
+
+    @asynccontextmanager
+    async def rig(self, ids):
+        with tempfile.TemporaryDirectory() as folder:
+            table = pa.table({"id": ids})
+            with pa.ipc.new_file(f"{folder}/a.arrow", table.schema) as writer:
+                writer.write_table(table, max_chunksize=7)
+            yield {"path": f"{folder}/a.arrow"}
+
+
+class TestJson(SourceContract):
+    component = "file"
+
+    @asynccontextmanager
+    async def rig(self, ids):
+        with tempfile.TemporaryDirectory() as folder:
+            half = len(ids) // 2
+            for name, part in (("a", ids[:half]), ("b", ids[half:])):
+                Path(folder, f"{name}.json").write_text(json.dumps([{"id": each} for each in part], indent=1))
+            yield {"path": f"{folder}/*.json"}
 
 
 def zstd(data):
