@@ -51,6 +51,17 @@ _HOMES = {
         "MockStorageBackend",
         "MockTaskTracker",
     ),
+    "collectors.examples": (
+        "example_basic_collection",
+        "example_complete_pipeline",
+        "example_custom_data_source",
+        "example_data_storage",
+        "example_error_handling",
+        "example_event_system",
+        "example_processing_pipeline",
+        "example_stream_collection",
+        "run_all_examples",
+    ),
     "collectors.runtime.engine": ("run",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

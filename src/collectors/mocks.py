@@ -28,7 +28,7 @@ from collectors.models import (
     SystemEvent,
     TaskInfo,
 )
-from collectors.storage.criteria import select_rows
+from collectors.storage.criteria import parse, select_rows
 
 __all__ = [
     "MockDataSource",
@@ -195,6 +195,7 @@ class MockStorageBackend(IStorageBackend):
         kept = list(self._stored.values())
         if all(isinstance(data, dict) for data in kept) or criteria.filters:
             return list(select_rows([data for data in kept if isinstance(data, dict)], criteria))
+        parse(criteria)
         start = criteria.offset or 0
         return kept[start:] if criteria.limit is None else kept[start : start + criteria.limit]
 

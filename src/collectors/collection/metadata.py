@@ -124,7 +124,7 @@ def _from_csv(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
     problems: list[str] = []
     text = "\n".join(line.decode() for line in lines)
     for number, record in enumerate(csv.DictReader(io.StringIO(text), strict=True), start=1):
-        surplus = record.pop(None, None)  # type: ignore[call-overload]  # what is behind the last column
+        surplus = record.pop(None, None)  # what is behind the last column
         if surplus is None:
             records.append(record)
         else:

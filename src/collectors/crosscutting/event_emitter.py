@@ -106,12 +106,20 @@ class EventEmitter(IEventEmitter):
                 if inspect.iscoroutinefunction(subscription.handler):
                     await subscription.handler(event)
                 else:
-                    result = await asyncio.to_thread(subscription.handler, event)
+                    result = await asyncio.to_thread(_call, subscription.handler, event)
                     if inspect.isawaitable(result):
                         await result
             except Exception:
                 subscription.failures += 1
                 logger.exception("a subscriber of %s events failed", event.event_type.value)
+
+
+def _call(handler: Callable[[SystemEvent], Any], event: SystemEvent) -> Any:
+    """Call a handler in a worker thread; a StopIteration must not leave it: asyncio would wait forever."""
+    try:
+        return handler(event)
+    except StopIteration as error:
+        raise FatalError(f"the subscriber raised {error!r}") from error
 
 
 async def _stop(subscription: _Subscription) -> None:

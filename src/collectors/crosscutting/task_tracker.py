@@ -113,10 +113,9 @@ class TaskTracker(ITaskTracker):
         return [replace(task) for task in self._tasks.values() if status is None or task.status is status]
 
     def close(self) -> None:
-        """Close the state file; safe twice."""
-        database, self._database = self._database, None
-        if database is not None:
-            database.close()
+        """Close the state file; safe twice. A change after it raises RuntimeError."""
+        if self._database is not None:
+            self._database.close()
 
     def _open(self, path: Path) -> None:
         try:
@@ -125,13 +124,13 @@ class TaskTracker(ITaskTracker):
             self._database.execute("pragma synchronous = full")
             self._database.execute(_TABLE)
             rows = self._database.execute("select * from tasks order by created_at, rowid").fetchall()
-        except sqlite3.Error as error:
+            tasks = [_from_row(row) for row in rows]
+        except (sqlite3.Error, ValueError, TypeError) as error:
             self.close()
             raise ConfigurationError(
                 f"{path} cannot be used for tasks: {error}; choose another path or move the file away"
             ) from error
-        for row in rows:
-            task = _from_row(row)
+        for task in tasks:
             self._tasks[task.task_id] = task
             if _NEXT[task.status]:
                 self._keep(
@@ -145,9 +144,12 @@ class TaskTracker(ITaskTracker):
 
     def _keep(self, task: TaskInfo) -> None:
         if self._database is not None:
-            self._database.execute(
-                "insert or replace into tasks values (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(task)
-            )
+            try:
+                self._database.execute(
+                    "insert or replace into tasks values (?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(task)
+                )
+            except sqlite3.Error as error:
+                raise FatalError(f"cannot keep the state of task {task.task_id}: {error}") from error
         self._tasks[task.task_id] = task
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from collectors.models import PipelineResult, ProcessingResult, ProcessingStatis
 from collectors.processing.pipeline import Pipeline
 
 __all__ = ["FunctionProcessor", "ProcessingManager", "check_function"]
+
+logger = logging.getLogger("collectors.processing")
 
 FITS = "expected a function of one argument, for example `def clean(record: dict) -> dict`"
 
@@ -64,13 +67,22 @@ class FunctionProcessor(IProcessor):
             if inspect.iscoroutinefunction(self._function):
                 result = await self._function(data)
             else:
-                result = await asyncio.to_thread(self._function, data)
+                result, stopped = await asyncio.to_thread(self._call, data)
+                if stopped is not None:
+                    raise stopped
                 if inspect.isawaitable(result):
                     result = await result
         except Exception as error:  # noqa: BLE001  # a user's function may raise anything
             problem = f"{type(error).__name__}: {error}"
             return ProcessingResult(False, None, problem, time.perf_counter() - started)
         return ProcessingResult(True, result, None, time.perf_counter() - started)
+
+    def _call(self, data: Any) -> tuple[Any, StopIteration | None]:
+        """Call the function in a worker thread; a StopIteration cannot leave it: asyncio would wait forever."""
+        try:
+            return self._function(data), None
+        except StopIteration as stopped:
+            return None, stopped
 
     def get_processor_name(self) -> str:
         """Return the name given, or the function's."""
@@ -162,5 +174,9 @@ class ProcessingManager(IProcessingManager):
         return self._pipelines[pipeline_id].get_statistics()
 
     async def _emit(self, event_type: EventType, source: str, data: dict[str, Any]) -> None:
-        if self._events is not None:
+        if self._events is None:
+            return
+        try:
             await self._events.emit(SystemEvent(event_type, self._now(), source, data))
+        except Exception:  # an emitter that fails must not break what it reports
+            logger.exception("cannot report %s of '%s'", event_type.value, source)

@@ -15,6 +15,7 @@ from collectors.errors import DataError
 from collectors.interfaces.processing import IPipeline, IProcessor
 from collectors.models import PipelineResult, PipelineStep, ProcessingResult, ProcessingStatistics
 from collectors.processing.base import Outcome, Processor, row_bytes
+from collectors.processing.records import to_table
 
 __all__ = ["Applied", "Pipeline", "StepOutcome"]
 
@@ -119,10 +120,11 @@ class Pipeline(IPipeline):
         """
         started = time.perf_counter()
         data, results = input_data, list[ProcessingResult]()
-        for step, name in zip(self.get_steps(), self.step_names(), strict=True):
+        tallies = [self._tallies[step.step_id] for step in self._steps]
+        for step, name, tally in zip(self.get_steps(), self.step_names(), tallies, strict=True):
             result = await _process(step.processor, data)
             results.append(result)
-            self._tallies[step.step_id].add(result)
+            tally.add(result)
             if not result.success:
                 return PipelineResult(False, None, results, name, time.perf_counter() - started)
             data = result.processed_data
@@ -173,14 +175,26 @@ def _apply(processor: IProcessor, table: pa.Table) -> Outcome:
 async def _apply_records(processor: IProcessor, table: pa.Table) -> Outcome:
     """Drive a processor that knows only the specification's interface, record by record."""
     records: list[dict[str, Any]] = []
-    rejected: list[Rejected] = []
+    origins: list[int] = []
+    refused: dict[int, str] = {}
     for row, record in enumerate(table.to_pylist()):
         result = await _process(processor, record)
         data = result.processed_data
         made = data if isinstance(data, list) else [] if data is None else [data]
         if result.success and all(isinstance(item, dict) for item in made):
             records += made
+            origins += [row] * len(made)
         else:
-            reason = result.error or f"expected a dict or a list of dicts, got {type(data).__name__}"
-            rejected.append(Rejected(row_bytes(table, row), reason, row))
-    return Outcome(pa.Table.from_pylist(records) if records else table.slice(0, 0), rejected)
+            refused[row] = result.error or f"expected a dict or a list of dicts, got {type(data).__name__}"
+    made_table = table.slice(0, 0)
+    while records:
+        made_table, misfits = to_table(records, table.schema)
+        if not misfits:
+            break
+        # a record that was split goes on whole or not at all: its letter is the whole record
+        refused |= {origins[number]: reason for number, reason in misfits.items()}
+        kept = [number for number, row in enumerate(origins) if row not in refused]
+        records, origins = [records[number] for number in kept], [origins[number] for number in kept]
+        made_table = table.slice(0, 0)
+    rejected = [Rejected(row_bytes(table, row), reason, row) for row, reason in sorted(refused.items())]
+    return Outcome(made_table, rejected)

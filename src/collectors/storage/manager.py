@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from collectors.enums import ErrorType, EventType
 from collectors.errors import ConfigurationError, FatalError
@@ -21,11 +22,13 @@ from collectors.settings import Settings
 
 __all__ = ["RegistrationConfig", "StorageManager"]
 
+logger = logging.getLogger("collectors.storage")
+
 
 class RegistrationConfig(Settings):
     """What `register_backend` takes as configuration."""
 
-    connect: bool = False
+    connect: bool = Field(default=False, strict=True)
     """Connect the backend when it is registered, disconnect it when it is taken out."""
     tags: dict[str, str] = {}
     """Free labels; they come along in events."""
@@ -102,16 +105,21 @@ class StorageManager(IStorageManager):
     async def get_statistics(self, backend_id: str) -> StorageStatistics:
         """Return how many calls of `store_data` succeeded, and the bytes that they handed over.
 
-        Bytes are those of the data as handed over: of an Arrow table's buffers, of other data as JSON.
+        Bytes are those of the data as handed over: of an Arrow table's buffers, of other data as JSON,
+        or as Python prints them where JSON cannot.
         """
         registered = self._backends[backend_id]
         return StorageStatistics(backend_id, registered.stored, registered.size, registered.last)
 
     async def _emit(self, event_type: EventType, registered: _Registered, data: dict[str, Any]) -> None:
-        if self._events is not None:
-            source = registered.backend.get_backend_id()
-            tagged = {**data, "tags": registered.config.tags}
+        if self._events is None:
+            return
+        source = registered.backend.get_backend_id()
+        tagged = {**data, "tags": registered.config.tags}
+        try:
             await self._events.emit(SystemEvent(event_type, self._now(), source, tagged))
+        except Exception:  # what is stored is stored: a caller who saw this raise would store it twice
+            logger.exception("cannot report %s of '%s'", event_type.value, source)
 
 
 @contextmanager
@@ -148,5 +156,8 @@ def _size(data: Any) -> int:
     if isinstance(data, (pa.Table, pa.RecordBatch)):
         return cast("int", data.nbytes)
     if isinstance(data, (bytes, str)):
-        return len(data.encode() if isinstance(data, str) else data)
-    return len(msgspec.json.encode(data, enc_hook=str))
+        return len(data.encode(errors="surrogatepass") if isinstance(data, str) else data)
+    try:
+        return len(msgspec.json.encode(data, enc_hook=str))
+    except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return len(repr(data).encode(errors="surrogatepass"))
