@@ -161,7 +161,9 @@ def print_result(report: RunReport, console: Console, pipeline: str) -> None:
             ),
             soft_wrap=True,
         )
-    if report.balanced:
+    if report.failed:
+        verdict = Text(f"{len(report.failed)} of {len(report.flows)} sources failed", style="red")
+    elif report.balanced:
         verdict = Text("balanced", style="green")
     else:
         verdict = Text(

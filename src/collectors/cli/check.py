@@ -71,7 +71,7 @@ def _as_dict(item: Sample) -> dict[str, Any]:
 def _print(item: Sample, console: Console, rows: int) -> None:
     from rich.text import Text
 
-    from collectors.cli.query import print_rows
+    from collectors.cli._rows import print_rows
 
     console.rule(Text(f"source {item.source}", style="bold"), align="left")
     if item.read is not None:

@@ -113,7 +113,7 @@ def _as_dict(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from collectors.cli.query import print_rows
+    from collectors.cli._rows import print_rows
 
     if rows or as_json:
         print_rows(rows, as_json=as_json)

@@ -88,7 +88,7 @@ def _pipeline(file: Path) -> str:
 
 async def _show(config: PipelineConfig, console: Console) -> None:
     """Query a few rows back from each storage."""
-    from collectors.cli.query import print_rows
+    from collectors.cli._rows import print_rows
     from collectors.models import QueryCriteria
 
     newest_cpu = QueryCriteria({"kind": "cpu"}, "-time", 3, None)

@@ -43,23 +43,15 @@ def command(
 
     from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
     from collectors.config.load import load
-    from collectors.errors import ConfigurationError
     from collectors.runtime.engine import Engine
-    from collectors.settings import parse_duration
 
     console = Console(stderr=True)
-    try:
-        seconds = None if limit is None else parse_duration(limit)
-        patience = None if give_up is None else parse_duration(give_up)
-        drain_seconds = parse_duration(drain)
-    except ValueError as error:
-        raise ConfigurationError(f"--for, --drain and --give-up-after: {error}") from error
     notices: list[Progress] = []
     engine = Engine(
         load(pipeline),
-        limit=seconds,
-        drain=drain_seconds,
-        patience=patience,
+        limit=_seconds("--for", limit),
+        drain=_seconds("--drain", drain) or 0.0,
+        patience=_seconds("--give-up-after", give_up),
         on_notice=lambda text: notices[0].notice(text),
     )
     progress = Progress(engine, console)
@@ -70,3 +62,13 @@ def command(
     elif not quiet:
         print_result(report, console, str(pipeline))
     raise typer.Exit(exit_code(report))
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    from collectors.errors import ConfigurationError
+    from collectors.settings import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option} '{text}': {error}") from error

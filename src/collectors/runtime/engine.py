@@ -106,9 +106,7 @@ class Engine:
         return self.report
 
     def _lock(self, stack: AsyncExitStack) -> None:
-        self.env.make_folder(self.config.state)
-        note = f"process {self.env.pid()}, since {self.env.now():%Y-%m-%d %H:%M:%S} UTC"
-        lock = self.env.lock(self.config.state / "lock", note)
+        lock = self.env.lock(self.config.state / "lock")
         if isinstance(lock, str):
             raise ConfigurationError(
                 f"the pipeline '{self.config.name}' is running already ({lock}); stop that run first, "

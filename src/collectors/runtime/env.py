@@ -74,15 +74,13 @@ class Env:
         """Return the resident size of this process now, in bytes."""
         return int(psutil.Process().memory_info().rss)
 
-    def make_folder(self, path: Path) -> None:
-        """Make a folder that only this user can read, with its parents, if it is not there."""
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def lock(self, path: Path) -> IO[str] | str:
+        """Lock a file, made with its folder where missing, until it is closed or the process dies.
 
-    def lock(self, path: Path, note: str) -> IO[str] | str:
-        """Lock a file until it is closed or the process dies, and write the note into it.
-
-        Returns the open file, or the note of the process that has it locked.
+        Returns the open file, or what the process that has it locked has written into it: who it is, since when. The
+        folder, and all that gets into it, is for this user alone.
         """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,13 +90,9 @@ class Env:
             file.close()
             return owner
         file.truncate(0)
-        file.write(note)
+        file.write(f"process {os.getpid()}, since {self.now():%Y-%m-%d %H:%M:%S} UTC")
         file.flush()
         return file
-
-    def pid(self) -> int:
-        """Return the number of this process."""
-        return os.getpid()
 
     def on_signals(self, handler: Callable[[], None]) -> Callable[[], None]:
         """Call the handler for SIGINT and SIGTERM from now on; returns what undoes it."""

@@ -67,7 +67,7 @@ class Flow:
                 for edge in self._edges:
                     tasks.create_task(edge.run(self._release))
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise _first(group) from None
         finally:
             self._share.release_all()
             await self._source.disconnect()
