@@ -36,8 +36,8 @@ from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition
 
 __all__ = ["Edge", "Hooks"]
 
-GROUP_BYTES = 32 * 2**20
-GROUP_ROWS = 256 * 1024
+GROUP_BYTES = 16 * 2**20
+GROUP_ROWS = 64 * 1024
 Result = TypeVar("Result")
 
 
