@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ SECRET = "hunter2-canary"
 
 
 def resolve(text, folder="/nowhere", **environment):
-    variables = Variables(folder, environment)
+    variables = Variables(Path(folder), environment)
     return variables.resolve(text), variables
 
 
