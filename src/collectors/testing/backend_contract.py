@@ -43,6 +43,8 @@ from collectors.testing.position_rules import PositionRules
 
 __all__ = ["BackendContract"]
 
+_IN_MEMORY = "/dev/shm"  # noqa: S108  # a place for many small stores that need not survive anything
+
 
 class BackendContract(PositionRules):
     """What every backend promises."""
@@ -230,7 +232,7 @@ class BackendContract(PositionRules):
         @given(stored_and_asked())
         def check(case: tuple[list[list[dict[str, Any]]], list[QueryCriteria]]) -> None:
             parts, asked = case
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(dir=_IN_MEMORY if Path(_IN_MEMORY).is_dir() else None) as folder:
                 asyncio.run(self._compare(Path(folder), parts, asked))
 
         check()

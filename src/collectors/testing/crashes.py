@@ -9,6 +9,7 @@ exists.
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -75,6 +76,8 @@ def _main() -> None:
     order = json.load(sys.stdin)
     component = order["component"]
     registry.find("backend", component)  # before the first fork, so that no child has to import it
+    gc.disable()
+    gc.freeze()  # a collection in a child would copy every page
     losses: list[str] = []
     for moment in count(1):
         home = Path(order["folder"]) / f"moment-{moment}"

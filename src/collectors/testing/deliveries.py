@@ -28,7 +28,13 @@ def delivery(
     return Delivery(
         key=ChunkKey(flow, epoch, last),
         first_seq=first,
-        table=pa.table({"n": numbers, "text": [f"row {number}" for number in numbers]}),
+        table=pa.table(
+            {
+                "n": numbers,
+                "text": [f"row {number}" for number in numbers],
+                "even": [number % 2 == 0 for number in numbers],
+            }
+        ),
         position={"offset": last * 100},
         schema=SCHEMA,
         run="run-1",

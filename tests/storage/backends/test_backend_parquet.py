@@ -33,6 +33,10 @@ class TestParquet(BackendContract):
     def settings(self, folder: Path) -> dict[str, Any]:
         return {"path": str(folder / "lake"), "max_rows": 4}
 
+    def test_dying_at_any_moment_loses_and_doubles_nothing(self, tmp_path: Path) -> None:
+        super().test_dying_at_any_moment_loses_and_doubles_nothing(tmp_path)
+        see_no_leftovers(tmp_path)
+
 
 def run(
     folder: Path, scenario: Callable[[ParquetBackend], Coroutine[Any, Any, None]], **settings: Any
@@ -60,6 +64,15 @@ def data_files(folder: Path) -> list[str]:
 
 def scratch_files(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "lake" / "_collectors" / "tmp").iterdir())
+
+
+def see_no_leftovers(folder: Path) -> None:
+    """See that readers who take every file find each row once, and that nothing but rows and log is left."""
+    for moment in folder.iterdir():
+        found = ds.dataset(moment / "lake", format="parquet").to_table(columns=["text"])
+        assert sorted(found["text"].to_pylist()) == [f"row {number}" for number in range(9)], moment
+        assert scratch_files(moment) == []
+        assert list((moment / "lake" / "_collectors" / "intent").iterdir()) == []
 
 
 def test_folders_are_named_as_hive_names_them_and_nothing_leaves_the_lake(tmp_path: Path) -> None:
@@ -135,10 +148,11 @@ def test_what_cannot_be_a_folder_is_refused_before_anything_is_stored(tmp_path: 
 
 @pytest.mark.slow
 def test_dying_at_any_moment_with_folders(tmp_path: Path) -> None:
-    settings = {"path": "{folder}/lake", "partition_by": ["n"], "max_rows": 6}
+    settings = {"path": "{folder}/lake", "partition_by": ["even"], "max_rows": 6}
     moments, losses = find_crash_losses("parquet", settings, tmp_path)
     assert losses == []
     assert moments > 50
+    see_no_leftovers(tmp_path)
 
 
 def test_rows_wait_in_scratch_files_until_a_file_is_full(tmp_path: Path) -> None:
@@ -325,6 +339,52 @@ def test_any_failing_call_of_a_publication_can_be_tried_again(
 
     run(tmp_path, scenario, max_rows=1)
     assert scratch_files(tmp_path) == []
+
+
+def test_each_step_is_on_the_disk_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut could take back must never be what a later step relies on."""
+    steps: list[str] = []
+    lake = tmp_path / "lake"
+
+    def told(path: Any) -> str:
+        name = str(Path(path).relative_to(lake))
+        return "scratch" if "/tmp/" in name and ".parquet" in name else name.partition("0000")[0]
+
+    def fsync(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
+        steps.append(f"sync {told(Path(f'/proc/self/fd/{descriptor}').readlink())}")
+        real(descriptor)
+
+    def rename(path: Path, target: Path, real: Callable[[Path, Path], Path] = Path.rename) -> Path:
+        steps.append(f"rename {told(path)} to {told(target)}")
+        return real(path, target)
+
+    def link(path: Path, target: Path, real: Callable[[Path, Path], None] = os.link) -> None:
+        steps.append(f"link {told(target)}")
+        real(path, target)
+
+    async def scenario(backend: ParquetBackend) -> None:
+        await backend.call(backend.claim, FLOW)
+        await backend.call(backend.commit, delivery(1, 1))
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(Path, "rename", rename)
+        monkeypatch.setattr(os, "link", link)
+        await backend.call(backend.flush)
+        monkeypatch.undo()
+
+    run(tmp_path, scenario)
+    log = "_collectors/log/contract~source"
+    assert steps == [
+        "sync scratch",
+        "sync _collectors/tmp/contract~source,1,.json.tmp",
+        "sync _collectors/intent",
+        "rename scratch to part-contract~source-",
+        "sync .",
+        "sync _collectors/tmp/contract~source,1,2.json.tmp",
+        f"link {log}/",
+        f"sync {log}",
+    ]
 
 
 def test_a_failed_fsync_is_never_taken_for_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,14 @@ from collectors.chunks import Checkpoint, Counts, Delivery
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, FencedError
 from collectors.storage.backends._parquet_file import PartFile, writable
-from collectors.storage.backends._parquet_log import Entry, FileEntry, FlowLog, delete_files, file_name
+from collectors.storage.backends._parquet_log import (
+    Entry,
+    FileEntry,
+    FlowLog,
+    delete_files,
+    file_name,
+    part_name,
+)
 from collectors.storage.backends._parquet_partition import Partition, split
 from collectors.storage.files import make_folders, sync_folder, translated
 from collectors.storage.positions import check_follows
@@ -77,7 +84,7 @@ class FlowFiles:
     def stored(self) -> Checkpoint:
         """Return how far the flow is durably stored, by whomever."""
         with translated(self._root, "cannot read the log in"):
-            newest = self._log.durable_last()
+            newest = self._log.last(durable=True)
         if newest and self._entry and newest.epoch == self._entry.epoch:
             self._entry = newest
             if self._waiting and newest.seq >= self._waiting.last.key.seq:
@@ -181,7 +188,7 @@ class FlowFiles:
         self._check_scratch(waiting)
         for part in waiting.parts.values():
             part.file.finish()
-        name = self._log.part_name(waiting.last.key.epoch, waiting.first_seq)
+        name = part_name(self._flow, waiting.last.key.epoch, waiting.first_seq)
         names = {folder: folder + name for folder in waiting.parts}
         if names:
             self._log.intend(waiting.last.key.epoch, list(names.values()))
@@ -223,7 +230,7 @@ class FlowFiles:
     def _check_scratch(self, waiting: _Waiting) -> None:
         """Tell a folder that is away, which may come back, from scratch files that somebody deleted."""
         self._log.check_folder()
-        name = self._log.part_name(waiting.last.key.epoch, waiting.first_seq)
+        name = part_name(self._flow, waiting.last.key.epoch, waiting.first_seq)
         for folder, part in waiting.parts.items():
             file = part.file
             if file.on_disk and not file.path.exists() and not (self._root / folder / name).exists():

@@ -21,7 +21,7 @@ from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.storage.files import make_folders, put_new, sync_folder, write_synced
 
-__all__ = ["Entry", "FileEntry", "FlowLog", "delete_files", "file_name", "flow_logs"]
+__all__ = ["Entry", "FileEntry", "FlowLog", "delete_files", "file_name", "flow_logs", "part_name"]
 
 _LONGEST_NAME = 150
 
@@ -84,27 +84,17 @@ class FlowLog:
         self._scratch = root / "_collectors" / "tmp"
         self._intents = root / "_collectors" / "intent"
 
-    def last(self) -> Entry | None:
-        """Return the newest entry; None when there is none."""
+    def last(self, *, durable: bool = False) -> Entry | None:
+        """Return the newest entry, with `durable` after making sure that it survives a power cut."""
+        if durable and self._folder.is_dir():
+            sync_folder(self._folder)
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else None
 
-    def durable_last(self) -> Entry | None:
-        """Return the newest entry after making sure that it survives a power cut."""
-        if self._folder.is_dir():
-            sync_folder(self._folder)
-        return self.last()
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield the entries whose files are there, oldest first."""
+    def entries(self, *, removed: bool = False) -> Iterator[Entry]:
+        """Yield the entries whose files are there, oldest first; with `removed` those marked by `mark_removed`."""
         for number in self._numbers():
-            if not self._removed_mark(number).exists():
-                yield self._read(number)
-
-    def removed(self) -> Iterator[Entry]:
-        """Yield the entries whose files were taken away, or should have been."""
-        for number in self._numbers():
-            if self._removed_mark(number).exists():
+            if self._removed_mark(number).exists() is removed:
                 yield self._read(number)
 
     def has(self, number: int) -> bool:
@@ -153,7 +143,7 @@ class FlowLog:
         for path in self._scratch.glob(f"{self._name},*"):
             if _epoch_of(path, self._name) < epoch:
                 path.unlink(missing_ok=True)
-        for entry in self.removed():
+        for entry in self.entries(removed=True):
             delete_files(self._root, [file.name for file in entry.files])
         intents = [
             path for path in self._intents.glob(f"{self._name},*.json") if _epoch_of(path, self._name) < epoch
@@ -168,10 +158,6 @@ class FlowLog:
     def scratch_path(self, epoch: int, number: int) -> Path:
         """Return the name of a file that is being written."""
         return self._scratch / f"{self._name},{epoch},{number}.parquet.tmp"
-
-    def part_name(self, epoch: int, first_seq: int) -> str:
-        """Return the name of the file, in each folder of a partition, that begins with this chunk."""
-        return f"part-{self._name}-{first_seq:012d}-{epoch}.parquet"
 
     def _intent(self, epoch: int) -> Path:
         return self._intents / f"{self._name},{epoch},.json"
@@ -197,6 +183,11 @@ class FlowLog:
                 f"{path} is damaged ({error}); nothing was read or stored; restore it from a copy",
                 error_type=ErrorType.STORAGE,
             ) from error
+
+
+def part_name(flow: str, epoch: int, first_seq: int) -> str:
+    """Return the name of the file, in each folder of a partition, that begins with this chunk."""
+    return f"part-{file_name(flow)}-{first_seq:012d}-{epoch}.parquet"
 
 
 def delete_files(root: Path, names: list[str]) -> None:

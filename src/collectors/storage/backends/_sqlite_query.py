@@ -62,12 +62,11 @@ def _where(database: Database, conditions: list[Condition], columns: dict[str, s
     values: list[Any] = []
     for condition in conditions:
         declared = columns[condition.column].upper()
-        clause = _native(condition, declared)
-        if clause is None:
-            clause = f"{_MATCH}({len(tests)}, {quote(condition.column)})", []
-            tests.append(_decoded(matcher(condition), declared))
-        clauses.append(f"({clause[0]})")
-        values += clause[1]
+        asked = f"{_MATCH}({len(tests)}, {quote(condition.column)})"
+        tests.append(_decoded(matcher(condition), declared))
+        test, bound = _native(condition, declared, asked)
+        clauses.append(f"({test})")
+        values += bound
     database.create_function(_MATCH, 2, lambda number, value: tests[number](value))
     return " and ".join(clauses), values
 
@@ -77,18 +76,20 @@ def _decoded(test: Callable[[Any], bool], declared: str) -> Callable[[Any], bool
     return test if decode is None else lambda value: test(decode(value))
 
 
-def _native(condition: Condition, declared: str) -> Clause | None:
-    """Return the condition in SQL, None where SQL would mean something else."""
+def _native(condition: Condition, declared: str, asked: str) -> Clause:
+    """Return the condition in SQL, or `asked`, which asks the reference, where SQL would mean something else."""
     column, operator, value = quote(condition.column), condition.operator, condition.value
     if operator in {"is null", "is not null"}:
         return f"{column} {operator}", []
-    if operator in {"like", "in", "not in"}:
-        return _native_in(column, operator, value, declared) if operator != "like" else None
+    if operator in {"in", "not in"}:
+        return _native_in(column, operator, value, declared) or (asked, [])
     if declared == "TIMESTAMP":
-        return None if operator == "!=" else _native_time(column, operator, value)
+        text = _time_text(value) if operator in {"=", "<", "<=", ">", ">="} else None
+        known = f"case when {column} like '{_OUR_TIME}' then substr({column}, 1, 26) {operator} ? else {asked} end"
+        return (asked, []) if text is None else (known, [text])
     guard = _guard(column, value, declared)
-    if guard is None:
-        return None
+    if guard is None or operator == "like":
+        return asked, []
     if operator == "!=":
         return f"{column} is not null and not ({guard} and {column} = ? collate binary)", [value]
     return f"{guard} and {column} {operator} ? collate binary", [value]
@@ -103,7 +104,8 @@ def _native_in(column: str, operator: str, values: list[Any], declared: str) -> 
     return (test if operator == "in" else f"{column} is not null and not ({test})"), values
 
 
-def _native_time(column: str, operator: str, value: Any) -> Clause | None:
+def _time_text(value: Any) -> str | None:
+    """Return a time with a zone as the first 26 letters of what we store for it."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -112,10 +114,9 @@ def _native_time(column: str, operator: str, value: Any) -> Clause | None:
     if not isinstance(value, datetime) or value.tzinfo is None:
         return None
     try:
-        text = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0")
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0")
     except OverflowError:
         return None
-    return f"{column} like '{_OUR_TIME}' and substr({column}, 1, 26) {operator} ?", [text]
 
 
 def _guard(column: str, value: Any, declared: str) -> str | None:

@@ -163,6 +163,10 @@ def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict
 
     Columns without a type (all null) are left out. Raises FatalError for names and types that SQLite cannot have.
     """
+    if _folded(name).startswith(("_collectors", "sqlite_")) or "\0" in name:
+        raise _unfit(
+            f"table {name!r}: names that begin with _collectors or sqlite_ are taken; choose another"
+        )
     _check_names(name, table.column_names, list(existing))
     changes = {}
     for field in table.schema:

@@ -126,7 +126,9 @@ class ParquetBackend(Backend[ParquetConfig]):
                     log.mark_removed(entry)
                     delete_files(self._root, [file.name for file in entry.files])
                     return
-            for entry in log.removed():  # marked by a process that died before it had deleted the files
+            for entry in log.entries(
+                removed=True
+            ):  # marked by a process that died before it had deleted the files
                 names = [file.name for file in entry.files if (self._root / file.name).exists()]
                 if str(entry.seq) == seq and names:
                     delete_files(self._root, names)
