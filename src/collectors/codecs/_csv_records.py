@@ -7,8 +7,11 @@ of a quoted field are one. This is how pyarrow reads CSV, and RFC 4180 where tha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
+
+from collectors.codecs._text_lines import BOM
 
 __all__ = ["Dialect", "Records"]
 
@@ -54,6 +57,9 @@ class Dialect:
 
     def end_of_last(self, data: bytes) -> int:
         """Return how many leading bytes are records with their line breaks."""
+        if data.startswith(BOM):
+            end = self.end_of_last(data[len(BOM) :])
+            return len(BOM) + end if end else 0
         last = data.rfind(b"\n") + 1
         if self._outside(data[:last]) is not None:
             return last
@@ -76,13 +82,14 @@ class Dialect:
 
     def end_of_first(self, data: bytes) -> int:
         """Return where the first record that is not blank ends, with its line break; 0 when it does not end."""
-        start, end, is_open = 0, 0, False
+        start = end = len(BOM) if data.startswith(BOM) else 0
+        is_open = False
         while end < len(data):
             end = data.find(b"\n", end) + 1
             if not end:
                 return 0
             is_open = self._ends_open(data[start:end], is_open)
-            if not is_open and data[:end].strip(b"\r\n"):
+            if not is_open and data[start:end].strip(b"\r\n"):
                 return end
             start = end
         return 0
@@ -112,19 +119,33 @@ class Dialect:
                 records.offsets.append(starts[begin])
         return records
 
+    def has_stray_return(self, record: bytes) -> bool:
+        """Return whether there is a carriage return outside of quotes, which pyarrow takes for a line break."""
+        place = 0
+        for begin, end in self._quoted(record, False):
+            if b"\r" in record[place:begin]:
+                return True
+            place = end
+        return b"\r" in record[place:]
+
     def _ends_open(self, line: bytes, is_open: bool) -> bool:
         """Return whether a quoted field is open behind the line, given whether one was before it."""
-        place = 0
-        if not is_open:
-            found = self._opening.search(line)
-            if found is None:
-                return False
-            place = found.end()
+        for _, end in self._quoted(line, is_open):
+            is_open = end > len(line)
+        return is_open
+
+    def _quoted(self, text: bytes, is_open: bool) -> Iterator[tuple[int, int]]:
+        """Yield where each quoted part begins and ends; one that does not end, ends behind the text."""
+        place = begin = 0
         while True:
-            closed = self._closing.match(line, place)
+            if not is_open:
+                found = self._opening.search(text, place)
+                if found is None:
+                    return
+                begin = place = found.end()
+            closed = self._closing.match(text, place)
+            place = len(text) + 1 if closed is None else closed.end()
+            yield begin, place
             if closed is None:
-                return True
-            found = self._opening.search(line, closed.end())
-            if found is None:
-                return False
-            place = found.end()
+                return
+            is_open = False

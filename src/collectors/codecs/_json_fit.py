@@ -12,7 +12,7 @@ from collectors.codecs._json_read import EXACT
 from collectors.codecs._json_types import Kind, family_of_kind, family_of_type, kind_of
 from collectors.codecs._wording import quoted, unexpected
 
-__all__ = ["Expected", "expect", "large_numbers"]
+__all__ = ["Expected", "column_of", "expect", "large_numbers"]
 
 _INT64 = 2**63
 
@@ -23,7 +23,6 @@ class Expected:
 
     data_type: pa.DataType
     family: str | None
-    room: int
     members: dict[str, Expected] = field(default_factory=dict)
     item: Expected | None = None
 
@@ -63,10 +62,10 @@ class Expected:
             if key in self.members:
                 yield self.members[key].conflict(member, inner)
             else:
-                yield _no_room(inner, self.room)
+                yield f"column '{inner}' is not known"
 
     def _loses_digits(self, value: int, path: str) -> str | None:
-        advice = f"; to keep it declare `columns: {{{_column(path)}: string}}` or `decimal(38, 0)`"
+        advice = f"; to keep it declare `columns: {{{column_of(path)}: string}}` or `decimal(38, 0)`"
         if pa.types.is_integer(self.data_type) and not -_INT64 <= value < _INT64:
             return f"column '{path}': {quoted(value)} does not fit in 64 bits{advice}"
         if pa.types.is_floating(self.data_type) and not _is_exact(value):
@@ -74,21 +73,21 @@ class Expected:
         return None
 
 
-def expect(schema: pa.Schema, as_text: Collection[str], room: int) -> Expected:
+def expect(schema: pa.Schema, as_text: Collection[str]) -> Expected:
     """Return what a record has to be; `as_text` names the columns that take any value as its source text."""
     members = {
-        item.name: Expected(item.type, "any", room) if item.name in as_text else _expect(item.type, room)
+        item.name: Expected(item.type, "any") if item.name in as_text else _expect(item.type)
         for item in schema
     }
-    return Expected(pa.struct([]), "object", room, members)
+    return Expected(pa.struct([]), "object", members)
 
 
-def _expect(data_type: pa.DataType, room: int) -> Expected:
+def _expect(data_type: pa.DataType) -> Expected:
     members = {}
     if pa.types.is_struct(data_type):
-        members = {item.name: _expect(item.type, room) for item in data_type}
-    item = _expect(data_type.value_type, room) if pa.types.is_list(data_type) else None
-    return Expected(data_type, family_of_type(data_type), room, members, item)
+        members = {item.name: _expect(item.type) for item in data_type}
+    item = _expect(data_type.value_type) if pa.types.is_list(data_type) else None
+    return Expected(data_type, family_of_type(data_type), members, item)
 
 
 def large_numbers(values: list[dict[str, Any]]) -> list[int]:
@@ -111,12 +110,6 @@ def _is_exact(value: int) -> bool:
         return False
 
 
-def _column(path: str) -> str:
+def column_of(path: str) -> str:
+    """Return the column to which a path into nested values belongs."""
     return path.partition(".")[0].removesuffix("[]")
-
-
-def _no_room(path: str, room: int) -> str:
-    return (
-        f"column '{path}' would be one too many: records of this size may have {room}. If keys are data, declare "
-        f"`columns: {{{_column(path)}: string}}`, which keeps the text of the object, or change the source"
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from collectors.codecs._json_fit import Expected, expect, large_numbers
+from collectors.codecs._json_fit import Expected, column_of, expect, large_numbers
 from collectors.codecs._json_text import has_twins, is_too_deep, problem
 from collectors.codecs._json_types import Kind, Room, kind_of, resolve
 from collectors.codecs._text_values import unreadable
@@ -22,16 +22,22 @@ _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Judge:
-    """Some lines of a chunk. `reasons` says why lines are refused; `numbers` are those still good."""
+    """Some lines of a chunk of `records`. `reasons` says why lines are refused; `numbers` are those still good."""
 
     def __init__(
-        self, lines: list[bytes], numbers: Sequence[int], known: pa.Schema, as_text: frozenset[str]
+        self,
+        lines: list[bytes],
+        numbers: Sequence[int],
+        known: pa.Schema,
+        as_text: frozenset[str],
+        records: int | None = None,
     ) -> None:
         self.reasons: dict[int, str] = {}
         self.numbers: list[int] = []
         self._lines = lines
         self._known = known
         self._as_text = as_text
+        self._records = len(lines) if records is None else records
         self._values: list[dict[str, Any]] = []
         for number in numbers:
             self._parse(number, lines[number])
@@ -47,6 +53,7 @@ class Judge:
 
     def settle(self) -> pa.Schema:
         """Return the columns that the lines need, having refused those that do not fit in."""
+        self._make_room()
         schema = self._fit(frozenset())
         at_risk = self._integers_at_risk(schema)
         return self._fit(at_risk) if at_risk else schema
@@ -112,15 +119,25 @@ class Judge:
         return self._columns(pinned)
 
     def _columns(self, pinned: frozenset[str]) -> pa.Schema:
-        types = resolve(Counter(self._kinds), pa.struct(list(self._known)), self._room())
+        types = resolve(Counter(self._kinds), pa.struct(list(self._known)))
         fields = list(types) if pa.types.is_struct(types) else []
         return pa.schema([self._known.field(item.name) if item.name in pinned else item for item in fields])
 
-    def _room(self) -> Room:
-        return Room(self._known, len(self._lines))
+    def _make_room(self) -> None:
+        """Refuse records that would bring more columns than there is room for."""
+        room = Room(self._known, self._records)
+        excess = {kind: room.admit(_without(kind, self._as_text)) for kind in dict.fromkeys(self._kinds)}
+        if any(excess.values()):
+            self.refuse(
+                {
+                    number: _no_room(path, room.limit)
+                    for number, kind in zip(self.numbers, self._kinds, strict=True)
+                    if (path := excess[kind])
+                }
+            )
 
     def _expected(self, schema: pa.Schema) -> Expected:
-        return expect(schema, self._as_text, self._room().limit)
+        return expect(schema, self._as_text)
 
     def _integers_at_risk(self, schema: pa.Schema) -> frozenset[str]:
         """Return the integer columns that would become float although an integer here would lose digits by it."""
@@ -153,6 +170,21 @@ class Judge:
             for place in unreadable(pa.array(texts, pa.string()), item.type):
                 reasons[self.numbers[place]] = unexpected(item.name, item.type, quoted(texts[place]))
         return reasons
+
+
+def _without(kind: Kind, names: frozenset[str]) -> Kind:
+    """Return the kind of a record without what is in the columns that take anything."""
+    if not names.intersection(kind[1]):
+        return kind
+    members = (type(None) if key in names else member for key, member in zip(kind[1], kind[2], strict=True))
+    return (dict, kind[1], tuple(members))
+
+
+def _no_room(path: str, limit: int) -> str:
+    return (
+        f"column '{path}' would be one too many: a chunk of so many records may have {limit}. If keys are data, declare "
+        f"`columns: {{{column_of(path)}: string}}`, which keeps the text of the object, or change the source"
+    )
 
 
 def widened(known: pa.Schema, schema: pa.Schema) -> list[str]:

@@ -51,6 +51,8 @@ def read(text: bytes, schema: pa.Schema) -> pa.Table:
             unexpected_field_behavior="error",
         ),
     )
+    if any(pa.types.is_decimal(field.type) for field in schema):
+        table.validate(full=True)  # pyarrow lets through decimals with more digits than the type has
     if table.schema.types == schema.types:
         return table
     columns = [

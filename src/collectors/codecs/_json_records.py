@@ -49,7 +49,7 @@ class JsonLines:
             return None
         count = count_plain(text, known)
         if count is None:
-            text = b"\n".join(line.strip() for line in split_lines(text).raw)
+            text = b"\n".join(line.strip() for line in split_lines(data).raw)
             count = count_plain(text, known)
         if count is None:
             return None
@@ -69,7 +69,7 @@ class JsonLines:
         """Return the columns that the first lines have; pyarrow then says whether the rest is like them."""
         end = len(text) if len(text) <= _SAMPLE_BYTES else text.rfind(b"\n", 0, _SAMPLE_BYTES) + 1
         lines = split_lines(text[:end]).raw
-        return Judge(lines, range(len(lines)), known, self._as_text()).settle()
+        return Judge(lines, range(len(lines)), known, self._as_text(), text.count(b"\n") + 1).settle()
 
     def _as_text(self) -> frozenset[str]:
         return frozenset(name for name, data_type in self.declared.items() if pa.types.is_string(data_type))

@@ -7,7 +7,7 @@ few different kinds, so types are decided, and records judged, once a kind and n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,22 +22,42 @@ _EMPTY = (dict, (), ())
 
 
 class Room:
-    """How many columns may still be added: records whose keys are data would otherwise make one column each."""
+    """How many columns a chunk may have, members of objects counted: records whose keys are data would make one each.
+
+    Kinds are let in, in order of appearance, while what they bring fits; columns so far always do.
+    """
 
     def __init__(self, known: pa.Schema, records: int) -> None:
         self.limit = min(4096, max(100, 2**24 // max(1, records)))
-        self._left = self.limit - sum(_leaves(field.type) for field in known)
+        self._paths = set(_paths_of_type(pa.struct(list(known)), ()))
 
-    def take(self) -> bool:
-        """Return whether there is room for one more."""
-        self._left -= 1
-        return self._left >= 0
+    def admit(self, kind: Kind) -> str | None:
+        """Return None when the columns of the kind fit, else the first that would be one too many."""
+        new = dict.fromkeys(path for path in _paths_of_kind(kind, ()) if path not in self._paths)
+        if new and len(self._paths) + len(new) > self.limit:
+            free = max(0, self.limit - len(self._paths))
+            return ".".join(list(new)[free])
+        self._paths.update(new)
+        return None
 
 
-def _leaves(data_type: pa.DataType) -> int:
+def _paths_of_kind(kind: Kind, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if isinstance(kind, tuple) and kind[0] is dict:
+        for key, member in zip(kind[1], kind[2], strict=True):
+            yield (*path, key)
+            yield from _paths_of_kind(member, (*path, key))
+    elif isinstance(kind, tuple):
+        for item in kind[1]:
+            yield from _paths_of_kind(item, path)
+
+
+def _paths_of_type(data_type: pa.DataType, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     if pa.types.is_struct(data_type):
-        return 1 + sum(_leaves(field.type) for field in data_type)
-    return _leaves(data_type.value_type) if pa.types.is_list(data_type) else 1
+        for item in data_type:
+            yield (*path, item.name)
+            yield from _paths_of_type(item.type, (*path, item.name))
+    elif pa.types.is_list(data_type):
+        yield from _paths_of_type(data_type.value_type, path)
 
 
 def kind_of(value: Any) -> Kind:
@@ -52,7 +72,7 @@ def kind_of(value: Any) -> Kind:
     return type(value)
 
 
-def resolve(observed: Mapping[Kind, int], known: pa.DataType, room: Room) -> pa.DataType:
+def resolve(observed: Mapping[Kind, int], known: pa.DataType) -> pa.DataType:
     """Return the type for values of these kinds: the known one, widened if need be, else that of most records.
 
     `observed` counts records, in the order in which the kinds appeared; ties go to the first. Null widens to anything,
@@ -68,14 +88,14 @@ def resolve(observed: Mapping[Kind, int], known: pa.DataType, room: Room) -> pa.
         return known
     family = family_of_type(known) or max(families, key=lambda name: families[name])
     if family == "object":
-        return _resolve_object(observed, known, room)
+        return _resolve_object(observed, known)
     if family == "array":
         items: dict[Kind, int] = {}
         for kind, count in observed.items():
             if family_of_kind(kind) == "array":
                 for item in kind[1]:
                     items[item] = items.get(item, 0) + count
-        return pa.list_(resolve(items, known.value_type if pa.types.is_list(known) else pa.null(), room))
+        return pa.list_(resolve(items, known.value_type if pa.types.is_list(known) else pa.null()))
     if family == "number" and (pa.types.is_null(known) or pa.types.is_integer(known)):
         return pa.float64() if float in observed else pa.int64() if pa.types.is_null(known) else known
     if not pa.types.is_null(known):
@@ -83,7 +103,7 @@ def resolve(observed: Mapping[Kind, int], known: pa.DataType, room: Room) -> pa.
     return pa.bool_() if family == "bool" else pa.string()
 
 
-def _resolve_object(observed: Mapping[Kind, int], known: pa.DataType, room: Room) -> pa.DataType:
+def _resolve_object(observed: Mapping[Kind, int], known: pa.DataType) -> pa.DataType:
     members: dict[str, dict[Kind, int]] = {}
     for kind, count in observed.items():
         if family_of_kind(kind) == "object":
@@ -91,12 +111,10 @@ def _resolve_object(observed: Mapping[Kind, int], known: pa.DataType, room: Room
                 kinds = members.setdefault(key, {})
                 kinds[member] = kinds.get(member, 0) + count
     fields = [
-        pa.field(field.name, resolve(members.pop(field.name, {}), field.type, room))
+        pa.field(field.name, resolve(members.pop(field.name, {}), field.type))
         for field in (known if pa.types.is_struct(known) else ())
     ]
-    fields += [
-        pa.field(key, resolve(kinds, pa.null(), room)) for key, kinds in members.items() if room.take()
-    ]
+    fields += [pa.field(key, resolve(kinds, pa.null())) for key, kinds in members.items()]
     return pa.struct(fields) if fields else pa.null()
 
 

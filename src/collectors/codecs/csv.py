@@ -158,27 +158,28 @@ class CsvCodec(Codec[CsvConfig]):
         reasons = dict.fromkeys(records.unclosed, "a quote is opened and never closed")
         reasons |= {number: reason for number, raw in enumerate(records.raw) if (reason := not_utf8(raw))}
         for number, raw in enumerate(records.raw):
-            if number not in reasons and b"\r" in raw and not self._is_one(raw, names):
+            if number not in reasons and b"\r" in raw and self._dialect.has_stray_return(raw):
                 reasons[number] = "a carriage return outside of quotes breaks the record in two"
         numbers = [number for number in range(len(records.raw)) if number not in reasons]
         table, ragged = self._fields(b"\n".join(records.raw[number] for number in numbers), names)
         if table.num_rows + len(ragged) != len(numbers):
-            alone = {number: self._fields(records.raw[number], names) for number in numbers}
-            reasons |= {
-                number: "not one record"
-                for number, (row, bad) in alone.items()
-                if row.num_rows + len(bad) != 1
-            }
-            numbers = [number for number in numbers if number not in reasons]
-            table, ragged = self._fields(b"\n".join(records.raw[number] for number in numbers), names)
+            table, ragged = self._fields_one_by_one([records.raw[number] for number in numbers], names)
         for place, fields in ragged.items():
             reasons[numbers[place]] = f"expected {len(names)} fields, got {fields}"
         numbers = [number for number in numbers if number not in reasons]
         return _Chunk(table, numbers, reasons, len(records.raw), records)
 
-    def _is_one(self, raw: bytes, names: list[str]) -> bool:
-        table, ragged = self._fields(raw, names)
-        return bool(table.num_rows + len(ragged) == 1)
+    def _fields_one_by_one(self, records: list[bytes], names: list[str]) -> tuple[pa.Table, dict[int, int]]:
+        """Return the same as `_fields`, for records that pyarrow would divide in another way than we did."""
+        ragged: dict[int, int] = {}
+        tables = [self._fields(b"", names)[0]]
+        for place, raw in enumerate(records):
+            table, bad = self._fields(raw, names)
+            if table.num_rows == 1 and not bad:
+                tables.append(table)
+            else:
+                ragged[place] = bad.get(0, 0)
+        return pa.concat_tables(tables), ragged
 
     def _fields(self, body: bytes, names: list[str]) -> tuple[pa.Table, dict[int, int]]:
         """Return all rows with the right number of fields, and the numbers of the others with how many they have."""

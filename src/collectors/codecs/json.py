@@ -23,7 +23,7 @@ from collectors.chunks import Rejected
 from collectors.codecs._json_records import JsonLines
 from collectors.codecs._json_text import MAX_DEPTH, is_too_deep, problem
 from collectors.codecs._json_write import to_lines
-from collectors.codecs._text_lines import BOM, not_utf8
+from collectors.codecs._text_lines import BOM
 from collectors.codecs.base import Codec, CodecConfig, Decoded
 
 __all__ = ["JsonCodec", "JsonConfig"]
@@ -104,11 +104,12 @@ def _read(decode: Callable[[bytes], Any], text: bytes) -> Any:
     except (msgspec.MsgspecError, ValueError) as error:
         reason = str(error)
     try:
-        json.loads(text)
+        # With a mark for bytes that are not UTF-8: here only the form of the document counts.
+        json.loads(text.decode(errors="replace"))
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
     except ValueError as error:
-        reason = not_utf8(text) or str(error)
+        reason = str(error)
     else:
         if decode is _elements:
             return _split(text)
