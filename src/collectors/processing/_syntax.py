@@ -99,6 +99,8 @@ def check(tree: Any, text: str) -> None:
             used = {name for name, value in node.args.items() if value not in (None, False, [])}
             if type(node) not in _grammar.NODES or not used <= _grammar.NODES[type(node)]:
                 _refuse_node(node, text)
+            if any(needed and node.args.get(name) is None for name, needed in node.arg_types.items()):
+                refuse(text, start_of(node), "expected a value")
             _check_arguments(node, text)
         if depth > _MAX_DEPTH:
             refuse(text, start_of(node), f"nested too deeply: at most {_MAX_DEPTH} levels")

@@ -142,7 +142,10 @@ def _joined(null_handling: str) -> Any:
 
         def run(rows: Rows) -> Datum:
             texts = [term.run(rows) for term in terms]
-            return pc.binary_join_element_wise(*texts, _NOTHING, null_handling=null_handling)
+            # not "skip": pyarrow 26 then leaves out rows in which all texts are null
+            return pc.binary_join_element_wise(
+                *texts, _NOTHING, null_handling=null_handling, null_replacement=""
+            )
 
         return Term(pa.string(), run, node)
 
@@ -151,7 +154,7 @@ def _joined(null_handling: str) -> Any:
 
 TEXT_FUNCTIONS: dict[type[Any], Callable[[Any, Compile], Term]] = {
     exp.Anonymous: _text_test(pc.ends_with),
-    exp.Concat: _joined("skip"),
+    exp.Concat: _joined("replace"),
     exp.Contains: _text_test(pc.match_substring),
     exp.DPipe: _joined("emit_null"),
     exp.EndsWith: _text_test(pc.ends_with),
