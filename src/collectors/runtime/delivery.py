@@ -148,7 +148,6 @@ class Edge:
         )
         delivery, durable = await self._commit_all_it_can(delivery)
         self.seq = delivery.key.seq
-        self.report.handed += delivery.table.num_rows
         if not self._buffered:
             self._oldest = self._hooks.env.monotonic()
         self._buffered.append((delivery.key.seq, delivery.counts))

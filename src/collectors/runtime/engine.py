@@ -22,6 +22,7 @@ from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
 from collectors.runtime.ledger import FlowReport, RunReport, StepReport
 from collectors.runtime.preparing import Letters, Preparer
+from collectors.runtime.reading import race
 from collectors.runtime.retry import Backoff
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
@@ -97,7 +98,7 @@ class Engine:
             if patience is None and not any(is_endless(source) for source in sources.values()):
                 patience = BATCH_PATIENCE
             await self._connect_sources(sources, stack)
-            backends = await self._connect_backends(stack, patience)
+            backends = await self._connect_backends(stack, patience, shutdown)
             flows = [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
             await Supervisor(shutdown, self._on_failure).run(flows)
             await asyncio.gather(*self._telling)
@@ -130,7 +131,7 @@ class Engine:
             raise ConfigurationError("\n".join(problems))
 
     async def _connect_backends(
-        self, stack: AsyncExitStack, patience: float | None
+        self, stack: AsyncExitStack, patience: float | None, shutdown: Shutdown
     ) -> dict[str, Backend[Any]]:
         backends = {name: component.make() for name, component in self.config.backends.items()}
         for name, backend in backends.items():
@@ -144,10 +145,10 @@ class Engine:
                     raise ConfigurationError(f"{self.config.backends[name].where}: {error}") from error
                 except TransientError as error:
                     wait = backoff.failed(error)
-                    if wait is None or (self._shutdown and self._shutdown.requested.is_set()):
+                    if wait is None or shutdown.requested.is_set():
                         raise
                     self._on_notice(f"storage '{name}': {error}; trying again in {wait:.1f} s")
-                    await self.env.sleep(wait)
+                    await race(self.env.sleep(wait), shutdown.requested)
         return backends
 
     def _flow(

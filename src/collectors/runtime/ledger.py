@@ -41,12 +41,11 @@ class StepReport:
 
 @dataclass
 class EdgeReport:
-    """One flow's way into one backend: what was acknowledged, what was handed to it, and what it had already."""
+    """One flow's way into one backend: what was acknowledged, and what was stored there before."""
 
     backend: str
     where: str
     counts: Counts = field(default_factory=Counts)
-    handed: int = 0
     skipped: int = 0
 
 
@@ -130,7 +129,6 @@ class RunReport:
     flows: list[FlowReport]
     seconds: float = 0.0
     peak_memory: int = 0
-    bytes_in_flight: int = 0
 
     @property
     def failed(self) -> list[FlowReport]:
@@ -163,7 +161,6 @@ class RunReport:
             "started_at": self.started_at.isoformat(),
             "seconds": round(self.seconds, 3),
             "peak_memory_bytes": self.peak_memory,
-            "bytes_in_flight": self.bytes_in_flight,
             "balanced": self.balanced,
             "flows": [flow.as_dict() for flow in self.flows],
         }
