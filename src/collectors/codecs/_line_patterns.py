@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 __all__ = ["PATTERNS", "Pattern", "from_apache_time"]
 
 _QUOTED = r'"(?P<{}>(?:[^"\\]|\\.)*)"'
+# What a client sends need not be a request: then `request` has it as it is, and method, path and protocol are null.
+_REQUEST = r'"(?:(?P<method>[A-Z]+) (?P<path>(?:[^"\\ ]|\\.)+) (?P<protocol>HTTP/[0-9.]+)|(?P<request>(?:[^"\\]|\\.)*))"'
 _COMMON = (
     r"(?P<host>\S+) (?P<ident>\S+) (?P<user>.+?) \[(?P<time>[^\]]+)\] "
-    + _QUOTED.format("request")
+    + _REQUEST
     + r" (?P<status>[0-9]{3}) (?P<size>[0-9]+|-)"
 )
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

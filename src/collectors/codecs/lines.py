@@ -9,7 +9,8 @@ Position: chunks are cut behind a line break; the line is the record; an empty l
 Without a pattern there is one column, `line`. A pattern is a regular expression with named groups that must match the
 whole line; each group is a column, text unless `columns` says another type, and null where it matched nothing. It is
 run by RE2: in linear time whatever the line, and so without lookaheads and backreferences. Named patterns: `common`
-and `combined` (Apache, nginx), `syslog` (RFC 3164), `dpkg`. What is in quotes stays as written, `\"` included.
+and `combined` (Apache, nginx; `request` has the request line where it is not method, path and protocol), `syslog`
+(RFC 3164), `dpkg`. What is in quotes stays as written, `\"` included.
 """
 
 from __future__ import annotations
