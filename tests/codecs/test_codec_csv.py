@@ -163,6 +163,13 @@ def test_a_chunk_with_bad_records_keeps_the_good_ones():
     }
 
 
+def test_a_byte_order_mark_in_the_middle_is_no_field():
+    """Two files that were joined; pyarrow would drop the record that is only a mark."""
+    decoded = decode(b"a\n\xef\xbb\xbf\n1\n")
+    assert decoded.table.to_pylist() == [{"a": 1}]
+    assert [item.raw for item in decoded.rejected] == [b"\xef\xbb\xbf"]
+
+
 def test_one_bad_record_of_a_hundred_thousand_costs_that_record():
     lines = [b"%d,n%d,%d.5" % (n, n, n) for n in range(100_000)]
     lines[70_001] = b"70001,torn"

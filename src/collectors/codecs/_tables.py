@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
@@ -37,13 +38,12 @@ def conform(table: pa.Table, schema: pa.Schema | None) -> Decoded:
     """Return the table with the columns so far, in order, in their types or wider ones; else every row refused.
 
     Integers widen to larger ones and, where no digit is lost, to float; null to anything; objects by their members.
+    Raises ValueError for rows without columns.
     """
     names = table.column_names
-    twin = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
+    if not names and table.num_rows:
+        raise ValueError("it has rows but no columns")
+    twin = next((name for name, times in Counter(names).items() if times > 1), None)
     if twin is not None:
         return _refused(table, f"two columns are named '{twin}'", schema)
     columns = dict(zip(names, table.columns, strict=True))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +141,7 @@ class CsvCodec(Codec[CsvConfig]):
             names = next(rows, [])
         except csv.Error as error:
             raise ValueError(f"the header cannot be read: {error}") from error
-        twin = next((name for number, name in enumerate(names) if name in names[:number]), None)
+        twin = next((name for name, times in Counter(names).items() if times > 1), None)
         if twin is not None:
             raise ValueError(
                 f"the header names the column '{twin}' twice; say with `names` how to call each column"
@@ -184,7 +185,7 @@ class CsvCodec(Codec[CsvConfig]):
     def _fields(self, body: bytes, names: list[str]) -> tuple[pa.Table, dict[int, int]]:
         """Return all rows with the right number of fields, and the numbers of the others with how many they have."""
         ragged: dict[int, int] = {}
-        if not body.strip(b"\r\n"):
+        if not body.removeprefix(BOM).strip(b"\r\n"):
             return pa.table({name: pa.array([], pa.string()) for name in names}), ragged
 
         def skip(row: Any) -> str:
