@@ -33,7 +33,9 @@ def package(tmp_path):
     info = site / "my_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[collectors.sources]\nnumbers = my_package.numbers:NumbersSource\n")
+    (info / "entry_points.txt").write_text(
+        "[collectors.sources]\nnumbers = my_package.numbers:NumbersSource\n"
+    )
     (tmp_path / "test_theirs.py").write_text(test)
     (tmp_path / "p.yaml").write_text(PIPELINE)
     return tmp_path
