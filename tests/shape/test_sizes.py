@@ -66,10 +66,6 @@ def test_classes(sources):
     assert big_classes(sources, interface_methods(sources)) == []
 
 
-def test_test_files(tests):
-    assert long_files(tests) == []
-
-
 def test_what_is_too_big_is_found(fake):
     assert long_files([fake("x", "a = 1\n" * 401)])
     assert not long_files([fake("x", "a = 1\n" * 400)])

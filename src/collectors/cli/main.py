@@ -85,8 +85,6 @@ def main(arguments: list[str] | None = None) -> None:
     command = typer.main.get_command(app)
     try:
         command(args=[argument for argument in given if argument != "--debug"], prog_name="collectors")
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:  # noqa: BLE001  # the last place where an exception can become a message
         if debug:
             import traceback
