@@ -92,6 +92,18 @@ def test_a_bad_element_costs_that_element_alone():
     assert [item.record for item in decoded.rejected] == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_element_that_is_nested_too_deep_costs_that_element_alone():
+    deep = b'{"a":' + b"[" * 200 + b"]" * 200 + b"}"
+    decoded = decode(b'[{"a":[]},' + deep + b"]")
+    assert decoded.table.num_rows == 1
+    assert [(item.raw, item.reason) for item in decoded.rejected] == [(deep, "nested deeper than 100 levels")]
+
+
+def test_a_deep_element_behind_a_bad_scalar():
+    decoded = decode(b'[{"a":NaN},' + b"[" * 5000 + b"]" * 5000 + b"]")
+    assert decoded.read == len(decoded.rejected) == 1
+
+
 def test_values_follow_the_rules_of_ndjson():
     decoded = decode(b'[{"a":9007199254740993},{"a":1.5}]', pa.schema([("a", pa.int64())]))
     assert decoded.table.to_pylist() == [{"a": 9007199254740993}]

@@ -327,8 +327,9 @@ class TestLines:
         lambda line: line.replace(b'"ok"', b"5"),
         lambda line: line.replace(b"ok", b"\xff"),
         lambda line: line.replace(b'"id":', b'"id":' + b"9" * 20),
+        lambda line: line.replace(b'"id":', b'"id":1,"id":'),
     ],
-    ids=["torn", "type", "utf8", "large"],
+    ids=["torn", "type", "utf8", "large", "twins"],
 )
 def test_one_bad_line_in_a_hundred_costs_little(spoil):
     rng = random.Random(1)

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from collectors.chunks import Rejected
 from collectors.codecs._json_records import JsonLines
-from collectors.codecs._json_text import MAX_DEPTH, is_too_deep, problem
+from collectors.codecs._json_text import MAX_DEPTH, problem
 from collectors.codecs._json_write import to_lines
 from collectors.codecs._text_lines import BOM
 from collectors.codecs.base import Codec, CodecConfig, Decoded
@@ -75,8 +75,6 @@ class JsonCodec(Codec[JsonConfig]):
 
     def _records(self, text: bytes) -> list[bytes]:
         """Return the text of each record."""
-        if is_too_deep(text):
-            raise _BrokenError(f"the document is nested deeper than {MAX_DEPTH} levels")
         found = text
         for depth, key in enumerate(self._path):
             members = _read(_members, found) if found.startswith(b"{") else {}
@@ -99,8 +97,11 @@ class _BrokenError(ValueError):
 
 
 def _read(decode: Callable[[bytes], Any], text: bytes) -> Any:
+    """Return what the decoder reads. Raises _BrokenError with the place of the first error."""
     try:
         return decode(text)
+    except RecursionError:
+        raise _BrokenError(f"the document is nested deeper than {MAX_DEPTH} levels") from None
     except (msgspec.MsgspecError, ValueError) as error:
         reason = str(error)
     try:
@@ -108,7 +109,7 @@ def _read(decode: Callable[[bytes], Any], text: bytes) -> Any:
         json.loads(text.decode(errors="replace"))
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = str(error)
     else:
         if decode is _elements:
