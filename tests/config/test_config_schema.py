@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jsonschema
 import pytest
 import yaml
 
 from collectors import registry
+from collectors.cli.new import TEMPLATES
 from collectors.config.load import load
 from collectors.config.schema import json_schema
 from collectors.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,15 @@ BAD = [
 @pytest.mark.parametrize("text", GOOD)
 def test_both_accept(validator, write, text):
     load(write(text))
+    assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
+
+
+FILES = [*sorted((ROOT / "examples").glob("*.yaml")), *sorted(TEMPLATES.glob("*/pipeline.yaml"))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_examples_and_templates_are_accepted(validator, file):
+    text = file.read_text(encoding="utf-8")
     assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
 
 
