@@ -113,17 +113,21 @@ def _log(node: Any, compile_: Compile) -> Term:
 
 def _sign(node: Any, compile_: Compile) -> Term:
     term = _number_of(compile_(node.this), node)
-    return Term(pa.int64(), lambda rows: pc.cast(pc.sign(term.run(rows)), pa.int64()), node)
+
+    def run(rows: Rows) -> Datum:
+        signs = pc.sign(term.run(rows))
+        return pc.cast(_without_nan(signs) if term.kind == "float" else signs, pa.int64())
+
+    return Term(pa.int64(), run, node)
+
+
+def _without_nan(values: Datum) -> Datum:
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
 
 
 def _power(node: Any, compile_: Compile) -> Term:
     base, exponent = (as_float(_number_of(compile_(part), node)) for part in (node.this, node.expression))
-
-    def run(rows: Rows) -> Datum:
-        result = pc.power(base.run(rows), exponent.run(rows))
-        return pc.if_else(pc.is_nan(result), pa.scalar(None, pa.float64()), result)
-
-    return Term(pa.float64(), run, node)
+    return Term(pa.float64(), lambda rows: _without_nan(pc.power(base.run(rows), exponent.run(rows))), node)
 
 
 def _extreme(kernel: Callable[..., Datum]) -> Any:
@@ -249,6 +253,7 @@ FUNCTIONS: dict[type[Any], Callable[[Any, Compile], Term]] = {
     exp.Cast: _cast,
     exp.Ceil: _rounded(pc.ceil),
     exp.Coalesce: _coalesce,
+    exp.DateTrunc: _date_trunc,
     exp.Day: _part("day"),
     exp.DayOfWeek: _part("dow"),
     exp.DayOfWeekIso: _part("isodow"),

@@ -56,7 +56,7 @@ NODES: dict[type[Any], frozenset[str]] = {
     exp.SplitPart: frozenset({"this", "delimiter", "part_index"}),
     exp.RegexpLike: frozenset({"this", "expression", "flag"}),
     exp.RegexpExtract: frozenset({"this", "expression", "group", "null_if_pos_overflow"}),
-    exp.TimestampTrunc: frozenset({"this", "unit"}),
+    **dict.fromkeys([exp.TimestampTrunc, exp.DateTrunc], frozenset({"this", "unit"})),
     exp.StrToTime: frozenset({"this", "format"}),
 }
 """The nodes that have a meaning, and the arguments that each may have."""

@@ -304,9 +304,10 @@ def _escape(node: Any) -> str | None:
 
 
 def _date_part(node: Any) -> str | None:
-    known = _grammar.TRUNCATIONS if isinstance(node, exp.TimestampTrunc) else _grammar.DATE_PARTS
-    part = node.args.get("unit") if isinstance(node, exp.TimestampTrunc) else node.this
-    if isinstance(part, exp.Var) and part.name.lower() in known:
+    truncates = not isinstance(node, exp.Extract)
+    known = _grammar.TRUNCATIONS if truncates else _grammar.DATE_PARTS
+    part = node.args["unit"] if truncates else node.this
+    if isinstance(part, (exp.Var, exp.Literal)) and part.name.lower() in known:
         return None
     return f"expected one of {', '.join(sorted(known))}"
 
@@ -347,6 +348,7 @@ _RULES = {
     exp.Bracket: _bracket,
     exp.Cast: _cast,
     exp.Column: _name,
+    exp.DateTrunc: _date_part,
     exp.Dot: _field,
     exp.Escape: _escape,
     exp.Extract: _date_part,
