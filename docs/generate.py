@@ -5,6 +5,7 @@ python docs/generate.py
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, get_args
 
 from collectors import registry
 from collectors.cli._component_page import markdown
+from collectors.cli._component_page import paragraphs as as_markdown
 from collectors.cli.main import VERBS, load_verb
+from collectors.processing import expressions
 from collectors.registry import Kind
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -28,10 +31,13 @@ MADE = "<!-- made by docs/generate.py: edit the component's file instead -->\n"
 
 def pages() -> dict[Path, str]:
     """Return every page of the reference by its path below docs/reference."""
-    made = {Path("index.md"): index(), Path("cli.md"): commands()}
+    made = {Path("index.md"): index(), Path("cli.md"): commands(), Path("expressions.md"): sql()}
     for kind in get_args(Kind):
         for entry in built_in(kind):
-            made[Path(FOLDERS[kind]) / f"{entry.name}.md"] = markdown(kind, entry.name)
+            page = markdown(kind, entry.name).replace(
+                f"`{expressions.__name__}`", "[SQL expressions](../expressions.md)"
+            )
+            made[Path(FOLDERS[kind]) / f"{entry.name}.md"] = page
     return {path: MADE + text for path, text in made.items()}
 
 
@@ -42,7 +48,7 @@ def built_in(kind: Kind) -> list[registry.Entry]:
 
 def index() -> str:
     """Return the list of all components."""
-    lines = ["# Reference", "", "[The command line](cli.md)", ""]
+    lines = ["# Reference", "", "[The command line](cli.md) · [SQL expressions](expressions.md)", ""]
     for kind, folder in FOLDERS.items():
         lines += [f"## {TITLES[folder]}", "", "| type | |", "|---|---|"]
         lines += [
@@ -50,6 +56,12 @@ def index() -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def sql() -> str:
+    """Return the page of the expressions that `filter` and `set` take."""
+    text = "\n".join(["# SQL expressions", "", *as_markdown(inspect.cleandoc(expressions.__doc__ or ""))])
+    return text.replace("```text", "```sql").rstrip("\n") + "\n"
 
 
 def commands() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, SecretStr
 
-from collectors.cli._component_page import _blocks, _paragraphs, settings_of
+from collectors.cli._component_page import _blocks, paragraphs, settings_of
 from collectors.settings import ByteSize, Duration, LocalPath, Name, Settings
 
 
@@ -110,7 +110,7 @@ def test_blocks():
 
 
 def test_markdown():
-    text = "\n".join(_paragraphs(DOCSTRING))
+    text = "\n".join(paragraphs(DOCSTRING))
     assert "```yaml\nsource:\n  type: x\n\n  more: 1\n```" in text
     assert "```python\ndef f(): ..." in text
     assert "**Delivery:** once.\n\n**Position:** none,\nhere." in text

@@ -21,7 +21,7 @@ from collectors import registry
 from collectors.registry import Kind
 from collectors.settings import ByteSize, Duration, LocalPath, Name
 
-__all__ = ["Setting", "as_dict", "docstring_of", "example_of", "markdown", "settings_of"]
+__all__ = ["Setting", "as_dict", "docstring_of", "example_of", "markdown", "paragraphs", "settings_of"]
 
 _NAMED: list[tuple[Any, str]] = [
     (Duration, "duration"),
@@ -86,7 +86,7 @@ def as_dict(kind: Kind, name: str) -> dict[str, Any]:
 def markdown(kind: Kind, name: str) -> str:
     """Return the reference page of a component. Raises ConfigurationError when there is no such one."""
     cls = registry.find(kind, name)
-    lines = [f"# {name} ({kind})", "", *_paragraphs(docstring_of(cls)), "## Settings", ""]
+    lines = [f"# {name} ({kind})", "", *paragraphs(docstring_of(cls)), "## Settings", ""]
     lines += ["| name | type | default | |", "|---|---|---|---|"]
     for setting in settings_of(cls.config_class):
         default = "required" if setting.default is None else setting.default and f"`{setting.default}`"
@@ -106,7 +106,7 @@ def example_of(docstring: str) -> str:
     return next((text for is_code, text in _blocks(docstring) if is_code), "")
 
 
-def _paragraphs(docstring: str) -> Iterator[str]:
+def paragraphs(docstring: str) -> Iterator[str]:
     """Yield a docstring as Markdown: indented blocks become code, `Delivery:` and the like become bold."""
     for is_code, text in _blocks(docstring):
         if is_code:
