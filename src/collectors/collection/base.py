@@ -9,7 +9,7 @@ import asyncio
 import inspect
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
@@ -191,9 +191,10 @@ class Source(IDataSource, Generic[ConfigT]):
 
     async def collect_stream(self) -> AsyncIterator[CollectedData]:
         """Yield the chunks behind the last one that was handed out."""
-        async for data in self.stream(self._position):
-            self._position = data.position
-            yield data
+        async with aclosing(self.stream(self._position)) as stream:
+            async for data in stream:
+                self._position = data.position
+                yield data
 
     async def stream(self, since: Position | None) -> AsyncGenerator[CollectedData, None]:
         """Yield the chunks behind `since`, whether `read` is plain or async. Raises ConnectionError if not connected."""
@@ -208,15 +209,16 @@ class Source(IDataSource, Generic[ConfigT]):
                 if inspect.isasyncgen(chunks):
                     await chunks.aclose()
         else:
-            async for data in _from_thread(chunks):
-                yield data
+            async with aclosing(_from_thread(chunks)) as steps:
+                async for data in steps:
+                    yield data
 
     def get_source_id(self) -> str:
         """Return `id` of the settings, or the type's name."""
         return self.config.id or type(self).__module__.rpartition(".")[2]
 
 
-async def _from_thread(chunks: Iterator[CollectedData]) -> AsyncIterator[CollectedData]:
+async def _from_thread(chunks: Iterator[CollectedData]) -> AsyncGenerator[CollectedData, None]:
     """Drive a plain generator from worker threads; when cancelled, wait for the step under way, then close it."""
     step: asyncio.Future[Any] | None = None
     try:

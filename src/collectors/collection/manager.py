@@ -196,6 +196,7 @@ class CollectionManager(ICollectionManager):
                 left = None if left is None else left - 1
                 if left == 0:
                     return
+                await asyncio.sleep(0)  # a source that never waits would keep everything else from running
                 await running.may_go_on.wait()
                 started = time.perf_counter()
 

@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import tracemalloc
+import zlib
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -142,6 +144,19 @@ def test_nothing_that_can_be_decompressed_is_given_up_with_the_damage(kind):
     assert error.early
     assert len(out) > len(LONG) // 3
     assert LONG.startswith(out)
+
+
+def test_damaged_gzip_gives_all_that_zlib_gives_byte_by_byte():
+    whole = bytearray(gzip.compress(LONG))
+    whole[len(whole) // 2 :] = bytes(reversed(whole[len(whole) // 2 :]))
+    possible, member = bytearray(), zlib.decompressobj(wbits=31)
+    with suppress(zlib.error):
+        for byte in whole:
+            possible += member.decompress(bytes([byte]))
+    out, error = decompressed(bytes(whole), "gzip")
+    assert not error.early
+    assert out == bytes(possible)
+    assert len(out) > len(LONG) // 4
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd])

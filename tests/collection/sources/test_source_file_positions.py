@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -144,6 +145,115 @@ def test_a_finished_compressed_file_is_not_decompressed_again(tmp_path, monkeypa
     assert run(since, **options) == []
     (mark,) = since["files"]
     assert mark[5] == (tmp_path / "a.log.gz").stat().st_size
+
+
+def follow(path, steps, **options):
+    """Follow a file, looking once before and three times after each step; return the content."""
+
+    async def main():
+        source = FileSource(path=str(path), format="lines", follow=True, **options)
+        source.now = lambda: datetime.now(UTC) + timedelta(hours=1)  # nothing was written just now
+        await source.connect()
+        found = [chunk async for chunk in source.collect_stream()]
+        for step in steps:
+            step()
+            for _ in range(3):
+                found += [chunk async for chunk in source.collect_stream()]
+        await source.disconnect()
+        return found
+
+    return content(asyncio.run(main()))
+
+
+def test_a_line_that_is_finished_late_in_a_rotated_file_stays_whole(tmp_path):
+    """A daemon writes into the renamed file until it is told to open the new one."""
+    log = tmp_path / "app.log"
+    log.write_bytes(b"begun")
+
+    async def main():
+        source = FileSource(path=str(log), follow=True)
+        await source.connect()
+        found = [chunk async for chunk in source.collect_stream()]
+        with log.open("ab") as daemon:
+            log.rename(tmp_path / "app.log.1")
+            log.touch()
+            found += [chunk async for chunk in source.collect_stream()]
+            daemon.write(b" and finished\nand one more\n")
+        found += [chunk async for chunk in source.collect_stream()]
+        await source.disconnect()
+        return found
+
+    assert content(asyncio.run(main())) == b"begun and finished\nand one more\n"
+
+
+def test_the_last_line_of_a_quiet_rotated_file_comes_although_nothing_of_it_changes(tmp_path):
+    log = tmp_path / "app.log"
+    log.write_bytes(b"one\ntwo")
+
+    def rotate():
+        log.rename(tmp_path / "app.log.1")
+        log.write_bytes(b"three\n")
+
+    assert sorted(
+        follow(tmp_path / "app.log*", [lambda: None, rotate]).replace(b"two", b"two\n").split()
+    ) == [
+        b"one",
+        b"three",
+        b"two",
+    ]
+
+
+def test_a_file_is_no_copy_of_another_that_has_a_bookmark_of_its_own(tmp_path):
+    (tmp_path / "app.log").write_bytes(lines(0, 5))
+    (tmp_path / "app.log.1").write_bytes(lines(0, 10))
+    options = {"path": str(tmp_path / "app.log*")}
+    since = behind(run(**options))
+    (tmp_path / "app.log").unlink()
+    assert run(since, **options) == []
+
+
+def test_a_change_that_the_time_stamp_does_not_show_is_seen(tmp_path):
+    path = tmp_path / "a.log"
+    path.write_bytes(b"line-1\n")
+    before = path.stat()
+
+    async def main():
+        source = FileSource(path=str(path), every="1s")
+        await source.connect()
+        found = [chunk async for chunk in source.collect_stream()]
+        path.write_bytes(b"line-2\n")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        found += [chunk async for chunk in source.collect_stream()]
+        await source.disconnect()
+        return found
+
+    assert content(asyncio.run(main())) == b"line-1\nline-2\n"
+
+
+@pytest.mark.parametrize("count", range(15, 45, 3))
+def test_new_files_among_many_are_resumed_from_everywhere(tmp_path, remembered, count):
+    many(tmp_path, [f"{n:05}" for n in range(count)])
+    options = {"path": str(tmp_path / "*.log"), "every": "1m", "chunk_size": 8}
+    since = behind(run(**options))
+    for name in ("00000-a", "00000-b", "00000-c", "00009-a", "00050"):
+        (tmp_path / f"{name}.log").write_bytes(f"{name}\n{name}\n".encode())
+
+    async def main():
+        source = FileSource(**options)
+        await source.connect()
+        chunks = [chunk async for chunk in source.stream(since)]
+        await source.disconnect()
+        return chunks
+
+    if "folded" in since:
+        with pytest.raises(FatalError):
+            asyncio.run(main())
+        return
+    chunks = asyncio.run(main())
+    assert len(chunks) == 10
+    for number, chunk in enumerate(chunks):
+        position = json.loads(json.dumps(chunk.position))
+        assert content(run(position, **options)) == content(chunks[number + 1 :])
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ no source had it open.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -156,5 +158,49 @@ class Rotator(RuleBasedStateMachine):
         assert max(self.got.values()) == 1
 
 
-Rotator.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+OPERATIONS = {
+    "append": lambda log: log.append(2),
+    "begin": lambda log: log.partial or log.begin_a_line(),
+    "poll": lambda log: log.poll(),
+    "restart": lambda log: log.restart(),
+    "rename": lambda log: log.log.exists() and log.rename(),
+    "unlink": lambda log: log.log.exists() and log.unlink(),
+    "truncate": lambda log: log.log.exists() and not log.partial and not log.wide and log.copy_and_truncate(),
+}
+
+
+def run_script(operations, *, wide, chunk_size=64):
+    log = Rotator()
+    log.start(wide, chunk_size)
+    try:
+        for operation in operations:
+            OPERATIONS[operation](log)
+    finally:
+        log.teardown()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_every_three_things_that_can_happen_to_a_log_that_is_being_read(wide):
+    for operations in itertools.product(OPERATIONS, repeat=3):
+        try:
+            run_script(["append", "poll", *operations], wide=wide)
+        except AssertionError as error:
+            raise AssertionError(f"append, poll, {', '.join(operations)}: {error}") from error
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "begin poll unlink append poll truncate poll rename poll",
+        "begin poll unlink append poll truncate restart poll rename poll",
+        "append poll truncate poll append poll truncate poll rename poll",
+        "append poll rename append rename append rename poll restart poll",
+        "append begin poll rename append poll poll rename poll poll poll",
+    ],
+)
+def test_what_went_wrong_once(script):
+    run_script(script.split(), wide=False)
+
+
+Rotator.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestRotation = Rotator.TestCase

@@ -34,23 +34,26 @@ class Listing:
         found = self.files.get(name)
         return (found.st_dev, found.st_ino) if found else None
 
-    def candidates(self, mark: Bookmark) -> Iterator[str]:
-        """Yield the names under which the bookmark's file may be found, the likeliest first.
-
-        Its inode, here or beside its old place; then what lies under its old name (a copy put in its place); then
-        files beside it whose names begin like its own (rotated by copying, or compressed).
-        """
+    def by_inode(self, mark: Bookmark) -> Iterator[str]:
+        """Yield the names that the bookmark's inode has now, here or beside its old place."""
         if mark.key in self.names:
             yield self.names[mark.key]
-        folder = _folder_of(mark.path)
-        neighbours = self._neighbours(folder)
-        yield from (name for name, key in neighbours if key == mark.key and name not in self.files)
+        for name, key in self._neighbours(_folder_of(mark.path)):
+            if key == mark.key and name not in self.files:
+                yield name
+
+    def by_name(self, mark: Bookmark) -> Iterator[str]:
+        """Yield where the bookmark's content may lie in another file, if any was read.
+
+        Under its old name, where a copy was put in its place; then in files beside it whose names begin like its own,
+        where it was rotated by copying, or compressed.
+        """
         if mark.offset == 0:
             return
         if mark.path in self.files:
             yield mark.path
-        for name, key in neighbours:
-            if key != mark.key and name != mark.path and name.startswith(mark.path):
+        for name, _ in self._neighbours(_folder_of(mark.path)):
+            if name != mark.path and name.startswith(mark.path):
                 yield name
 
     def has_others_beside(self, mark: Bookmark) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, Protocol
 
 from collectors.collection.sources._bookmarks import FOLLOWED, Bookmark, Bookmarks, Key
@@ -85,14 +86,9 @@ class Tracker:
         self._check_folded(marks, listing)
         if len(self._settled) > len(listing.files) + _OPEN_FILES:
             self._settled.clear()
-        jobs: list[Job] = []
-        known: set[Key] = set()
-        for mark in marks:
-            job = self._job_of(mark, marks, listing)
-            if job is not None:
-                known.add(job.key)
-                if not self._is_settled(job):
-                    jobs.append(job)
+        found = self._jobs_of(marks, listing)
+        known = {job.key for job in found}
+        jobs = [job for job in found if not self._is_settled(job)]
         for key, reader in list(self._readers.items()):
             if key not in known and self._open_at(key, None) is not None:
                 known.add(key)
@@ -139,7 +135,8 @@ class Tracker:
 
     def locate(self, mark: Bookmark) -> str | None:
         """Return under which name the content of a bookmark is found now, None when it is gone."""
-        reader = self._find(mark, list_files(self._config.paths), set())
+        listing = list_files(self._config.paths)
+        reader = self._open_first(chain(listing.by_inode(mark), listing.by_name(mark)), mark, set())
         if reader is None:
             return None
         reader.handle.close()
@@ -206,33 +203,47 @@ class Tracker:
             self._readers[key] = reader
         return reader
 
-    def _job_of(self, mark: Bookmark, marks: Bookmarks, listing: Listing) -> Job | None:
-        """Find the file of a bookmark; the bookmark moves along with the content, or is dropped if that is gone."""
+    def _jobs_of(self, marks: Bookmarks, listing: Listing) -> list[Job]:
+        """Find the files of the bookmarks; a bookmark moves along with its content, or is dropped if that is gone.
+
+        First by inode; only what is left then is looked for by content, in files that are nobody's yet.
+        """
+        found = {mark.key: self._by_inode(mark, listing) for mark in marks}
+        taken = {key for key, job in found.items() if job is not None}
+        for mark in marks:
+            if found[mark.key] is not None:
+                continue
+            reader = self._open_first(listing.by_name(mark), mark, taken)
+            if reader is not None:
+                self._keep(reader)
+                device, inode = key = reader.handle.key
+                taken.add(key)
+                marks.put(mark._replace(device=device, inode=inode), mark.key)
+                found[mark.key] = self._job(listing, mark.path, marks.get(key), key, reader.handle.path)
+            elif listing.has_others_beside(mark) and marks.get(mark.key) == mark:
+                marks.drop(mark.key)
+        return [job for job in found.values() if job is not None]
+
+    def _by_inode(self, mark: Bookmark, listing: Listing) -> Job | None:
         job = self._job(listing, mark.path, mark, mark.key, mark.path)
         if self._open_at(mark.key, mark) is not None:
             return job
         if job.stamp is not None and job.stamp == self._settled.get(mark.key):
             return job
-        reader = self._find(mark, listing, {other.key for other in marks})
+        reader = self._open_first(listing.by_inode(mark), mark, set())
         if reader is None:
-            if listing.has_others_beside(mark):
-                marks.drop(mark.key)
             return None
         self._keep(reader)
-        if reader.handle.key != mark.key:
-            marks.put(mark._replace(device=reader.handle.key[0], inode=reader.handle.key[1]), mark.key)
-        return self._job(
-            listing, mark.path, marks.get(reader.handle.key), reader.handle.key, reader.handle.path
-        )
+        return self._job(listing, mark.path, mark, mark.key, reader.handle.path)
 
-    def _find(self, mark: Bookmark, listing: Listing, others: set[Key]) -> FileReader | None:
-        """Return a reader of the file that has the bookmark's content, unless it has a bookmark of its own."""
-        for name in listing.candidates(mark):
+    def _open_first(self, names: Iterable[str], mark: Bookmark, taken: set[Key]) -> FileReader | None:
+        """Return a reader of the first of these files that has the bookmark's content and is not taken."""
+        for name in names:
             try:
                 reader = self._open(name, mark)
             except (ReplacedError, FileNotFoundError, FatalError):
                 continue
-            if reader.handle.key == mark.key or reader.handle.key not in others:
+            if reader.handle.key not in taken:
                 return reader
             reader.handle.close()
         return None

@@ -152,8 +152,9 @@ class FileSource(Source[FileConfig]):
 
     def read(self, since: Position | None) -> Iterator[CollectedData]:
         """Yield what there is behind the position; there is a second round only for files replaced while being read."""
-        marks = self._marks if since == self._last else Bookmarks(since)
-        self._marks = marks
+        if since != self._last:
+            self._last, self._marks = since, Bookmarks(since)
+        marks = self._marks
         replaced = True
         while replaced:
             replaced = False
