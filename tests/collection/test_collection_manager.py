@@ -133,7 +133,7 @@ def test_stop_disconnects_before_it_returns(paused):
             if not paused:
                 await never.wait()
 
-        manager, source = CollectionManager(deliver), Numbers()
+        manager, source = CollectionManager(deliver, patience=0), Numbers()
         task_id = await started(manager, source)
         if paused:
             await manager.pause_collection(task_id)
@@ -347,7 +347,7 @@ def test_a_source_of_this_package_that_blocks_in_a_thread_is_stopped():
             one.set()
             await never.wait()
 
-        manager = CollectionManager(deliver)
+        manager = CollectionManager(deliver, patience=0)
         task_id = await started(manager, Plain(id="plain"))
         await one.wait()
         await manager.stop_collection(task_id)
