@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+
+from collectors.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +21,7 @@ __all__ = [
     "LocalPath",
     "Name",
     "Settings",
+    "check_settings",
     "column_type",
     "parse_duration",
     "parse_size",
@@ -135,6 +138,33 @@ ColumnType = Annotated[str, AfterValidator(_column_type)]
 
 LocalPath = Annotated[str, AfterValidator(_local_path)]
 """A path; a relative one is relative to the pipeline file (outside of one: to the working directory)."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def check_settings(cls: type[SettingsT], values: object) -> SettingsT:
+    """Return the settings in a dict. Raises ConfigurationError that names everything wrong with them, in one line."""
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"expected the settings as a dict, got {type(values).__name__}")
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        known = list(cls.model_fields)
+        problems = [_problem(found, known) for found in error.errors(include_url=False)]
+        raise ConfigurationError("; ".join(problems)) from None
+
+
+def _problem(found: Any, known: list[str]) -> str:
+    name = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
+        return f"there is no setting {name!r}, {hint}"
+    message, value = str(found["msg"]), repr(found["input"])
+    return (
+        f"{name}: {message[:1].lower()}{message[1:]}, got {value if len(value) <= 60 else value[:60] + '…'}"
+    )
 
 
 def settings_class(cls: type, base: type) -> type[Settings] | None:

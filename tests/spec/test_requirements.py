@@ -87,7 +87,7 @@ def test_r1_4_collection_can_be_stopped(make_source):
             got_one.set()
             await never.wait()
 
-        manager = CollectionManager(deliver)
+        manager = CollectionManager(deliver, patience=0)
         await manager.register_source(make_source("s"), {})
         task_id = await manager.start_collection("s")
         await got_one.wait()
