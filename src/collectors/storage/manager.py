@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,18 +10,17 @@ from typing import Any, cast
 
 import msgspec
 import pyarrow as pa
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from collectors.enums import ErrorType, EventType
 from collectors.errors import ConfigurationError, FatalError
-from collectors.interfaces.crosscutting import IEventEmitter
+from collectors.interfaces.crosscutting import IErrorHandler, IEventEmitter
 from collectors.interfaces.storage import IStorageBackend, IStorageManager
-from collectors.models import QueryCriteria, StorageLocation, StorageStatistics, SystemEvent
-from collectors.settings import Settings
+from collectors.models import QueryCriteria, StorageLocation, StorageStatistics
+from collectors.reporting import Reporter
+from collectors.settings import Settings, check_settings
 
 __all__ = ["RegistrationConfig", "StorageManager"]
-
-logger = logging.getLogger("collectors.storage")
 
 
 class RegistrationConfig(Settings):
@@ -45,15 +43,16 @@ class _Registered:
 
 
 class StorageManager(IStorageManager):
-    """Backends by id. `events` is told of each store; `now` gives the time of statistics and events."""
+    """Backends by id. `events` is told of each store and of errors, `errors` gets the errors as `ErrorInfo`."""
 
     def __init__(
         self,
         *,
         events: IEventEmitter | None = None,
+        errors: IErrorHandler | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._events = events
+        self._reporter = Reporter("storage", events, errors, now)
         self._now = now
         self._backends: dict[str, _Registered] = {}
 
@@ -87,20 +86,30 @@ class StorageManager(IStorageManager):
     async def store_data(self, backend_id: str, data: Any) -> StorageLocation:
         """Store to a registered backend. Raises KeyError for an unknown id, else as the backend does."""
         registered = self._backends[backend_id]
-        await self._emit(EventType.STORAGE_START, registered, {})
+        tags = {"tags": registered.config.tags}
+        await self._reporter.event(EventType.STORAGE_START, backend_id, tags)
         with _use(registered):
-            location = await registered.backend.store(data)
+            try:
+                location = await registered.backend.store(data)
+            except Exception as error:
+                await self._reporter.error(error, "store", backend_id, tags)
+                raise
         registered.stored += 1
         registered.size += _size(data)
         registered.last = self._now()
-        await self._emit(EventType.STORAGE_COMPLETE, registered, {"location_id": location.location_id})
+        done = {**tags, "location_id": location.location_id}
+        await self._reporter.event(EventType.STORAGE_COMPLETE, backend_id, done)
         return location
 
     async def query_data(self, backend_id: str, criteria: QueryCriteria) -> list[Any]:
         """Query a registered backend. Raises KeyError for an unknown id, else as the backend does."""
         registered = self._backends[backend_id]
         with _use(registered):
-            return await registered.backend.query(criteria)
+            try:
+                return await registered.backend.query(criteria)
+            except Exception as error:
+                await self._reporter.error(error, "query", backend_id, {"tags": registered.config.tags})
+                raise
 
     async def get_statistics(self, backend_id: str) -> StorageStatistics:
         """Return how many calls of `store_data` succeeded, and the bytes that they handed over.
@@ -110,16 +119,6 @@ class StorageManager(IStorageManager):
         """
         registered = self._backends[backend_id]
         return StorageStatistics(backend_id, registered.stored, registered.size, registered.last)
-
-    async def _emit(self, event_type: EventType, registered: _Registered, data: dict[str, Any]) -> None:
-        if self._events is None:
-            return
-        source = registered.backend.get_backend_id()
-        tagged = {**data, "tags": registered.config.tags}
-        try:
-            await self._events.emit(SystemEvent(event_type, self._now(), source, tagged))
-        except Exception:  # what is stored is stored: a caller who saw this raise would store it twice
-            logger.exception("cannot report %s of '%s'", event_type.value, source)
 
 
 @contextmanager
@@ -140,13 +139,10 @@ def _check(backend: object, config: object) -> RegistrationConfig:
             f"the backend's id must be a text that is not empty, got {backend.get_backend_id()!r}"
         )
     settings: RegistrationConfig | None = None
-    if isinstance(config, dict):
-        try:
-            settings = RegistrationConfig(**config)
-        except (ValidationError, TypeError) as error:
-            problems.append(f"configuration: {error}")
-    else:
-        problems.append(f"expected the configuration as a dict, got {type(config).__name__}")
+    try:
+        settings = check_settings(RegistrationConfig, config)
+    except ConfigurationError as error:
+        problems.append(f"configuration: {error}")
     if problems or settings is None:
         raise ConfigurationError("; ".join(problems))
     return settings

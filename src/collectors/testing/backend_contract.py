@@ -237,6 +237,22 @@ class BackendContract(PositionRules):
 
         check()
 
+    def test_numbers_beyond_every_type_can_be_asked_for(self, tmp_path: Path) -> None:
+        """NaN, infinity and numbers that no column can hold are compared by value too."""
+        self.needs_queries()
+        columns = {"int": [0, -(2**63), 2**63 - 1, None], "float": [0.5, float("inf"), -1e300, None]}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+        async def scenario(backend: Backend[Any]) -> None:
+            await backend.store(rows)
+            for wanted in (float("nan"), float("inf"), 10**400, -(10**30), 2**63, 0.5, Decimal("0.5"), False):
+                for operator in ("=", "!=", "<", "<=", ">", ">="):
+                    for name in columns:
+                        criteria = QueryCriteria({name: {operator: wanted}}, None, None, None)
+                        assert await backend.query(criteria) == select_rows(rows, criteria), criteria
+
+        self.run(tmp_path, scenario)
+
     async def _compare(
         self, folder: Path, parts: list[list[dict[str, Any]]], asked: list[QueryCriteria]
     ) -> None:

@@ -23,7 +23,8 @@ def everything() -> QueryCriteria:
 def delivery(
     first: int, last: int, epoch: int = 1, *, flow: str = "contract/source", rows: int = 3, letters: int = 1
 ) -> Delivery:
-    """Return the delivery of the chunks `first` to `last`: `rows` rows a chunk, numbered in `n`, and letters."""
+    """Return the delivery of the chunks `first` to `last`: `rows` rows a chunk, numbered in `n`, and `letters` a chunk."""
+    set_aside = letters * (last - first + 1)
     numbers = list(range((first - 1) * rows, last * rows))
     return Delivery(
         key=ChunkKey(flow, epoch, last),
@@ -38,21 +39,22 @@ def delivery(
         position={"offset": last * 100},
         schema=SCHEMA,
         run="run-1",
-        counts=Counts(read=len(numbers) + letters, stored=len(numbers), set_aside=letters),
+        counts=Counts(read=len(numbers) + set_aside, stored=len(numbers), set_aside=set_aside),
         dead_letters=[
             DeadLetter(
                 pipeline=flow.partition("/")[0],
                 source="source",
                 run="run-1",
-                seq=last,
+                seq=seq,
                 record=number,
                 step="decode",
                 reason="no JSON: 'x'",
                 raw=b"\x00\xff{",
-                position={"offset": first * 100},
+                position={"offset": (seq - 1) * 100},
                 version="v1",
                 created_at=NOON,
             )
+            for seq in range(first, last + 1)
             for number in range(letters)
         ],
     )

@@ -41,10 +41,10 @@ class PositionRules(BackendRig):
             await backend.call(backend.claim, "contract/source")
             await self._commit(backend, delivery(1, 2))
             await self._commit(backend, delivery(3, 3, letters=0))
-            await self._see(backend, 1, 3, letters=1)
+            await self._see(backend, 1, 3, letters=2)
 
         async def see(backend: Any) -> None:
-            await self._see(backend, 1, 3, letters=1)
+            await self._see(backend, 1, 3, letters=2)
 
         self.run(tmp_path, store)
         if self.survives:

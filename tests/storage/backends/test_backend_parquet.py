@@ -274,7 +274,7 @@ def test_a_full_disk_loses_nothing_and_needs_no_restart(
 
     async def scenario(backend: ParquetBackend) -> None:
         await backend.call(backend.claim, FLOW)
-        await backend.call(backend.commit, delivery(1, 1))
+        await backend.call(backend.commit, chunk(1, table.slice(0, 3)))
         for _ in range(3):
             with pytest.raises(TransientError, match=r"cannot write to .*lake: No space left on device"):
                 await backend.call(backend.commit, chunk(2, table))

@@ -366,6 +366,21 @@ def test_deleting_is_exact_after_somebody_else_changed_the_table(tmp_path: Path)
     run(tmp_path, change)
 
 
+def test_times_of_all_resolutions_sort_together(tmp_path: Path) -> None:
+    async def scenario(backend: SqliteBackend) -> None:
+        await backend.store(
+            pa.table({"n": [2, 1], "t": pa.array([2_000_000, 1_000_001], pa.timestamp("ns", "UTC"))})
+        )
+        await backend.store(pa.table({"n": [0, 3], "t": pa.array([1000, 3000], pa.timestamp("us", "UTC"))}))
+        await backend.store(pa.table({"n": [4], "t": pa.array([1], pa.timestamp("s", "UTC"))}))
+        found = await backend.query(QueryCriteria({}, "t", None, None))
+        assert [row["n"] for row in found] == [1, 0, 2, 3, 4]
+        same = QueryCriteria({"t": "1970-01-01T00:00:00.001Z"}, None, None, None)
+        assert [row["n"] for row in await backend.query(same)] == [1, 0]
+
+    run(tmp_path, scenario)
+
+
 def test_wide_rows_and_rows_without_columns(tmp_path: Path) -> None:
     async def scenario(backend: SqliteBackend) -> None:
         await backend.store(pa.table({"nothing": pa.nulls(2)}))
@@ -414,20 +429,30 @@ def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_queries_of_somebody_elses_values_never_fail(tmp_path: Path) -> None:
-    sql(tmp_path, "create table rows (t timestamp, j json_text, d decimal_text, b boolean, i integer)")
-    sql(tmp_path, "insert into rows values ('2026-01-02 03:04', 'no json', 'x', 7, 'text')")
-    sql(tmp_path, "insert into rows values (1767322800, '[1]', '1.5', 1, 5)")
+    sql(tmp_path, "create table rows (t timestamp, j json_text, d decimal_text, b boolean, i integer, u)")
+    sql(tmp_path, "insert into rows values ('2026-01-02 03:04', 'no json', 'x', 7, 'text', 'text')")
+    sql(tmp_path, "insert into rows values (1767322800, '[1]', '1.5', 1, 5, 5)")
 
     async def scenario(backend: SqliteBackend) -> None:
         found = await backend.query(QueryCriteria({}, "d", None, None))
         assert [row["d"] for row in found] == [Decimal("1.5"), "x"]
-        assert found[1] == {"t": datetime(2026, 1, 2, 3, 4), "j": "no json", "d": "x", "b": 7, "i": "text"}
+        assert found[1] == {
+            "t": datetime(2026, 1, 2, 3, 4),
+            "j": "no json",
+            "d": "x",
+            "b": 7,
+            "i": "text",
+            "u": "text",
+        }
         for column, value, count in (
             ("t", {">": "2026-01-01T00:00:00Z"}, 1),
             ("d", {">": 1}, 1),
             ("j", {"=": [1]}, 1),
             ("b", True, 1),
             ("i", {">": "5"}, 1),
+            ("u", {">": 1}, 1),
+            ("u", {"!=": 1}, 2),
+            ("u", {"<": "zzz"}, 1),
         ):
             assert (
                 len(await backend.query(QueryCriteria({column: value}, f"-{column}", None, None))) == count

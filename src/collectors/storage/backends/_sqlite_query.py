@@ -41,11 +41,11 @@ def select(database: Database, table: str, criteria: QueryCriteria) -> list[dict
         where, values = _where(database, conditions, columns)
         by = _order_by(database, order, columns) + ([ROW] if rows.is_numbered() else [])
         names = ", ".join(map(quote, columns)) or "null"
-        statement = f"select {names} from {quote(table)}"  # noqa: S608  # names are quoted
-        statement += f" where {where}" if where else ""
-        statement += f" order by {', '.join(by)}" if by else ""
+        quoted = f"select {names} from {quote(table)}"  # noqa: S608  # names are quoted
+        quoted += f" where {where}" if where else ""
+        quoted += f" order by {', '.join(by)}" if by else ""
         limit = -1 if criteria.limit is None else criteria.limit
-        found = database.execute(f"{statement} limit ? offset ?", [*values, limit, criteria.offset or 0])
+        found = database.execute(f"{quoted} limit ? offset ?", [*values, limit, criteria.offset or 0])
         decoders = [(name, DECODERS.get(declared.upper())) for name, declared in columns.items()]
         return [
             {

@@ -119,12 +119,11 @@ class RowTable:
             f"{quote(name)} {brought}" for name, (existing, brought) in changes.items() if existing is None
         ]
         if not known:
-            self._database.execute(
-                f"create table {self._quoted} ({', '.join([f'{ROW} integer primary key', *new])})"
-            )
+            quoted = ", ".join([f"{ROW} integer primary key", *new])
+            self._database.execute(f"create table {self._quoted} ({quoted})")
         else:
-            for column in new if (ROW,) in known else [f"{ROW} integer", *new]:
-                self._database.execute(f"alter table {self._quoted} add column {column}")
+            for quoted in new if (ROW,) in known else [f"{ROW} integer", *new]:
+                self._database.execute(f"alter table {self._quoted} add column {quoted}")
         return {name: existing or brought for name, (existing, brought) in changes.items()}
 
     def _next_row(self) -> int:
