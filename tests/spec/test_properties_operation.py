@@ -343,7 +343,8 @@ async def perform(operation, argument, emitter):
         pipeline = await processing.create_pipeline("p")
         await pipeline.add_step(MockProcessor("m", argument), 1)
         assert (await pipeline.execute({})).success is not argument
-        return [EventType.PROCESSING_START, EventType.PROCESSING_COMPLETE]
+        failed = [EventType.ERROR_OCCURRED] if argument else []
+        return [EventType.PROCESSING_START, *failed, EventType.PROCESSING_COMPLETE]
     storage = StorageManager(events=emitter)
     await storage.register_backend(MockStorageBackend("b"), {"connect": argument})
     if argument:
@@ -351,7 +352,7 @@ async def perform(operation, argument, emitter):
         return [EventType.STORAGE_START, EventType.STORAGE_COMPLETE]
     with pytest.raises(ConnectionError):
         await storage.store_data("b", {"n": 1})
-    return [EventType.STORAGE_START]
+    return [EventType.STORAGE_START, EventType.ERROR_OCCURRED]
 
 
 @pytest.mark.parametrize("make", [EventEmitter, MockEventEmitter])

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from collectors.enums import ErrorType, EventType
-from collectors.errors import ConfigurationError
-from collectors.interfaces.crosscutting import IEventEmitter
+from collectors.errors import ConfigurationError, DataError
+from collectors.interfaces.crosscutting import IErrorHandler, IEventEmitter
 from collectors.interfaces.processing import IPipeline, IProcessingManager, IProcessor
-from collectors.models import PipelineResult, ProcessingResult, ProcessingStatistics, SystemEvent
+from collectors.models import PipelineResult, ProcessingResult, ProcessingStatistics
 from collectors.processing.pipeline import Pipeline
+from collectors.reporting import Reporter
 
 __all__ = ["FunctionProcessor", "ProcessingManager", "check_function"]
-
-logger = logging.getLogger("collectors.processing")
 
 FITS = "expected a function of one argument, for example `def clean(record: dict) -> dict`"
 
@@ -94,37 +92,44 @@ class FunctionProcessor(IProcessor):
 
 
 class _ReportingPipeline(Pipeline):
-    """A pipeline that tells events when it begins and ends."""
+    """A pipeline that tells when it begins, fails and ends."""
 
-    def __init__(self, pipeline_id: str, emit: Callable[[EventType, str, dict[str, Any]], Any]) -> None:
+    def __init__(self, pipeline_id: str, reporter: Reporter) -> None:
         super().__init__()
         self._pipeline_id = pipeline_id
-        self._emit = emit
+        self._reporter = reporter
 
     async def execute(self, input_data: Any) -> PipelineResult:
         """Run the steps and report it."""
-        await self._emit(EventType.PROCESSING_START, self._pipeline_id, {})
+        await self._reporter.event(EventType.PROCESSING_START, self._pipeline_id, {})
         result = await super().execute(input_data)
+        if not result.success:
+            error = DataError(str(result.step_results[-1].error), error_type=ErrorType.PROCESSING)
+            step = {"failed_step": result.failed_step}
+            await self._reporter.error(error, "execute", self._pipeline_id, step)
         details = {
             "success": result.success,
             "failed_step": result.failed_step,
             "seconds": result.total_time,
         }
-        await self._emit(EventType.PROCESSING_COMPLETE, self._pipeline_id, details)
+        await self._reporter.event(EventType.PROCESSING_COMPLETE, self._pipeline_id, details)
         return result
 
 
 class ProcessingManager(IProcessingManager):
-    """Processors and pipelines by id; a processor's id is its name."""
+    """Processors and pipelines by id; a processor's id is its name.
+
+    `events` is told of each `execute` of a pipeline and of steps that fail, `errors` gets those as `ErrorInfo`.
+    """
 
     def __init__(
         self,
         *,
         events: IEventEmitter | None = None,
+        errors: IErrorHandler | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._events = events
-        self._now = now
+        self._reporter = Reporter("processing", events, errors, now)
         self._processors: dict[str, IProcessor] = {}
         self._pipelines: dict[str, Pipeline] = {}
 
@@ -154,7 +159,7 @@ class ProcessingManager(IProcessingManager):
             raise ConfigurationError(f"a pipeline's id must be a text that is not empty, got {pipeline_id!r}")
         if pipeline_id in self._pipelines:
             raise ConfigurationError(f"a pipeline '{pipeline_id}' exists already")
-        self._pipelines[pipeline_id] = _ReportingPipeline(pipeline_id, self._emit)
+        self._pipelines[pipeline_id] = _ReportingPipeline(pipeline_id, self._reporter)
         return self._pipelines[pipeline_id]
 
     async def get_pipeline(self, pipeline_id: str) -> IPipeline:
@@ -172,11 +177,3 @@ class ProcessingManager(IProcessingManager):
     async def get_statistics(self, pipeline_id: str) -> list[ProcessingStatistics]:
         """Return what happened so far, one entry a step, in order. Raises KeyError for an unknown id."""
         return self._pipelines[pipeline_id].get_statistics()
-
-    async def _emit(self, event_type: EventType, source: str, data: dict[str, Any]) -> None:
-        if self._events is None:
-            return
-        try:
-            await self._events.emit(SystemEvent(event_type, self._now(), source, data))
-        except Exception:  # an emitter that fails must not break what it reports
-            logger.exception("cannot report %s of '%s'", event_type.value, source)
