@@ -147,7 +147,7 @@ def _check_words(text: str, tokens: list[Token]) -> None:
             refuse(text, token.start, "expected one expression; nothing may stand at or behind ';'")
         if token.token_type == TokenType.SELECT:
             refuse(text, token.start, "a SELECT cannot stand here: expected one expression over a single row")
-        if token.token_type == TokenType.TILDE:
+        if token.text == "~" and token.token_type not in _QUOTED:
             refuse(
                 text,
                 token.start,

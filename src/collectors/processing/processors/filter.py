@@ -34,7 +34,10 @@ class Filter(Processor[FilterConfig]):
 
     def transform(self, table: pa.Table) -> pa.Table:
         """Return the rows that are kept, in order."""
-        condition = compile_expression(self.config.where, table.schema)
+        try:
+            condition = compile_expression(self.config.where, table.schema)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"where: {error}") from error
         if kind(condition.type) not in {"bool", "null"}:
             raise ConfigurationError(
                 f"where: expected a condition, which is true or false, got {kind(condition.type)}: "
