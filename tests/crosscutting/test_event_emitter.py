@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 
@@ -80,6 +82,87 @@ def test_a_slow_subscriber_does_not_slow_another():
         await asyncio.wait_for(done.wait(), 10)
         await emitter.close()
         await no_task_is_left()
+
+    asyncio.run(main())
+
+
+def test_plain_functions_that_block_take_no_thread_that_others_need():
+    async def main():
+        emitter, may_go_on = EventEmitter(), threading.Event()
+        for _ in range(40):
+            await emitter.subscribe(KIND, lambda told: may_go_on.wait(30))
+        await emitter.emit(event())
+        async with asyncio.timeout(10):
+            assert (
+                await asyncio.to_thread(lambda: "a thread of the loop's own") == "a thread of the loop's own"
+            )
+        may_go_on.set()
+        await emitter.drain()
+
+    asyncio.run(main())
+
+
+HANGS = """
+import asyncio, threading
+from datetime import UTC, datetime
+from collectors.crosscutting.event_emitter import EventEmitter
+from collectors.enums import EventType
+from collectors.models import SystemEvent
+
+async def main():
+    emitter, began = EventEmitter(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hangs(told):
+        loop.call_soon_threadsafe(began.set)
+        threading.Event().wait()
+
+    await emitter.subscribe(EventType.STORAGE_START, hangs)
+    await emitter.emit(SystemEvent(EventType.STORAGE_START, datetime.now(UTC), "test", {}))
+    await began.wait()
+
+asyncio.run(main())
+print("ended")
+"""
+
+
+def test_a_function_that_hangs_for_ever_does_not_keep_the_program_from_ending():
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+def test_a_plain_function_cannot_end_the_program(error):
+    async def main():
+        emitter, seen = EventEmitter(), []
+
+        def leaves(told):
+            seen.append(told.data["n"])
+            raise error
+
+        subscription = await emitter.subscribe(KIND, leaves)
+        for n in range(2):
+            await emitter.emit(event(n))
+        await emitter.drain()
+        assert (seen, emitter.failures(subscription)) == ([0, 1], 2)
+
+    asyncio.run(main())
+
+
+def test_a_handler_may_wait_for_the_other_handlers():
+    async def main():
+        emitter, seen = EventEmitter(), []
+
+        async def waits(told):
+            await emitter.drain()
+            seen.append("all others are through")
+
+        await emitter.subscribe(KIND, waits)
+        await emitter.subscribe(KIND, lambda told: seen.append("other"))
+        await emitter.emit(event())
+        async with asyncio.timeout(10):
+            await emitter.drain()
+        assert seen == ["other", "all others are through"]
 
     asyncio.run(main())
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import inspect
 import logging
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -34,8 +37,9 @@ class _Subscription:
 class EventEmitter(IEventEmitter):
     """Each subscription has a queue of its own, of `capacity` events, and a task that empties it, in order.
 
-    `emit` only appends to queues. A sync handler runs in a worker thread. When a handler is too slow its oldest
-    events are dropped and counted; when it raises, that is logged and counted and it goes on with the next event.
+    `emit` only appends to queues. A sync handler runs in a thread of its own, so that one that hangs takes none
+    that others need and does not keep the program from ending. When a handler is too slow its oldest events are
+    dropped and counted; when it raises, that is logged and counted and it goes on with the next event.
     The task of a subscription lives only while there is something in its queue, so nothing is left behind.
     """
 
@@ -85,11 +89,12 @@ class EventEmitter(IEventEmitter):
         return self._subscriptions[subscription_id].failures
 
     async def drain(self) -> None:
-        """Wait until everything that was emitted is delivered."""
+        """Wait until everything that was emitted is delivered; called by a handler, to the other handlers."""
+        mine = asyncio.current_task()
         while workers := [
-            subscription.worker
-            for subscription in self._subscriptions.values()
-            if subscription.worker is not None and not subscription.worker.done()
+            worker
+            for worker in (subscription.worker for subscription in self._subscriptions.values())
+            if worker is not None and worker is not mine and not worker.done()
         ]:
             await asyncio.wait(workers)
 
@@ -106,7 +111,7 @@ class EventEmitter(IEventEmitter):
                 if inspect.iscoroutinefunction(subscription.handler):
                     await subscription.handler(event)
                 else:
-                    result = await asyncio.to_thread(_call, subscription.handler, event)
+                    result = await _in_thread(subscription.handler, event)
                     if inspect.isawaitable(result):
                         await result
             except Exception:
@@ -114,12 +119,33 @@ class EventEmitter(IEventEmitter):
                 logger.exception("a subscriber of %s events failed", event.event_type.value)
 
 
-def _call(handler: Callable[[SystemEvent], Any], event: SystemEvent) -> Any:
-    """Call a handler in a worker thread; a StopIteration must not leave it: asyncio would wait forever."""
-    try:
-        return handler(event)
-    except StopIteration as error:
-        raise FatalError(f"the subscriber raised {error!r}") from error
+async def _in_thread(handler: Callable[[SystemEvent], Any], event: SystemEvent) -> Any:
+    """Call a handler in a thread that is not waited for at the end of the program, and return what it returns."""
+    loop = asyncio.get_running_loop()
+    returned: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if returned.cancelled():
+            return
+        if error is None:
+            returned.set_result(result)
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+            returned.set_exception(error)
+        else:  # a StopIteration cannot be the outcome of a future, and sys.exit() must not end the loop
+            returned.set_exception(FatalError(repr(error)))
+
+    def call() -> None:
+        result, problem = None, None
+        try:
+            result = handler(event)
+        except BaseException as error:  # noqa: BLE001  # it is raised again where the event is delivered
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed while the handler ran
+            loop.call_soon_threadsafe(settle, result, problem)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(call,), name="event handler", daemon=True).start()
+    return await returned
 
 
 async def _stop(subscription: _Subscription) -> None:
