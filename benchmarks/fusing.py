@@ -6,7 +6,7 @@ One thread, a table of 65,536 rows and 6 columns, the median CPU time of 200 run
 that what else the machine does meets all of them. Decoding the same rows from NDJSON is the yardstick.
 """
 
-# ruff: noqa: S311, T201
+# ruff: noqa: S311
 from __future__ import annotations
 
 import io

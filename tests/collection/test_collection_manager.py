@@ -9,7 +9,8 @@ import pytest
 
 from collectors.collection.base import Source
 from collectors.collection.manager import CollectionManager
-from collectors.enums import CollectionStatus, EventType
+from collectors.crosscutting.task_tracker import TaskTracker
+from collectors.enums import CollectionStatus, EventType, TaskStatus
 from collectors.interfaces import IDataSource
 from collectors.mocks import MockDataSource, MockErrorHandler, MockEventEmitter
 from collectors.models import CollectedData
@@ -165,6 +166,80 @@ def test_stop_before_the_first_step_never_touches_the_source():
         second = await manager.start_collection("numbers")
         assert second != task_id
         await manager.stop_collection(second)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("patience", [10, 0])
+def test_stop_waits_for_the_delivery_under_way_and_one_that_is_cancelled_is_a_failure(patience):
+    async def main():
+        one, may_go_on, got = asyncio.Event(), asyncio.Event(), []
+
+        async def deliver(chunk):
+            one.set()
+            await may_go_on.wait()
+            got.append(chunk.raw_data)
+
+        errors = MockErrorHandler()
+        manager, source = CollectionManager(deliver, errors=errors, patience=patience), Numbers()
+        task_id = await started(manager, source)
+        await one.wait()
+        stopping = asyncio.create_task(manager.stop_collection(task_id))
+        if patience:
+            await asyncio.sleep(0)
+            may_go_on.set()
+        await stopping
+        found = await manager.get_statistics("numbers")
+        if patience:
+            assert (got, found.success_count, found.failure_count) == ([b"0"], 1, 0)
+        else:
+            assert (got, found.success_count, found.failure_count) == ([], 0, 1)
+            assert "whether the chunk has arrived is unknown" in errors.get_handled_errors()[0].message
+        assert source.log == ["connect", 0, "closed", "disconnect"]
+
+    asyncio.run(main())
+
+
+def test_a_pause_holds_a_chunk_back_that_the_source_was_waited_for():
+    class Waits(Numbers):
+        async def collect_stream(self):
+            asked.set()
+            await may_give.wait()
+            yield self.chunk(0)
+
+    async def main():
+        got = asyncio.Queue()
+        manager = CollectionManager(got.put)
+        task_id = await started(manager, Waits())
+        await asked.wait()
+        await manager.pause_collection(task_id)
+        may_give.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert got.empty()
+        await manager.resume_collection(task_id)
+        await manager.wait(task_id)
+        assert got.qsize() == 1
+
+    asked, may_give = asyncio.Event(), asyncio.Event()
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("fail", "status", "error"),
+    [({}, TaskStatus.COMPLETED, None), ({"1": ValueError("torn")}, TaskStatus.FAILED, "torn")],
+)
+def test_a_tracker_shows_the_collection_under_its_task_id(fail, status, error):
+    async def main():
+        tracker = TaskTracker()
+        manager = CollectionManager(tasks=tracker)
+        task_id = await started(manager, Numbers(**fail), {"max_chunks": 2})
+        assert (await tracker.get_task_info(task_id)).status is TaskStatus.PENDING
+        await manager.wait(task_id)
+        task = await tracker.get_task_info(task_id)
+        assert (task.status, task.error) == (status, error)
+        await manager.stop_collection(task_id)
+        assert (await tracker.get_task_info(task_id)).status is status
 
     asyncio.run(main())
 

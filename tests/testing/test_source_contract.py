@@ -107,7 +107,7 @@ class LeavesATask(Sound):
     tasks = []
 
     async def open(self):
-        self.tasks.append(asyncio.ensure_future(asyncio.sleep(60)))
+        self.tasks.append(asyncio.ensure_future(asyncio.Event().wait()))
 
 
 class FailsTwice(Sound):

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Which records were set aside, and why.", no_args_is_help=True)
+app = typer.Typer(
+    help="Which records were set aside, and why.",
+    no_args_is_help=True,
+    epilog="Example: collectors dead-letters list readings.yaml --reasons",
+)
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)]
 
 

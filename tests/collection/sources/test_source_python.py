@@ -198,19 +198,15 @@ def test_a_slow_generator_is_handed_on_record_by_record_and_a_fast_one_in_chunks
             assert records([await source.collect()]) == [{"n": n}]
         await source.disconnect()
 
-        piled_up = threading.Event()
-
         def fast():
             for n in range(3000):
                 yield {"n": n}
-            piled_up.set()
 
         source = PythonSource(function=fast)
         await source.connect()
-        found = records([await source.collect()])
-        piled_up.wait(10)
-        found += records([await source.collect()])
-        assert found == [{"n": n} for n in range(3000)]
+        chunks = [chunk async for chunk in source.collect_stream()]
+        assert records(chunks) == [{"n": n} for n in range(3000)]
+        assert len(chunks) < 300
         await source.disconnect()
 
     asyncio.run(main())
@@ -365,13 +361,17 @@ def test_cancelling_closes_generators_and_ends_their_threads_and_tasks():
 
 
 def test_a_function_that_hangs_does_not_hold_up_the_end():
-    hang = threading.Event()
+    called, hang = threading.Event(), threading.Event()
+
+    def hanging():
+        called.set()
+        hang.wait(30)
 
     async def main():
-        source = PythonSource(function=lambda: hang.wait(30) and None)
+        source = PythonSource(function=hanging)
         await source.connect()
         waiting = asyncio.ensure_future(source.collect())
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(called.wait, 10)
         waiting.cancel()
         await asyncio.wait([waiting])
         await source.disconnect()

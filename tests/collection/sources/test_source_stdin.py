@@ -88,7 +88,8 @@ def test_lines_are_handed_on_as_they_come_and_nothing_is_lost_when_reading_stops
             out.write(b'{"id": 1}\n{"id"')
             assert (await source.collect()).raw_data == b'{"id": 1}\n'
             waiting = asyncio.ensure_future(source.collect())
-            await asyncio.sleep(0.05)
+            for _ in range(20):  # let it take the half line
+                await asyncio.to_thread(int)
             waiting.cancel()
             await asyncio.wait([waiting])
             out.write(b": 2}\n")
