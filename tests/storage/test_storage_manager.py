@@ -159,8 +159,8 @@ def test_data_that_a_backend_refuses_are_not_counted():
         for bad in (None, "text", [], [1], {"a": object()}):
             with pytest.raises(ValueError, match="expected|do not fit"):
                 await manager.store_data("memory", bad)
+        await manager.store_data("memory", {"a": 1})
         with pytest.raises(ValueError, match="no column 'b'"):
-            await manager.store_data("memory", {"a": 1})
             await manager.query_data("memory", QueryCriteria({"b": 1}, None, None, None))
         found = await manager.get_statistics("memory")
         assert (found.stored_count, found.storage_usage_bytes) == (1, len('{"a":1}'))
