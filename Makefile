@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test test-full check docs format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
 
 test: .venv/ready check
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-full: .venv/ready check
 	$(BIN)/python -m pytest -n auto
 
 check: .venv/ready
