@@ -128,7 +128,7 @@ print("ended")
 
 def test_a_function_that_hangs_for_ever_does_not_keep_the_program_from_ending():
     done = subprocess.run(
-        [sys.executable, "-c", HANGS], check=False, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", HANGS], check=False, capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -153,19 +156,73 @@ def test_an_unknown_task_is_a_key_error_everywhere():
     asyncio.run(main())
 
 
+LIVES_ONCE = """
+import asyncio, os, signal, sys
+from collectors.crosscutting.task_tracker import TaskTracker
+from collectors.enums import TaskStatus
+
+async def main():
+    tracker = TaskTracker(sys.argv[1])
+    done, running = [await tracker.create_task(kind) for kind in ("done", "running")]
+    for task_id in (done, running):
+        await tracker.update_status(task_id, TaskStatus.RUNNING)
+    await tracker.set_result(done, {"rows": [1, None, "ä"]})
+    await tracker.update_status(done, TaskStatus.COMPLETED)
+    print(await tracker.get_task_info(done), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
 def test_every_change_is_in_the_file_before_the_call_returns(tmp_path):
+    file = tmp_path / "tasks.db"
+    killed = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", LIVES_ONCE, str(file)],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with closing(TaskTracker(file)) as tracker:
+        done, running = tracker.list_tasks()
+    assert str(done) == killed.stdout.strip()
+    assert (done.result, running.status, running.error) == (
+        {"rows": [1, None, "ä"]},
+        F,
+        "interrupted by a restart",
+    )
+
+
+def test_a_file_belongs_to_one_tracker_at_a_time(tmp_path):
     async def main():
-        tracker = TaskTracker(tmp_path / "tasks.db")
-        task_id = await tracker.create_task("export")
-        await tracker.update_status(task_id, R)
-        await tracker.set_result(task_id, {"rows": [1, None, "ä"]})
-        await tracker.update_status(task_id, C)
-        with closing(
+        first = TaskTracker(tmp_path / "tasks.db")
+        task_id = await first.create_task("export")
+        await first.update_status(task_id, R)
+        with pytest.raises(ConfigurationError, match="locked; another process, or another tracker here"):
             TaskTracker(tmp_path / "tasks.db")
-        ) as reader:  # the first one is still open, as if killed
-            assert await reader.get_task_info(task_id) == await tracker.get_task_info(task_id)
-        tracker.close()
-        tracker.close()
+        await first.update_status(task_id, C)
+        first.close()
+        first.close()
+        with closing(TaskTracker(tmp_path / "tasks.db")) as second:
+            assert (await second.get_task_info(task_id)).status is C
+
+    asyncio.run(main())
+
+
+def test_changes_at_the_same_time_all_count(tmp_path):
+    async def main():
+        with closing(TaskTracker(tmp_path / "tasks.db")) as tracker:
+            task_id = await tracker.create_task("export")
+            await tracker.update_status(task_id, R)
+            ends = [tracker.update_status(task_id, status) for status in (C, F, X)]
+            others = [tracker.set_result(task_id, 1), tracker.update_progress(task_id, 1.0)]
+            came = await asyncio.gather(*ends, *others, return_exceptions=True)
+            assert sum(isinstance(each, ValueError) for each in came[:3]) == 2
+            assert came[3:] == [None, None]
+            task = await tracker.get_task_info(task_id)
+            assert (task.result, task.progress) == (1, 1.0)
 
     asyncio.run(main())
 

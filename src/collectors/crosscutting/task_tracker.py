@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,9 +38,10 @@ create table if not exists tasks (
 class TaskTracker(ITaskTracker):
     """Tasks by id. pending → running → completed, failed or cancelled; a pending one may also fail or be cancelled.
 
-    With `state_file` every change is durable before the call returns. Tasks that were pending or running when
-    their process died come back as failed, with the error "interrupted by a restart". One process at a time.
-    Raises ConfigurationError (a ValueError) when the file is not a database of this kind.
+    With `state_file` every change is durable before the call returns; it is written in a worker thread. Tasks that
+    were pending or running when their process died come back as failed, with the error "interrupted by a restart".
+    The file belongs to one tracker at a time. Raises ConfigurationError (a ValueError) when it is no database of
+    this kind, or belongs to another one now.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class TaskTracker(ITaskTracker):
         self._now = now
         self._tasks: dict[str, TaskInfo] = {}
         self._database: sqlite3.Connection | None = None
+        self._one_at_a_time = threading.Lock()
         if state_file is not None:
             self._open(Path(state_file))
 
@@ -58,36 +62,20 @@ class TaskTracker(ITaskTracker):
         if not isinstance(task_type, str) or not task_type.strip():
             raise ConfigurationError(f"a task's type must be a text that is not empty, got {task_type!r}")
         task_id = uuid.uuid4().hex
-        self._keep(TaskInfo(task_id, task_type, TaskStatus.PENDING, self._now(), None, None, 0.0, None, None))
+        task = TaskInfo(task_id, task_type, TaskStatus.PENDING, self._now(), None, None, 0.0, None, None)
+        await self._off_the_loop(self._keep, task)
         return task_id
 
     async def update_status(self, task_id: str, status: TaskStatus) -> None:
         """Move the task on; the same status again changes nothing. Raises KeyError, ValueError (no such transition)."""
-        task = self._tasks[task_id]
-        if not isinstance(status, TaskStatus):
-            raise ConfigurationError(f"expected a TaskStatus, got {status!r}")
-        if status is task.status:
-            return
-        if status not in _NEXT[task.status]:
-            allowed = (
-                ", ".join(sorted(after.value for after in _NEXT[task.status])) or "nothing, it has ended"
-            )
-            raise ConfigurationError(
-                f"a {task.status.value} task cannot become {status.value}; possible: {allowed}"
-            )
-        moment = self._now()
-        if status is TaskStatus.RUNNING:
-            self._keep(replace(task, status=status, started_at=task.started_at or moment))
-        else:
-            progress = 1.0 if status is TaskStatus.COMPLETED else task.progress
-            self._keep(replace(task, status=status, completed_at=moment, progress=progress))
+        await self._change(task_id, lambda task: self._moved(task, status))
 
     async def update_progress(self, task_id: str, progress: float) -> None:
         """Set the progress. Raises KeyError for an unknown id, ValueError outside 0.0–1.0."""
-        task = self._tasks[task_id]
         if isinstance(progress, bool) or not isinstance(progress, (int, float)) or not 0.0 <= progress <= 1.0:
+            self._tasks[task_id]  # an unknown id comes first
             raise ConfigurationError(f"progress must be a number from 0.0 to 1.0, got {progress!r}")
-        self._keep(replace(task, progress=float(progress)))
+        await self._change(task_id, lambda task: replace(task, progress=float(progress)))
 
     async def get_task_info(self, task_id: str) -> TaskInfo:
         """Return the task as it is now. Raises KeyError for an unknown id."""
@@ -95,54 +83,72 @@ class TaskTracker(ITaskTracker):
 
     async def cancel_task(self, task_id: str) -> None:
         """Cancel the task. Raises KeyError for an unknown id, RuntimeError when it has ended."""
-        task = self._tasks[task_id]
-        if not _NEXT[task.status]:
-            raise FatalError(f"task {task_id} has ended already: {task.status.value}")
-        await self.update_status(task_id, TaskStatus.CANCELLED)
+        await self._change(task_id, self._cancelled)
 
     async def set_result(self, task_id: str, result: Any) -> None:
         """Keep what the operation gave; with a state file it must be JSON. Raises KeyError, ValueError."""
-        self._keep(replace(self._tasks[task_id], result=result))
+        await self._change(task_id, lambda task: replace(task, result=result))
 
     async def set_error(self, task_id: str, error: str) -> None:
         """Keep why the operation failed. Raises KeyError for an unknown id."""
-        self._keep(replace(self._tasks[task_id], error=error))
+        await self._change(task_id, lambda task: replace(task, error=error))
 
     def list_tasks(self, status: TaskStatus | None = None) -> list[TaskInfo]:
         """Return all tasks, or those with a status, oldest first."""
-        return [replace(task) for task in self._tasks.values() if status is None or task.status is status]
+        tasks = list(self._tasks.values())
+        return [replace(task) for task in tasks if status is None or task.status is status]
 
     def close(self) -> None:
         """Close the state file; safe twice. A change after it raises RuntimeError."""
         if self._database is not None:
-            self._database.close()
+            with self._one_at_a_time:
+                self._database.close()
 
-    def _open(self, path: Path) -> None:
-        try:
-            self._database = sqlite3.connect(path, isolation_level=None)
-            self._database.execute("pragma journal_mode = wal")
-            self._database.execute("pragma synchronous = full")
-            self._database.execute(_TABLE)
-            rows = self._database.execute("select * from tasks order by created_at, rowid").fetchall()
-            tasks = [_from_row(row) for row in rows]
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            self.close()
+    def _moved(self, task: TaskInfo, status: TaskStatus) -> TaskInfo:
+        if not isinstance(status, TaskStatus):
+            raise ConfigurationError(f"expected a TaskStatus, got {status!r}")
+        if status is task.status:
+            return task
+        if status not in _NEXT[task.status]:
+            after = ", ".join(sorted(other.value for other in _NEXT[task.status]))
             raise ConfigurationError(
-                f"{path} cannot be used for tasks: {error}; choose another path or move the file away"
-            ) from error
-        for task in tasks:
-            self._tasks[task.task_id] = task
-            if _NEXT[task.status]:
-                self._keep(
-                    replace(
-                        task,
-                        status=TaskStatus.FAILED,
-                        completed_at=self._now(),
-                        error="interrupted by a restart",
-                    )
-                )
+                f"a {task.status.value} task cannot become {status.value}; "
+                f"possible: {after or 'nothing, it has ended'}"
+            )
+        moment = self._now()
+        if status is TaskStatus.RUNNING:
+            return replace(task, status=status, started_at=moment)
+        progress = 1.0 if status is TaskStatus.COMPLETED else task.progress
+        return replace(task, status=status, completed_at=moment, progress=progress)
+
+    def _cancelled(self, task: TaskInfo) -> TaskInfo:
+        if not _NEXT[task.status]:
+            raise FatalError(f"task {task.task_id} has ended already: {task.status.value}")
+        return self._moved(task, TaskStatus.CANCELLED)
+
+    async def _change(self, task_id: str, change: Callable[[TaskInfo], TaskInfo]) -> None:
+        self._tasks[task_id]  # a KeyError before anything is started
+        await self._off_the_loop(self._apply, task_id, change)
+
+    async def _off_the_loop(self, function: Callable[..., None], *args: Any) -> None:
+        """Run what writes to the file in a worker thread: a sync of the disk may take long."""
+        if self._database is None:
+            function(*args)
+        else:
+            await asyncio.to_thread(function, *args)
+
+    def _apply(self, task_id: str, change: Callable[[TaskInfo], TaskInfo]) -> None:
+        with self._one_at_a_time:
+            before = self._tasks[task_id]
+            after = change(before)
+            if after is not before:
+                self._write(after)
 
     def _keep(self, task: TaskInfo) -> None:
+        with self._one_at_a_time:
+            self._write(task)
+
+    def _write(self, task: TaskInfo) -> None:
         if self._database is not None:
             try:
                 self._database.execute(
@@ -151,6 +157,29 @@ class TaskTracker(ITaskTracker):
             except sqlite3.Error as error:
                 raise FatalError(f"cannot keep the state of task {task.task_id}: {error}") from error
         self._tasks[task.task_id] = task
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            self._database.execute(
+                "pragma locking_mode = exclusive"
+            )  # from the first access until it is closed
+            self._database.execute("pragma journal_mode = wal")
+            self._database.execute("pragma synchronous = full")
+            self._database.execute(_TABLE)
+            rows = self._database.execute("select * from tasks order by created_at, rowid").fetchall()
+            tasks = [_from_row(row) for row in rows]
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            self.close()
+            hint = "choose another path or move the file away"
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                hint = "another process, or another tracker here, has it open"
+            raise ConfigurationError(f"{path} cannot be used for tasks: {error}; {hint}") from error
+        for task in tasks:
+            self._tasks[task.task_id] = task
+            if _NEXT[task.status]:
+                failed = replace(task, status=TaskStatus.FAILED, error="interrupted by a restart")
+                self._keep(replace(failed, completed_at=self._now()))
 
 
 def _row(task: TaskInfo) -> tuple[Any, ...]:
