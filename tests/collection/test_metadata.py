@@ -48,6 +48,9 @@ def test_schema(data_format, raw, schema):
         ("ndjson", b"not json", (0.0, 1.0, 1.0)),
         ("csv", b"a,b\n1,2\n3\n,4\n", (1.0, 4 / 6, 1.0)),
         ("csv", b"a,b\n1,2\n1,2,3\n", (0.5, 1.0, 1.0)),
+        ("csv", b"a,b\n1,2\n3,\xff\n", (0.5, 1.0, 1.0)),
+        ("csv", b'a\n1\n"x', (0.5, 1.0, 1.0)),
+        ("lines", b"one\n\xff\ntwo", (2 / 3, 1.0, 1.0)),
         ("lines", b"", (1.0, 1.0, 1.0)),
         ("unknown", b"\0", (1.0, 1.0, 1.0)),
     ],
@@ -67,8 +70,9 @@ def test_quality(data_format, raw, quality):
         ("json", b"{", "json: "),
         ("json", b"[1, {}]", "1 elements are not objects"),
         ("csv", b"a,b\n1,2,3\n", "record 1: more fields than the header has, from '3' on"),
-        ("csv", b'a\n"x', "csv: "),
-        ("lines", b"\xff", "lines: "),
+        ("csv", b'a\n1\n"x', "record 2: unexpected end of data"),
+        ("csv", b"a,b\n1,2\n3,\xff\n", "record 2: bytes that are not UTF-8"),
+        ("lines", b"one\n\xff", "record 2: 'utf-8'"),
     ],
 )
 def test_what_cannot_be_read_is_told(data_format, raw, message):
@@ -110,6 +114,34 @@ def test_a_record_that_the_sample_cuts_is_left_out():
     found = parsed(record * 1000)
     assert found.is_valid
     assert found.source_attributes["sampled_records"] == SAMPLE_BYTES // len(record)
+
+
+@pytest.mark.parametrize("between", [b",", b" ,\n "])
+def test_a_long_json_document_is_read_as_far_as_its_elements_are_whole(between):
+    element = b'{"a": 1, "b": "' + b"x" * 1000 + b'"}'
+    found = parsed(b"\xef\xbb\xbf [" + between.join([element] * 1000) + b"]", "json")
+    assert (found.is_valid, found.schema) == (True, {"a": "int", "b": "string"})
+    assert found.source_attributes["sampled_records"] == SAMPLE_BYTES // len(element + between)
+
+
+@pytest.mark.parametrize("raw", [b'{"a": "' + b"x" * SAMPLE_BYTES + b'"}', b"[" * SAMPLE_BYTES + b"]"])
+def test_a_json_document_without_a_whole_element_in_the_sample_is_told(raw):
+    assert "no element of an array ends" in parsed(raw, "json").validation_errors[0]
+
+
+def test_a_sample_of_csv_may_end_within_quotes():
+    row = b'1,"' + b"x" * 1000 + b"\n" + b"y" * 1000 + b'"\n'
+    found = parsed(b"a,b\n" + row * 1000, "csv")
+    assert found.is_valid, found.validation_errors
+    assert found.source_attributes["sampled_records"] == SAMPLE_BYTES // len(row)
+
+
+def test_a_decoder_may_raise_anything():
+    def decode(data_format, raw):
+        raise KeyError("no decoder")
+
+    found = parsed(b"x", "parquet", MetadataParser(decode))
+    assert (found.is_valid, found.validation_errors) == (False, ["parquet: 'no decoder'"])
 
 
 def test_a_decoder_can_be_handed_in():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +30,11 @@ _TYPE_NAMES = {
     bytes: "binary",
 }
 
+_ESCAPED = re.compile("[\ud800-\udfff]")
+_BETWEEN = re.compile(r"\s*[\[,]\s*")
+
 Decode = Callable[[str, bytes], pa.Table]
+Read = tuple[list[dict[str, Any]], list[str]]
 
 
 class MetadataParser(IMetadataParser):
@@ -50,7 +56,7 @@ class MetadataParser(IMetadataParser):
             collected_data.raw_data, (bytes, bytearray)
         ):
             raise DataError(f"expected CollectedData with bytes, got {type(collected_data).__name__}")
-        records, problems = self._records(collected_data)
+        records, problems = await asyncio.to_thread(self._records, collected_data)
         names = list(dict.fromkeys(name for record in records for name in record))
         errors = _labels(collected_data) + problems
         return ParsedMetadata(
@@ -77,23 +83,16 @@ class MetadataParser(IMetadataParser):
             and all(0.0 <= value <= 1.0 for value in metadata.quality_indicators.values())
         )
 
-    def _records(self, data: CollectedData) -> tuple[list[dict[str, Any]], list[str]]:
+    def _records(self, data: CollectedData) -> Read:
         raw, data_format = bytes(data.raw_data), data.data_format
+        read = _READERS.get(data_format)
         try:
             if self._decode is not None:
                 table = self._decode(data_format, raw)
                 return table.slice(0, SAMPLE_RECORDS).to_pylist(), []
-            if data_format == "ndjson":
-                return _from_lines(_first_lines(raw))
-            if data_format == "json":
-                return _from_document(raw)
-            if data_format == "csv":
-                return _from_csv(_first_lines(raw))
-            if data_format == "lines":
-                return [{"line": line.decode()} for line in _first_lines(raw)], []
-        except (ValueError, csv.Error, pa.ArrowException, RecursionError) as error:
+            return read(raw) if read is not None else ([], [])
+        except Exception as error:  # noqa: BLE001  # whatever a decoder that was handed in raises
             return [], [f"{data_format}: {error}"]
-        return [], []
 
 
 def _first_lines(raw: bytes) -> list[bytes]:
@@ -103,10 +102,21 @@ def _first_lines(raw: bytes) -> list[bytes]:
     return [line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()][:SAMPLE_RECORDS]
 
 
-def _from_lines(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
+def _from_text(raw: bytes) -> Read:
     records: list[dict[str, Any]] = []
     problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_first_lines(raw), start=1):
+        try:
+            records.append({"line": line.decode()})
+        except UnicodeDecodeError as error:
+            problems.append(f"record {number}: {error}")
+    return records, problems
+
+
+def _from_lines(raw: bytes) -> Read:
+    records: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, line in enumerate(_first_lines(raw), start=1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -119,27 +129,52 @@ def _from_lines(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
     return records, problems
 
 
-def _from_csv(lines: list[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
+def _from_csv(raw: bytes) -> Read:
     records: list[dict[str, Any]] = []
     problems: list[str] = []
-    text = "\n".join(line.decode() for line in lines)
-    for number, record in enumerate(csv.DictReader(io.StringIO(text), strict=True), start=1):
-        surplus = record.pop(None, None)  # what is behind the last column
-        if surplus is None:
-            records.append(record)
-        else:
-            problems.append(f"record {number}: more fields than the header has, from {surplus[0]!r} on")
+    text = b"\n".join(_first_lines(raw)).decode(errors="surrogateescape")
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    number = 0
+    try:
+        for number, record in enumerate(rows, start=1):
+            surplus = record.pop(None, None)  # what is behind the last column
+            if surplus is not None:
+                problems.append(f"record {number}: more fields than the header has, from {surplus[0]!r} on")
+            elif any(_ESCAPED.search(value) for value in record.values() if value is not None):
+                problems.append(f"record {number}: bytes that are not UTF-8")
+            else:
+                records.append(record)
+    except csv.Error as error:
+        if len(raw) <= SAMPLE_BYTES:  # else the sample may end within quotes
+            problems.append(f"record {number + 1}: {error}")
     return records, problems
 
 
-def _from_document(raw: bytes) -> tuple[list[dict[str, Any]], list[str]]:
+def _from_document(raw: bytes) -> Read:
     if len(raw) > SAMPLE_BYTES:
-        return [], []
-    document = json.loads(raw)
-    items = document if isinstance(document, list) else [document]
+        items = list(_first_items(raw[:SAMPLE_BYTES].decode(errors="ignore").lstrip("\ufeff")))
+        if not items:
+            return [], [f"json: no element of an array ends within the first {SAMPLE_BYTES} bytes"]
+    else:
+        document = json.loads(raw)
+        items = document if isinstance(document, list) else [document]
     records = [item for item in items[:SAMPLE_RECORDS] if isinstance(item, dict)]
     others = len(items[:SAMPLE_RECORDS]) - len(records)
     return records, [f"{others} elements are not objects"] if others else []
+
+
+def _first_items(text: str) -> Iterator[Any]:
+    """Yield the elements that are whole in the beginning of an array."""
+    decoder = json.JSONDecoder()
+    place = _BETWEEN.match(text, 0)
+    while place is not None:
+        try:
+            item, end = decoder.raw_decode(text, place.end())
+        except (ValueError, RecursionError):
+            return
+        place = _BETWEEN.match(text, end)
+        if place is not None:
+            yield item
 
 
 def _type_of(values: list[Any]) -> str:
@@ -158,6 +193,14 @@ def _quality(records: list[dict[str, Any]], names: list[str], bad: int) -> dict[
         "completeness": filled / fields if fields else 1.0,
         "uniqueness": distinct / len(records) if records else 1.0,
     }
+
+
+_READERS: dict[str, Callable[[bytes], Read]] = {
+    "ndjson": _from_lines,
+    "json": _from_document,
+    "csv": _from_csv,
+    "lines": _from_text,
+}
 
 
 def _labels(data: CollectedData) -> list[str]:
