@@ -286,6 +286,23 @@ def test_emitter_calls_sync_and_async_subscribers_of_the_type():
     asyncio.run(main())
 
 
+def test_emitter_tells_all_subscribers_before_it_raises_what_one_raised():
+    async def main():
+        emitter, seen = MockEventEmitter(), []
+
+        async def fails(told):
+            raise ValueError("no pager")
+
+        for handler in (fails, seen.append):
+            await emitter.subscribe(EventType.STORAGE_START, handler)
+        told = SystemEvent(EventType.STORAGE_START, datetime.now(UTC), "db", {})
+        with pytest.raises(RuntimeError, match="storage_start failed.*no pager"):
+            await emitter.emit(told)
+        assert seen == emitter.get_emitted_events() == [told]
+
+    asyncio.run(main())
+
+
 def test_emitter_keeps_and_counts_events():
     async def main():
         emitter = MockEventEmitter()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collectors.collection.manager import CollectionManager
+from collectors.collection.manager import CollectionManager, Deliver
 from collectors.collection.metadata import MetadataParser
 from collectors.interfaces.collection import ICollectionManager, IMetadataParser
-from collectors.interfaces.crosscutting import IEventEmitter
+from collectors.interfaces.crosscutting import IErrorHandler, IEventEmitter, ITaskTracker
 from collectors.interfaces.factories import (
     ICollectionLayerFactory,
     IProcessingLayerFactory,
@@ -21,14 +21,24 @@ __all__ = ["CollectionLayerFactory", "ProcessingLayerFactory", "StorageLayerFact
 
 
 class CollectionLayerFactory(ICollectionLayerFactory):
-    """Makes the collection layer; its managers report to `events` when there is one."""
+    """Makes the collection layer. What is handed in goes to each manager, see `CollectionManager`."""
 
-    def __init__(self, events: IEventEmitter | None = None) -> None:
+    def __init__(
+        self,
+        events: IEventEmitter | None = None,
+        *,
+        errors: IErrorHandler | None = None,
+        tasks: ITaskTracker | None = None,
+        deliver: Deliver | None = None,
+    ) -> None:
         self._events = events
+        self._errors = errors
+        self._tasks = tasks
+        self._deliver = deliver
 
     def create_collection_manager(self) -> ICollectionManager:
         """Return a new manager without sources."""
-        return CollectionManager(events=self._events)
+        return CollectionManager(self._deliver, events=self._events, errors=self._errors, tasks=self._tasks)
 
     def create_metadata_parser(self) -> IMetadataParser:
         """Return a new parser."""
@@ -36,14 +46,15 @@ class CollectionLayerFactory(ICollectionLayerFactory):
 
 
 class ProcessingLayerFactory(IProcessingLayerFactory):
-    """Makes the processing layer; its managers report to `events` when there is one."""
+    """Makes the processing layer; its managers report to `events` and `errors` when there are such."""
 
-    def __init__(self, events: IEventEmitter | None = None) -> None:
+    def __init__(self, events: IEventEmitter | None = None, *, errors: IErrorHandler | None = None) -> None:
         self._events = events
+        self._errors = errors
 
     def create_processing_manager(self) -> IProcessingManager:
         """Return a new manager without processors and pipelines."""
-        return ProcessingManager(events=self._events)
+        return ProcessingManager(events=self._events, errors=self._errors)
 
     def create_pipeline(self) -> IPipeline:
         """Return a new pipeline without steps."""
@@ -51,11 +62,12 @@ class ProcessingLayerFactory(IProcessingLayerFactory):
 
 
 class StorageLayerFactory(IStorageLayerFactory):
-    """Makes the storage layer; its managers report to `events` when there is one."""
+    """Makes the storage layer; its managers report to `events` and `errors` when there are such."""
 
-    def __init__(self, events: IEventEmitter | None = None) -> None:
+    def __init__(self, events: IEventEmitter | None = None, *, errors: IErrorHandler | None = None) -> None:
         self._events = events
+        self._errors = errors
 
     def create_storage_manager(self) -> IStorageManager:
         """Return a new manager without backends."""
-        return StorageManager(events=self._events)
+        return StorageManager(events=self._events, errors=self._errors)

@@ -269,15 +269,24 @@ class MockEventEmitter(IEventEmitter):
         self._subscriptions: dict[str, tuple[EventType, Callable[[SystemEvent], Any]]] = {}
 
     async def emit(self, event: SystemEvent) -> None:
-        """Keep the event and call each subscriber of its type. Raises ValueError when it is no event."""
+        """Keep the event and call each subscriber of its type.
+
+        Raises ValueError when it is no event, and RuntimeError at the end when a subscriber raised.
+        """
         if not isinstance(event, SystemEvent):
             raise ValueError(f"expected a SystemEvent, got {type(event).__name__}")
         self._events.append(event)
+        problem: Exception | None = None
         for event_type, handler in list(self._subscriptions.values()):
             if event_type is event.event_type:
-                result = handler(event)
-                if inspect.isawaitable(result):
-                    await result
+                try:
+                    result = handler(event)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception as error:  # noqa: BLE001  # the other subscribers have their turn
+                    problem = problem or error
+        if problem is not None:
+            raise RuntimeError(f"a subscriber of {event.event_type.value} failed: {problem!r}") from problem
 
     async def subscribe(self, event_type: EventType, handler: Callable[[SystemEvent], Any]) -> str:
         """Keep a subscription and return its id. Raises ValueError for a bad type or handler."""

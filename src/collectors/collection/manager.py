@@ -23,11 +23,13 @@ from collectors.models import CollectedData, CollectionStatistics, CollectionTas
 from collectors.reporting import Reporter
 from collectors.settings import Settings, check_settings
 
-__all__ = ["CollectionManager", "RegistrationConfig"]
+__all__ = ["CollectionManager", "Deliver", "RegistrationConfig"]
 
 logger = logging.getLogger("collectors.collection")
 
 Deliver = Callable[[CollectedData], Awaitable[Any]]
+"""What takes a chunk: it returns when the chunk is safe, and raises when it is not."""
+
 _ENDED = frozenset({CollectionStatus.STOPPED, CollectionStatus.ERROR})
 
 
