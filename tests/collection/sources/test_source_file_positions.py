@@ -183,7 +183,7 @@ def test_a_line_that_is_finished_late_in_a_rotated_file_stays_whole(tmp_path):
         await source.disconnect()
         return found
 
-    assert content(asyncio.run(main())) == b"begun and finished\nand one more\n"
+    assert [chunk.raw_data for chunk in asyncio.run(main())] == [b"begun and finished\nand one more\n"]
 
 
 def test_the_last_line_of_a_quiet_rotated_file_comes_although_nothing_of_it_changes(tmp_path):
@@ -256,6 +256,12 @@ def test_new_files_among_many_are_resumed_from_everywhere(tmp_path, remembered, 
         assert content(run(position, **options)) == content(chunks[number + 1 :])
 
 
+def test_a_file_that_was_cut_off_behind_its_head_begins_again(tmp_path):
+    path = tmp_path / "a.log"
+    path.write_bytes(lines(0, 500))
+    assert follow(path, [lambda: os.truncate(path, 2400)]) == lines(0, 500) + lines(0, 200)
+
+
 @pytest.fixture
 def remembered(monkeypatch):
     monkeypatch.setattr(_bookmarks, "REMEMBERED", 20)
@@ -304,6 +310,19 @@ def test_new_files_are_found_among_many_while_the_source_runs_and_not_missed_sil
     many(tmp_path, ["00000-b"])
     with pytest.raises(FatalError, match="some are new or have grown"):
         run(behind(second), **options)
+
+
+def test_many_new_files_that_sort_first_are_resumed_from_everywhere(tmp_path, remembered):
+    many(tmp_path, [f"5{n:04}" for n in range(15)])
+    options = {"path": str(tmp_path / "*.log"), "every": "1m"}
+    since = behind(run(**options))
+    many(tmp_path, [f"0{n:04}" for n in range(30)])
+    chunks = run(since, **options)
+    assert len(chunks) == 30
+    assert "folded" in behind(chunks)
+    for number, chunk in enumerate(chunks):
+        position = json.loads(json.dumps(chunk.position))
+        assert content(run(position, **options)) == content(chunks[number + 1 :])
 
 
 def test_files_that_are_gone_are_forgotten_unless_their_folder_is(tmp_path):

@@ -116,7 +116,7 @@ class RecordReader:
             if self.finished and piece is None:
                 part.mark = self._at_end(path)
             yield part
-        self._quiet_at = self._cutter.end
+        self._quiet_at = self._cutter.end if final else -1
 
     def settled(self, path: str) -> Bookmark | None:
         """Return the bookmark of the finished file, None while nothing was read of it."""

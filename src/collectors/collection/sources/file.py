@@ -129,8 +129,6 @@ class FileSource(Source[FileConfig]):
     def __init__(self, config: FileConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
         self.data_format = self.config.kind
-        self._last: Position | None = None
-        self._marks = Bookmarks(None)
         self._tracker = Tracker(self.config, self._make_reader, lambda: self.now().timestamp())
 
     async def open(self) -> None:
@@ -152,9 +150,7 @@ class FileSource(Source[FileConfig]):
 
     def read(self, since: Position | None) -> Iterator[CollectedData]:
         """Yield what there is behind the position; there is a second round only for files replaced while being read."""
-        if since != self._last:
-            self._last, self._marks = since, Bookmarks(since)
-        marks = self._marks
+        marks = Bookmarks(since)
         replaced = True
         while replaced:
             replaced = False
@@ -213,8 +209,7 @@ class FileSource(Source[FileConfig]):
         marks.put(part.mark)
         if job.mark is None and not self.config.follow:
             self._tracker.fold(marks, job.name)
-        self._last = marks.position(part.mark, part.start, part.reason)
-        return self._chunk(part, job.name, self._last)
+        return self._chunk(part, job.name, marks.position(part.mark, part.start, part.reason))
 
     def _chunk(self, part: Part, name: str, position: Position) -> CollectedData:
         about: dict[str, Any] = {"path": name, "offset": part.start - part.lead}
