@@ -44,8 +44,8 @@ configs = st.one_of(
     st.fixed_dictionaries(
         {},
         optional={
-            "max_chunks": st.integers(-2, 3) | scalars,
-            "connect": st.booleans() | scalars,
+            "max_chunks": st.integers(-2, 3) | st.sampled_from([True, "3", 3.0, None]) | scalars,
+            "connect": st.booleans() | st.sampled_from(["yes", "true", 1, 0.0, None]) | scalars,
             "tags": st.dictionaries(odd_texts, odd_texts | st.integers(), max_size=2) | scalars,
         },
     ),
