@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -77,8 +77,8 @@ class Pipeline(IPipeline):
         self._steps = [step for step in self._steps if step.step_id != step_id]
 
     def get_steps(self) -> list[PipelineStep]:
-        """Return the steps in the order in which they run."""
-        return list(self._steps)
+        """Return the steps in the order in which they run; to change one, take it out and add it again."""
+        return [replace(step) for step in self._steps]
 
     def append(self, processor: IProcessor) -> None:
         """Add a step behind the last one."""
@@ -91,7 +91,7 @@ class Pipeline(IPipeline):
         """Return the names of the steps in order, each once: a second `filter` is `filter-2`."""
         names: list[str] = []
         for step in self._steps:
-            name = step.processor.get_processor_name()
+            name = _name(step.processor)
             count = 1
             while (unique := name if count == 1 else f"{name}-{count}") in names:
                 count += 1
@@ -121,7 +121,7 @@ class Pipeline(IPipeline):
         started = time.perf_counter()
         data, results = input_data, list[ProcessingResult]()
         tallies = [self._tallies[step.step_id] for step in self._steps]
-        for step, name, tally in zip(self.get_steps(), self.step_names(), tallies, strict=True):
+        for step, name, tally in zip(self._steps, self.step_names(), tallies, strict=True):
             result = await _process(step.processor, data)
             results.append(result)
             tally.add(result)
@@ -148,19 +148,26 @@ class Pipeline(IPipeline):
         return Applied(table, outcomes)
 
 
+def _name(processor: IProcessor) -> str:
+    """Return the processor's name, or its type's: a third-party one may raise even here."""
+    try:
+        name = processor.get_processor_name()
+    except Exception:  # noqa: BLE001  # `execute` never raises
+        name = None
+    return name if isinstance(name, str) else type(processor).__name__
+
+
 async def _process(processor: IProcessor, data: Any) -> ProcessingResult:
     """Process, with what a processor raises as its result: third-party ones may raise anything."""
     started = time.perf_counter()
     try:
         if not processor.validate_input(data):
-            problem = f"{processor.get_processor_name()} does not take {type(data).__name__} input"
+            problem = f"{_name(processor)} does not take {type(data).__name__} input"
         else:
             result: Any = await processor.process(data)
             if isinstance(result, ProcessingResult):
                 return result
-            problem = (
-                f"{processor.get_processor_name()} returned {type(result).__name__}, not a ProcessingResult"
-            )
+            problem = f"{_name(processor)} returned {type(result).__name__}, not a ProcessingResult"
     except Exception as error:  # noqa: BLE001  # the contract: a failing step is in the result, never raised
         problem = f"{type(error).__name__}: {error}"
     return ProcessingResult(False, None, problem, time.perf_counter() - started)
