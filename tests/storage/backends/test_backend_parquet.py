@@ -341,6 +341,26 @@ def test_any_failing_call_of_a_publication_can_be_tried_again(
     assert scratch_files(tmp_path) == []
 
 
+def test_a_flush_whose_outcome_is_unknown_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is there, and the call that put it failed: its owner must know it for its own."""
+    failing = Failing(monkeypatch, (_parquet_log, "put_new"))
+
+    async def scenario(backend: ParquetBackend) -> None:
+        await backend.call(backend.claim, FLOW)
+        for seq in (1, 2):
+            await backend.call(backend.commit, delivery(seq, seq))
+            failing.when = "behind"
+            with pytest.raises(TransientError):
+                await backend.call(backend.flush)
+            await backend.call(backend.flush)
+        assert (await backend.call(backend.stored, FLOW)).seq == 2
+        assert [row["n"] for row in await backend.query(everything())] == list(range(6))
+
+    run(tmp_path, scenario)
+
+
 def test_each_step_is_on_the_disk_before_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -367,16 +367,17 @@ def test_deleting_is_exact_after_somebody_else_changed_the_table(tmp_path: Path)
 
 
 def test_times_of_all_resolutions_sort_together(tmp_path: Path) -> None:
+    def times(numbers: list[int], values: list[int], unit: str) -> pa.Table:
+        return pa.table({"n": numbers, "t": pa.array(values, pa.timestamp(unit, "UTC"))})
+
     async def scenario(backend: SqliteBackend) -> None:
-        await backend.store(
-            pa.table({"n": [2, 1], "t": pa.array([2_000_000, 1_000_001], pa.timestamp("ns", "UTC"))})
-        )
-        await backend.store(pa.table({"n": [0, 3], "t": pa.array([1000, 3000], pa.timestamp("us", "UTC"))}))
-        await backend.store(pa.table({"n": [4], "t": pa.array([1], pa.timestamp("s", "UTC"))}))
+        await backend.store(times([0, 3], [1000, 3000], "us"))
+        await backend.store(times([2, 1], [2_000_000, 1_000_001], "ns"))
+        await backend.store(times([4], [1], "s"))
         found = await backend.query(QueryCriteria({}, "t", None, None))
-        assert [row["n"] for row in found] == [1, 0, 2, 3, 4]
+        assert [row["n"] for row in found] == [0, 1, 2, 3, 4]
         same = QueryCriteria({"t": "1970-01-01T00:00:00.001Z"}, None, None, None)
-        assert [row["n"] for row in await backend.query(same)] == [1, 0]
+        assert [row["n"] for row in await backend.query(same)] == [0, 1]
 
     run(tmp_path, scenario)
 
