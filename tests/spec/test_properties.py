@@ -31,7 +31,6 @@ from collectors.storage.manager import StorageManager
 
 ALL = QueryCriteria({}, None, None, None)
 thorough = settings(max_examples=100, deadline=None)
-several = settings(max_examples=150, deadline=None)
 
 odd_texts = st.one_of(
     st.text(max_size=20),
@@ -54,15 +53,8 @@ configs = st.one_of(
 )
 
 
-def whole(text):
-    """Return whether a text can be written as UTF-8: lone surrogates are no characters."""
-    return all(not 0xD800 <= ord(character) <= 0xDFFF for character in text)
-
-
 def is_tags(value):
-    return isinstance(value, dict) and all(
-        type(text) is str and whole(text) for pair in value.items() for text in pair
-    )
+    return isinstance(value, dict) and all(type(text) is str for pair in value.items() for text in pair)
 
 
 def is_source_config(config):
@@ -112,8 +104,8 @@ class Silent(IDataSource):
 
 
 @pytest.mark.parametrize("make", [Silent, MockDataSource])
-@several
-@given(source_id=odd_texts | scalars, config=configs)
+@settings(max_examples=400, deadline=None)
+@given(source_id=odd_texts | st.none() | st.integers(), config=configs)
 def test_p01_registration_accepts_exactly_the_valid_sources(make, source_id, config):
     async def main():
         manager = CollectionManager()
@@ -260,8 +252,8 @@ def test_p04_what_is_no_function_is_refused(thing):
         check_function(thing)
 
 
-@several
-@given(backend_id=odd_texts | scalars, config=configs)
+@settings(max_examples=400, deadline=None)
+@given(backend_id=odd_texts | st.none() | st.integers(), config=configs)
 def test_p07_registration_accepts_exactly_the_valid_backends(backend_id, config):
     async def main():
         manager = StorageManager()
