@@ -15,7 +15,7 @@ from collectors.codecs._json_types import Kind, Room, kind_of, resolve
 from collectors.codecs._text_values import unreadable
 from collectors.codecs._wording import quoted, unexpected
 
-__all__ = ["Judge", "widened"]
+__all__ = ["Judge"]
 
 _decode = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -144,7 +144,7 @@ class Judge:
         expected = self._expected(schema)
         return frozenset(
             name
-            for name in widened(self._known, schema)
+            for name in _widened(self._known, schema)
             if any(
                 type(value.get(name)) is int and expected.members[name].conflict(value[name], name)
                 for value in self._values
@@ -187,7 +187,7 @@ def _no_room(path: str, limit: int) -> str:
     )
 
 
-def widened(known: pa.Schema, schema: pa.Schema) -> list[str]:
+def _widened(known: pa.Schema, schema: pa.Schema) -> list[str]:
     """Return the columns that were integer and are float now."""
     return [
         item.name

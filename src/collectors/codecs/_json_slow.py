@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from collectors.codecs._json_filter import suspects
-from collectors.codecs._json_judge import Judge, widened
+from collectors.codecs._json_judge import Judge
 from collectors.codecs._json_read import is_suspicious, read
 from collectors.codecs._json_text import problem
 from collectors.codecs._text_lines import Lines
@@ -39,8 +39,6 @@ class SlowPath:
         """Return the chunk with only these lines judged; None when the others do not read well beside them."""
         judge = Judge(self.lines.raw, odd, self.known, self.as_text)
         schema = judge.settle()
-        if widened(self.known, schema):
-            return None
         judge.look_closely(schema)
         refused = judge.reasons
         texts = {
