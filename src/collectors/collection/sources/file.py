@@ -171,11 +171,9 @@ class FileSource(Source[FileConfig]):
         return self._chunk(part, name, until)
 
     def _make_reader(self, handle: Handle, mark: Bookmark | None) -> FileReader:
-        config = self.config
-        if config.kind in DOCUMENTS | TABLES:
-            return WholeReader(
-                handle, mark, framing=self.framing, kind=config.kind, compression=config.compression
-            )
+        config, kind = self.config, self.data_format
+        if kind in DOCUMENTS | TABLES:
+            return WholeReader(handle, mark, framing=self.framing, kind=kind, compression=config.compression)
         return RecordReader(
             handle,
             mark,
