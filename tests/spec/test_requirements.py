@@ -43,7 +43,19 @@ def test_r1_1_new_kinds_of_source_can_be_registered(make_source):
     assert manager.get_task(task_id).source_id == "new"
 
 
-@pytest.mark.parametrize("config", [{"max_chunk": 1}, {"max_chunks": 0}, {"max_chunks": "many"}, None, []])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_chunk": 1},
+        {"max_chunks": 0},
+        {"max_chunks": "many"},
+        {"max_chunks": True},
+        {"max_chunks": "3"},
+        {"max_chunks": 3.0},
+        None,
+        [],
+    ],
+)
 def test_r1_2_registering_a_source_validates_the_configuration(make_source, config):
     """1.2 Registering validates the configuration."""
 
@@ -195,7 +207,19 @@ def test_r3_1_backends_can_be_registered(make_backend):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("config", [{"conect": True}, {"connect": "perhaps"}, {"tags": [1]}, None, "connect"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"conect": True},
+        {"connect": "perhaps"},
+        {"connect": "yes"},
+        {"connect": 1},
+        {"connect": None},
+        {"tags": [1]},
+        None,
+        "connect",
+    ],
+)
 def test_r3_2_registering_a_backend_validates_the_configuration(make_backend, config):
     """3.2 Registering validates the configuration."""
 
