@@ -182,6 +182,7 @@ def test_ints_are_exact_or_fail(pairs, sign):
 
 @hypothesis_settings(max_examples=120, deadline=None)
 @given(st.lists(st.tuples(LONG_INTS, LONG_INTS), min_size=1, max_size=12))
+@example([(-(2**63), -1), (2**63 - 1, -(2**63))])
 def test_remainders(pairs):
     table = pa.table({"a": [a for a, _ in pairs], "b": [b for _, b in pairs]})
     found = compile_expression("a % b", table.schema).evaluate(table).to_pylist()
