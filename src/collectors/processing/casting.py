@@ -260,9 +260,8 @@ def _int_to_decimal(values: pa.Array, target: pa.DataType) -> pa.Array:
 
 
 def _float_to_decimal(values: pa.Array, target: pa.DataType) -> pa.Array:
-    return values.cast(pa.string()).cast(
-        target
-    )  # by the shortest text that reads back; Arrow's own way rounds
+    """Go by the shortest text that reads back as the same float; Arrow's own cast rounds."""
+    return values.cast(pa.string()).cast(target)
 
 
 def _decimal_to_float(values: pa.Array, target: pa.DataType) -> pa.Array:
