@@ -470,10 +470,14 @@ def test_scratch_files_that_somebody_deleted_are_told(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("sweeps", [True, False])
 def test_an_owner_that_wakes_up_just_before_its_entry_stores_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweeps: bool
 ) -> None:
-    """The first owner has named its files and stops; the second claims, which ends the first one's commit."""
+    """The first owner has named its files and stops; the second claims, which ends the first one's commit.
+
+    Where the second one dies before it sweeps, the first cleans up after itself.
+    """
     real = _parquet_log.FlowLog.put
 
     async def scenario(first: ParquetBackend) -> None:
@@ -482,12 +486,15 @@ def test_an_owner_that_wakes_up_just_before_its_entry_stores_nothing(
         second = ParquetBackend(path=str(tmp_path / "lake"))
         await second.connect()
 
-        def put(log: Any, entry: Any) -> bool:
+        def claimed_before(*args: Any) -> Any:
             monkeypatch.undo()
-            assert second.claim(FLOW).epoch == 2
-            return real(log, entry)
+            with monkeypatch.context() as patch:
+                if not sweeps:
+                    patch.setattr(_parquet_log.FlowLog, "sweep", lambda *_: None)
+                assert second.claim(FLOW).epoch == 2
+            return real(*args)
 
-        monkeypatch.setattr(_parquet_log.FlowLog, "put", put)
+        monkeypatch.setattr(_parquet_log.FlowLog, "put", claimed_before)
         with pytest.raises(FencedError, match="another process has taken this flow over"):
             await first.call(first.flush)
         assert data_files(tmp_path) == []
@@ -501,6 +508,49 @@ def test_an_owner_that_wakes_up_just_before_its_entry_stores_nothing(
 
     run(tmp_path, scenario)
     assert len(data_files(tmp_path)) == 1
+
+
+def test_an_owner_whose_scratch_files_were_swept_is_fenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _parquet_log.FlowLog.intend
+
+    async def scenario(first: ParquetBackend) -> None:
+        await first.call(first.claim, FLOW)
+        await first.call(first.commit, delivery(1, 1))
+        second = ParquetBackend(path=str(tmp_path / "lake"))
+        await second.connect()
+
+        def claimed_before(*args: Any) -> None:
+            monkeypatch.undo()
+            second.claim(FLOW)
+            real(*args)
+
+        monkeypatch.setattr(_parquet_log.FlowLog, "intend", claimed_before)
+        with pytest.raises(TransientError):
+            await first.call(first.flush)
+        with pytest.raises(FencedError, match="epoch 2, ours is 1"):
+            await first.call(first.flush)
+        assert await second.query(everything()) == []
+        await second.disconnect()
+
+    run(tmp_path, scenario)
+    assert data_files(tmp_path) == []
+
+
+def test_rows_for_many_folders_do_not_pile_up_in_memory(tmp_path: Path) -> None:
+    table = pa.table({"part": [number % 40 for number in range(40_000)], "text": ["x" * 1000] * 40_000})
+
+    async def scenario(backend: ParquetBackend) -> None:
+        await backend.call(backend.claim, FLOW)
+        for seq in range(1, 4):
+            await backend.call(backend.commit, chunk(seq, table))
+            waiting = sum(part.file.waiting_bytes for part in backend._flows[FLOW]._waiting.parts.values())
+            assert waiting <= 16 * 2**20
+        await backend.call(backend.flush)
+
+    run(tmp_path, scenario, partition_by=["part"])
+    assert len(data_files(tmp_path)) == 40
 
 
 def test_flows_whose_names_are_alike_do_not_touch_each_other(tmp_path: Path) -> None:

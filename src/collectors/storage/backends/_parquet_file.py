@@ -81,7 +81,7 @@ class PartFile:
         self.finished = False
         self._sink = _Sink(path)
         self._waiting: list[pa.Table] = []
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         try:
             self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
                 self._sink,
@@ -109,15 +109,15 @@ class PartFile:
     @property
     def size(self) -> int:
         """How large the file is so far, with what waits in memory."""
-        return self._sink.tell() + self._waiting_bytes
+        return self._sink.tell() + self.waiting_bytes
 
     def add(self, table: pa.Table) -> None:
         """Take rows; they reach the disk with `drain`."""
         self.rows += table.num_rows
         self._waiting.append(table)
-        self._waiting_bytes += table.nbytes
-        if self._waiting_bytes >= _GROUP_BYTES or sum(each.num_rows for each in self._waiting) >= _GROUP_ROWS:
-            self._write_group()
+        self.waiting_bytes += table.nbytes
+        if self.waiting_bytes >= _GROUP_BYTES or sum(each.num_rows for each in self._waiting) >= _GROUP_ROWS:
+            self.write_group()
 
     def drain(self) -> None:
         """Bring whole row groups to the disk. Raises OSError; it can be called again."""
@@ -129,16 +129,17 @@ class PartFile:
         if self.finished:
             return
         if self._writer is not None:
-            self._write_group()
+            self.write_group()
             self._writer.close()
             self._writer = None
         self._sink.drain(sync=True)
         self.finished = True
 
-    def _write_group(self) -> None:
+    def write_group(self) -> None:
+        """Turn the rows that wait into a row group."""
         if self._waiting and self._writer is not None:
             table = pa.concat_tables(self._waiting)
-            self._waiting, self._waiting_bytes = [], 0
+            self._waiting, self.waiting_bytes = [], 0
             self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 

@@ -33,6 +33,9 @@ from collectors.storage.positions import check_follows
 
 __all__ = ["FlowFiles"]
 
+_WAITING_BYTES = 16 * 2**20
+"""So much of a flow waits in memory for its row groups, however many folders it goes to."""
+
 
 @dataclass(slots=True)
 class _Part:
@@ -155,6 +158,9 @@ class FlowFiles:
         try:
             for partition, table in tables:
                 parts[partition.folder].file.add(table)
+            if sum(part.file.waiting_bytes for part in parts.values()) > _WAITING_BYTES:
+                for part in parts.values():
+                    part.file.write_group()
         except pa.ArrowException as error:
             self.discard()
             raise FatalError(
