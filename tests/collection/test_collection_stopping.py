@@ -10,7 +10,7 @@ import pytest
 from collectors.collection.manager import CollectionManager
 from collectors.enums import CollectionStatus
 from collectors.interfaces import IDataSource
-from collectors.mocks import MockErrorHandler, MockEventEmitter
+from collectors.mocks import MockErrorHandler, MockEventEmitter, MockTaskTracker
 from collectors.models import CollectedData
 
 STOPPED, ERROR, PAUSED = CollectionStatus.STOPPED, CollectionStatus.ERROR, CollectionStatus.PAUSED
@@ -228,3 +228,69 @@ def test_unregistering_stops_and_the_task_stays_known():
                 await call("numbers")
 
     asyncio.run(main())
+
+
+def test_stop_does_not_cut_a_disconnect_off():
+    class Slow(Numbers):
+        async def disconnect(self):
+            leaving.set()
+            await may_leave.wait()
+            await super().disconnect()
+
+    async def main():
+        manager, source = CollectionManager(), Slow()
+        task_id = await started(manager, source, {"max_chunks": 1})
+        await leaving.wait()
+        stops = [asyncio.create_task(manager.stop_collection(task_id)) for _ in range(2)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        may_leave.set()
+        await asyncio.gather(*stops)
+        assert source.log == ["connect", 0, "closed", "disconnect"]
+        assert await manager.get_task_status(task_id) is STOPPED
+
+    leaving, may_leave = asyncio.Event(), asyncio.Event()
+    asyncio.run(main())
+
+
+def test_of_two_starts_at_the_same_time_one_is_refused():
+    class SlowTracker(MockTaskTracker):
+        async def create_task(self, task_type):
+            await asyncio.sleep(0)
+            return await super().create_task(task_type)
+
+    async def main():
+        tasks = SlowTracker()
+        manager, source = CollectionManager(tasks=tasks), Numbers()
+        await manager.register_source(source, {})
+        starts = [manager.start_collection("numbers") for _ in range(3)]
+        came = await asyncio.gather(*starts, return_exceptions=True)
+        (task_id,) = [each for each in came if isinstance(each, str)]
+        assert sum(isinstance(each, RuntimeError) for each in came) == 2
+        await manager.stop_collection(task_id)
+        assert tasks.get_task_count() == 1
+        assert source.log.count("connect") <= 1
+
+    asyncio.run(main())
+
+
+def test_what_goes_wrong_when_it_is_disconnected_does_not_hide_what_went_wrong_before():
+    async def main():
+        errors = MockErrorHandler()
+        manager = CollectionManager(errors=errors)
+        source = Numbers(**{"1": ValueError("torn"), "disconnect": ConnectionError("half closed")})
+        assert await manager.wait(await started(manager, source)) is ERROR
+        assert [info.message for info in errors.get_handled_errors()] == ["torn", "half closed"]
+        found = await manager.get_statistics("numbers")
+        assert (found.success_count, found.failure_count) == (1, 1)
+
+    asyncio.run(main())
+
+
+def test_without_a_handler_an_error_is_logged(caplog):
+    async def main():
+        manager = CollectionManager()
+        assert await manager.wait(await started(manager, Numbers(connect=OSError("no route")))) is ERROR
+
+    asyncio.run(main())
+    assert "collecting from 'numbers' failed: no route" in caplog.text

@@ -295,3 +295,25 @@ def test_no_row_is_lost_or_doubled_by_a_plain_processor(verdicts):
     assert made.column("n").to_pylist() == expected
     bad = [n for n, verdict in enumerate(verdicts) if verdict in {"raise", "wrong", "misfit"}]
     assert [row for row, _ in rejected] == bad
+
+
+class Nameless(Plain):
+    """A third party's processor that cannot say its name."""
+
+    def get_processor_name(self):
+        if isinstance(self.name, Exception):
+            raise self.name
+        return self.name
+
+
+@pytest.mark.parametrize("name", [KeyError("name"), None, 7])
+def test_a_processor_that_cannot_say_its_name_has_that_of_its_type(name):
+    result = executed({"valid": False}, Nameless(dict, name), MockProcessor("b"))
+    assert (result.success, result.failed_step) == (False, "Nameless")
+    assert result.step_results[0].error == "Nameless does not take dict input"
+
+
+def test_steps_are_handed_out_as_copies():
+    pipeline = pipeline_of(MockProcessor("a"), MockProcessor("b"))
+    pipeline.get_steps()[0].order = 99
+    assert [step.order for step in pipeline.get_steps()] == [1, 2]
