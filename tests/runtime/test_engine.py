@@ -288,3 +288,12 @@ def test_memory_stays_under_its_budget_with_a_store_that_is_away(tmp_path):
         await work
 
     asyncio.run(scenario())
+
+
+def test_two_backends_without_room_for_letters_do_not_lose_them(tmp_path):
+    (tmp_path / "in.ndjson").write_bytes(b'{"n": 1}\nnot json\n{"n": 2}\n')
+    storage = [{"type": "parquet", "id": name, "path": name} for name in ("a", "b")]
+    running = engine(tmp_path, [{"type": "file", "path": "in.ndjson"}], storage)
+    report = asyncio.run(running.run())
+    assert report.set_aside == 1
+    assert [letter.raw.strip() for letter in asyncio.run(_letters(running.config))] == [b"not json"]

@@ -175,7 +175,8 @@ class Edge:
                 await self.backend.call(self.backend.write, delivery.table, delivery.key)
             return await state.commit(replace(delivery, table=pa.table({})))
         if not self.holds_letters:
-            await state.replace_letters(self._flow, delivery)
+            owner = f"{self._flow}@{self.report.backend}"  # two such backends must not replace each other's letters
+            await state.replace_letters(owner, delivery)
             delivery = replace(delivery, dead_letters=[])
         seq: int = await self.backend.call(self.backend.commit, delivery)  # type: ignore[attr-defined]
         return seq
