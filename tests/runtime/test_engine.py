@@ -297,3 +297,32 @@ def test_two_backends_without_room_for_letters_do_not_lose_them(tmp_path):
     report = asyncio.run(running.run())
     assert report.set_aside == 1
     assert [letter.raw.strip() for letter in asyncio.run(_letters(running.config))] == [b"not json"]
+
+
+def test_two_tables_of_one_file_do_not_lose_letters(tmp_path):
+    (tmp_path / "in.ndjson").write_bytes(b'{"n": 1}\nnot json\n{"n": 2}\n')
+    storage = [{"type": "sqlite", "id": name, "path": "out.db", "table": name} for name in ("a", "b")]
+    running = engine(tmp_path, [{"type": "file", "path": "in.ndjson"}], storage)
+    report = asyncio.run(running.run())
+    assert report.balanced
+    assert [letter.raw.strip() for letter in asyncio.run(_letters(running.config))] == [b"not json"]
+
+
+class RefusesTwice(Flaky):
+    """Refuses one row at a time, as a store does that checks types first and constraints later."""
+
+    def write(self, table, key):
+        for row, n in enumerate(table["n"].to_pylist()):
+            if n in self.refuse:
+                raise DataError("refused", rows={row: "not this one"})
+        return super().write(table, key)
+
+
+def test_rows_refused_one_after_the_other_each_have_a_letter(tmp_path):
+    store = RefusesTwice(refuse=[1, 2, 4])
+    running = engine(tmp_path, [Numbers(limit=6, per_chunk=6)], [store])
+    report = asyncio.run(running.run())
+    assert store.rows == [0, 3, 5]
+    assert report.balanced
+    letters = asyncio.run(_letters(running.config))
+    assert [(letter.record, json.loads(letter.raw)["n"]) for letter in letters] == [(1, 1), (2, 2), (4, 4)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -146,19 +146,25 @@ class Edge:
             counts=sum((part.counts for part in parts), Counts(stored=table.num_rows)),
             dead_letters=letters,
         )
-        delivery, durable = await self._commit_all_it_can(delivery)
+        delivery, durable = await self._commit_all_it_can(delivery, range(table.num_rows))
         self.seq = delivery.key.seq
         if not self._buffered:
             self._oldest = self._hooks.env.monotonic()
         self._buffered.append((delivery.key.seq, delivery.counts))
         await self._acknowledge(durable)
 
-    async def _commit_all_it_can(self, delivery: Delivery) -> tuple[Delivery, int]:
-        """Commit; rows that the backend refuses become dead letters and the rest is committed."""
+    async def _commit_all_it_can(self, delivery: Delivery, rows: Sequence[int]) -> tuple[Delivery, int]:
+        """Commit; rows that the backend refuses become dead letters and the rest is committed.
+
+        `rows` are the numbers that the rows had before any was refused, so that no two letters get the same id.
+        """
         try:
             durable = await self._retrying(lambda: self._commit(delivery), delivery.key.seq)
         except DataError as error:
-            return await self._commit_all_it_can(self._without(delivery, error))
+            if not error.rows:
+                raise
+            kept = [row for number, row in enumerate(rows) if number not in error.rows]
+            return await self._commit_all_it_can(self._without(delivery, error.rows, rows), kept)
         return delivery, durable
 
     async def _acknowledge(self, seq: int) -> None:
@@ -191,12 +197,10 @@ class Edge:
             return await self.backend.call(self.backend.stored, self._flow)  # type: ignore[attr-defined,no-any-return]
         return await self._hooks.state.stored(self._flow)
 
-    def _without(self, delivery: Delivery, error: DataError) -> Delivery:
+    def _without(self, delivery: Delivery, bad: dict[int, str], rows: Sequence[int]) -> Delivery:
         """Return the delivery with the rows that the backend refused as dead letters."""
-        table, bad = delivery.table, error.rows
-        if not bad:
-            raise error
-        rejected = [Rejected(row_bytes(table, row), reason, row) for row, reason in sorted(bad.items())]
+        table = delivery.table
+        rejected = [Rejected(row_bytes(table, row), reason, rows[row]) for row, reason in sorted(bad.items())]
         keep = [row for row in range(table.num_rows) if row not in bad]
         position = {"behind_seq": self.seq}
         step = f"store {self.report.backend}"
