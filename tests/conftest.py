@@ -2,7 +2,54 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "reliability.jsonl"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="fault tests in their full size; appends figures to benchmarks/results",
+    )
+
+
+@pytest.fixture
+def full(request):
+    """Whether fault tests run in their full size (`--full`) or in the quick one of `make test`."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def figure(full):
+    """Return what prints a measured figure and, with `--full`, appends it to `benchmarks/results/reliability.jsonl`."""
+
+    def record(name: str, **values):
+        git = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        )
+        line = {
+            "figure": name,
+            "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
+            "commit": git.stdout.strip(),
+            "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}",
+            **values,
+        }
+        print(json.dumps(line))
+        if full:
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    return record
 
 
 def _sendable(text: str) -> str:

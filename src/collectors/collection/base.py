@@ -11,14 +11,14 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from collectors.errors import CollectorsError, ConfigurationError, TransientError
 from collectors.interfaces.collection import IDataSource
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration, Name, Settings, settings_class
 
-__all__ = ["ByteSourceConfig", "Framing", "LineFraming", "Replays", "Source", "SourceConfig"]
+__all__ = ["Answers", "ByteSourceConfig", "Framing", "LineFraming", "Replays", "Source", "SourceConfig"]
 
 _END = object()
 Resource = TypeVar("Resource")
@@ -80,6 +80,17 @@ class Replays(Protocol):
         """Return that chunk. Called in a worker thread after a crash, when one backend is behind another."""
 
 
+@runtime_checkable
+class Answers(Protocol):
+    """A source whose senders wait for an answer and send again what they were not told is kept."""
+
+    def turn_away(self, reason: str) -> None:
+        """What was handed over since the last `commit` could not be kept (disk full): answer so.
+
+        Called in the event loop; the runtime has forgotten those chunks, and tries again with the next ones.
+        """
+
+
 class Source(IDataSource, Generic[ConfigT]):
     """Base of sources: the subclass says how to read, this class does connection, position and threads.
 
@@ -124,6 +135,14 @@ class Source(IDataSource, Generic[ConfigT]):
     def format(self) -> str | dict[str, Any]:
         """Return the codec of the chunks as settings have it: a name, or a mapping with `type`."""
         return self.data_format
+
+    def needs_spool(self) -> bool:
+        """Return whether what was read cannot be read again.
+
+        The runtime then writes every chunk to its spool on disk first, calls `commit` as soon as it is durable there,
+        and reads the spool in the source's place. Such a source is always read from `since=None` in a new process.
+        """
+        return False
 
     async def commit(self, position: Position) -> None:
         """Everything up to this position is stored durably; brokers are acknowledged here. May be called late or never."""

@@ -96,6 +96,10 @@ class ExecSource(Source[ExecConfig]):
         self.data_format = spec if isinstance(spec, str) else str(spec.get("type"))
         self._run: _Run | None = None
 
+    def needs_spool(self) -> bool:
+        """A command cannot be asked again for what it has written."""
+        return True
+
     def format(self) -> str | dict[str, Any]:
         """Return the codec of the settings, else one JSON object a line."""
         return self.config.format or "ndjson"

@@ -73,6 +73,10 @@ class HostSource(Source[HostConfig]):
             return None
         return _EVERY_SECONDS if self.config.every is None else self.config.every
 
+    def needs_spool(self) -> bool:
+        """A reading cannot be made again."""
+        return True
+
     def format(self) -> dict[str, Any]:
         """Return NDJSON whose times are timestamps."""
         columns = {"time": "timestamp"}

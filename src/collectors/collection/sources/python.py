@@ -77,6 +77,10 @@ class PythonSource(Source[PythonConfig]):
         self._parcels: deque[Parcel] = deque()
         self._behind: Position | None = None
 
+    def needs_spool(self) -> bool:
+        """A function without `since` cannot be asked again."""
+        return "since" not in _parameters(self._function or _load(self.config.function))
+
     def format(self) -> str | dict[str, Any]:
         """Return the codec of bytes that the function gives; its records are NDJSON."""
         return self.config.format or "ndjson"

@@ -44,6 +44,10 @@ class StdinSource(Source[StdinConfig]):
         self._cutter: Cutter | None = None
         self._ended = False
 
+    def needs_spool(self) -> bool:
+        """What a pipe gave cannot be read again."""
+        return True
+
     def format(self) -> str | dict[str, Any]:
         """Return the codec of the settings, else one JSON object a line."""
         return self.config.format or "ndjson"
