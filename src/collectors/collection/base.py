@@ -85,7 +85,7 @@ class Answers(Protocol):
     """A source whose senders wait for an answer and send again what they were not told is kept."""
 
     def turn_away(self, reason: str) -> None:
-        """What was handed over since the last `commit` could not be kept (disk full): answer so.
+        """Answer that what was handed over since the last `commit` could not be kept (disk full).
 
         Called in the event loop; the runtime has forgotten those chunks, and tries again with the next ones.
         """

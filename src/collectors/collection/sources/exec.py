@@ -97,7 +97,7 @@ class ExecSource(Source[ExecConfig]):
         self._run: _Run | None = None
 
     def needs_spool(self) -> bool:
-        """A command cannot be asked again for what it has written."""
+        """Return True: a command cannot be asked again for what it has written."""
         return True
 
     def format(self) -> str | dict[str, Any]:

@@ -74,7 +74,7 @@ class HostSource(Source[HostConfig]):
         return _EVERY_SECONDS if self.config.every is None else self.config.every
 
     def needs_spool(self) -> bool:
-        """A reading cannot be made again."""
+        """Return True: a reading cannot be made again."""
         return True
 
     def format(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class PythonSource(Source[PythonConfig]):
         self._behind: Position | None = None
 
     def needs_spool(self) -> bool:
-        """A function without `since` cannot be asked again."""
+        """Return whether the function has no `since`: then it cannot be asked again."""
         return "since" not in _parameters(self._function or _load(self.config.function))
 
     def format(self) -> str | dict[str, Any]:

@@ -45,7 +45,7 @@ class StdinSource(Source[StdinConfig]):
         self._ended = False
 
     def needs_spool(self) -> bool:
-        """What a pipe gave cannot be read again."""
+        """Return True: what a pipe gave cannot be read again."""
         return True
 
     def format(self) -> str | dict[str, Any]:
