@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
 
@@ -18,7 +19,16 @@ from collectors.interfaces.collection import IDataSource
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration, Name, Settings, settings_class
 
-__all__ = ["Answers", "ByteSourceConfig", "Framing", "LineFraming", "Replays", "Source", "SourceConfig"]
+__all__ = [
+    "Answers",
+    "ByteSourceConfig",
+    "Framing",
+    "LineFraming",
+    "Replays",
+    "Room",
+    "Source",
+    "SourceConfig",
+]
 
 _END = object()
 Resource = TypeVar("Resource")
@@ -84,11 +94,18 @@ class Replays(Protocol):
 class Answers(Protocol):
     """A source whose senders wait for an answer and send again what they were not told is kept."""
 
-    def turn_away(self, reason: str) -> None:
-        """Answer that what was handed over since the last `commit` could not be kept (disk full).
+    def turn_away(self, position: Position, reason: str) -> None:
+        """Answer that the chunks up to this position, except those committed before, could not be kept (disk full).
 
-        Called in the event loop; the runtime has forgotten those chunks, and tries again with the next ones.
+        Called in the event loop. The runtime has forgotten those chunks, and tries again with the next ones.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What `read` yields before it reads much: the runtime goes on with it once so many bytes fit its memory budget."""
+
+    size: int
 
 
 class Source(IDataSource, Generic[ConfigT]):
@@ -116,6 +133,7 @@ class Source(IDataSource, Generic[ConfigT]):
     def __init__(self, config: ConfigT | None = None, **settings: Any) -> None:
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.make_room: Callable[[int], Awaitable[None]] = _any_room
         self._resources: AsyncExitStack | None = None
         self._position: Position | None = None
 
@@ -123,9 +141,13 @@ class Source(IDataSource, Generic[ConfigT]):
         """Open what reading needs, once, before the first `read`; give it to `enter` so that it gets closed."""
 
     @abstractmethod
-    def read(self, since: Position | None) -> AsyncIterator[CollectedData] | Iterator[CollectedData]:
+    def read(
+        self, since: Position | None
+    ) -> AsyncIterator[CollectedData | Room] | Iterator[CollectedData | Room]:
         """Yield the chunks behind the position `since` (None: from the beginning), in order, and return at the end.
 
+        A source that knows how much it is about to read yields `Room` first, so that many of them at once stay within
+        the memory budget; what others hand over is charged when it is there.
         A plain generator is driven from a worker thread, one `next` at a time; an async one runs in the event loop.
         Called again, on the same object, with the position of its last chunk: after `poll_interval`, after an error,
         or in a later process. Each chunk's position must be enough to go on from there and survive JSON.
@@ -223,21 +245,33 @@ class Source(IDataSource, Generic[ConfigT]):
         if isinstance(chunks, AsyncIterator):
             try:
                 async for data in chunks:
-                    yield data
+                    if isinstance(data, Room):
+                        await self.make_room(data.size)
+                    else:
+                        yield data
             finally:
                 if inspect.isasyncgen(chunks):
                     await chunks.aclose()
         else:
             async with aclosing(_from_thread(chunks)) as steps:
                 async for data in steps:
-                    yield data
+                    if isinstance(data, Room):
+                        await self.make_room(data.size)
+                    else:
+                        yield data
 
     def get_source_id(self) -> str:
         """Return `id` of the settings, or the type's name."""
         return self.config.id or type(self).__module__.rpartition(".")[2]
 
 
-async def _from_thread(chunks: Iterator[CollectedData]) -> AsyncGenerator[CollectedData, None]:
+async def _any_room(size: int) -> None:
+    """Outside of a pipeline there is no budget."""
+
+
+async def _from_thread(
+    chunks: Iterator[CollectedData | Room],
+) -> AsyncGenerator[CollectedData | Room, None]:
     """Drive a plain generator from worker threads; when cancelled, wait for the step under way, then close it."""
     step: asyncio.Future[Any] | None = None
     try:
