@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("collectors.cli.demo", "Collect this machine's metrics and a log, for ten seconds."),
     "new": ("collectors.cli.new", "Write a commented pipeline file to start from."),
     "check": ("collectors.cli.check", "Connect to both ends, read a sample, show what would be stored."),
+    "guarantee": ("collectors.cli.guarantee", "Show how safely each record reaches each storage, and why."),
     "run": ("collectors.cli.run", "Run a pipeline until its sources end, or until Ctrl-C."),
     "query": ("collectors.cli.query", "Look at what a pipeline has stored."),
     "dead-letters": ("collectors.cli.dead_letters", "See which records were set aside, and why."),

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from collectors.errors import CollectorsError, ConfigurationError, TransientError
@@ -123,6 +124,10 @@ class Source(IDataSource, Generic[ConfigT]):
     data_format: str = "ndjson"
     """The codec of the chunks, unless `chunk` is told another."""
     framing: Framing = LineFraming()
+    lost_before_spool: ClassVar[str] = (
+        "what it had read and not yet written there when the process died is lost"
+    )
+    """For a source that needs the spool: what a crash costs before the spool has it; for `guarantee`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -165,6 +170,13 @@ class Source(IDataSource, Generic[ConfigT]):
         and reads the spool in the source's place. Such a source is always read from `since=None` in a new process.
         """
         return False
+
+    def scratch(self, folder: Path, size: int) -> ConfigT | None:
+        """Return the settings for a finite copy, of about so many bytes, of what this source reads; None: there is none.
+
+        For `chaos`, which reads it many times. Makes the copy in the folder and changes nothing else.
+        """
+        return None
 
     async def commit(self, position: Position) -> None:
         """Everything up to this position is stored durably; brokers are acknowledged here. May be called late or never."""

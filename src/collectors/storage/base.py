@@ -14,7 +14,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import pyarrow as pa
 
@@ -33,6 +34,10 @@ class BackendConfig(Settings):
 
     id: Name | None = None
     """Name of the backend in the ledger and in messages; its type when left out."""
+
+    def scratch(self, folder: Path) -> Self | None:
+        """Return the settings for an empty store of the same kind in this folder, for `chaos`; None: there is none."""
+        return None
 
 
 ConfigT = TypeVar("ConfigT", bound=BackendConfig)
@@ -69,6 +74,8 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     """Base of backends. Plain methods run in one thread that belongs to the backend; `async def` ones in the loop."""
 
     config_class: ClassVar[type[BackendConfig]] = BackendConfig
+    durable: ClassVar[bool] = True
+    """Whether what was stored is still there when the process has died."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -79,6 +86,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     def __init__(self, config: ConfigT | None = None, **settings: Any) -> None:
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
         self._thread: ThreadPoolExecutor | None = None
+        self._connecting = asyncio.Lock()
 
     def open(self) -> Any:
         """Open the store. Raises TransientError when it is away, ConfigurationError or FatalError when it cannot be."""
@@ -137,17 +145,18 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def connect(self) -> None:
-        """Open the store. Raises ConnectionError, or ValueError for a bad configuration."""
-        if self._thread is not None:
-            return
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"backend-{self.get_backend_id()}")
-        try:
-            await self.call(self.open)
-        except BaseException as error:
-            await self.disconnect()
-            if isinstance(error, (CollectorsError, ConnectionError)) or not isinstance(error, Exception):
-                raise
-            raise TransientError(f"{self.get_backend_id()}: {error}") from error
+        """Open the store; nothing to do when it is open. Raises ConnectionError, or ValueError for a bad configuration."""
+        async with self._connecting:
+            if self._thread is not None:
+                return
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"backend-{self.get_backend_id()}")
+            try:
+                await self.call(self.open)
+            except BaseException as error:
+                await self.disconnect()
+                if isinstance(error, (CollectorsError, ConnectionError)) or not isinstance(error, Exception):
+                    raise
+                raise TransientError(f"{self.get_backend_id()}: {error}") from error
 
     async def disconnect(self) -> None:
         """Close the store; safe at any time and twice."""

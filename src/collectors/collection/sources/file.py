@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -34,6 +34,7 @@ from pydantic import model_validator
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._bookmarks import Bookmark, Bookmarks
 from collectors.collection.sources._compressed import BrokenDataError
+from collectors.collection.sources._copying import copy_files
 from collectors.collection.sources._handle import FileReader, Handle, Part, ReplacedError
 from collectors.collection.sources._listing import check_exists, list_files
 from collectors.collection.sources._records import RecordReader
@@ -157,6 +158,17 @@ class FileSource(Source[FileConfig]):
             for job in self._tracker.jobs(marks, first=since is None):
                 replaced |= yield from self._read_file(job, marks)
             replaced = replaced and not self.config.follow
+
+    def scratch(self, folder: Path, size: int) -> FileConfig | None:
+        """Copy the first bytes of the files that there are; the copies are read once, to their end."""
+        listing = list_files(self.config.paths)
+        check_exists(self.config.paths, listing)
+        whole = self.data_format in DOCUMENTS | TABLES
+        copies = copy_files(list(listing.files), folder, size, self.framing, whole=whole)
+        if copies is None:
+            return None
+        changed = {"path": copies, "format": self.config.codec, "follow": False, "start": "beginning"}
+        return self.config.model_copy(update={**changed, "every": None, "cron": None})
 
     def replay(self, since: Position | None, until: Position) -> CollectedData:
         """Return the chunk that ended at `until` once more. Raises FatalError when its file is gone."""

@@ -40,6 +40,8 @@ class MemoryConfig(BackendConfig):
 class MemoryBackend(Backend[MemoryConfig]):
     """Tables by location, in the order in which they came."""
 
+    durable = False
+
     def __init__(self, config: MemoryConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
         self._tables: dict[str, pa.Table] = {}

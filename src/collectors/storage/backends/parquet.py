@@ -17,7 +17,7 @@ except for the moment between rename and entry, or after a crash in it until the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +37,7 @@ from collectors.storage.files import translated
 __all__ = ["COMPONENT", "ParquetBackend", "ParquetConfig"]
 
 _PREVIEWED_FILES = 20
+_SCRATCH_ROWS = 200
 
 
 class ParquetConfig(BackendConfig):
@@ -52,6 +53,11 @@ class ParquetConfig(BackendConfig):
     """Close a file at this size."""
     max_age: Duration = 300.0
     """Close a file when its oldest rows have waited so long; until then they are not durable, and not acknowledged."""
+
+    def scratch(self, folder: Path) -> Self:
+        """Return the settings for a folder in the folder, with files so small that some are closed on the way."""
+        rows = min(self.max_rows or _SCRATCH_ROWS, _SCRATCH_ROWS)
+        return self.model_copy(update={"path": str(folder / "files"), "max_rows": rows})
 
 
 class ParquetBackend(Backend[ParquetConfig]):

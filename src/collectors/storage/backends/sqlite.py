@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 from pydantic import AfterValidator
@@ -57,6 +57,10 @@ class SqliteConfig(BackendConfig):
     """The table that takes the rows; `{source}` in it stands for the id of the source."""
     lock_timeout: Duration = 5.0
     """How long to wait while another process writes to the file, before the attempt counts as failed."""
+
+    def scratch(self, folder: Path) -> Self:
+        """Return the settings for a file of the same name in the folder."""
+        return self.model_copy(update={"path": str(folder / Path(self.path).name)})
 
 
 class SqliteBackend(Backend[SqliteConfig]):
