@@ -61,6 +61,7 @@ def _load(document: Document, file: Path | None) -> PipelineConfig:
     return PipelineConfig(
         name=name,
         memory=settings.memory,
+        spool=settings.spool,
         state=Path(settings.state) if settings.state else folder / ".collectors" / name,
         folder=folder,
         file=file,

@@ -40,6 +40,8 @@ class PipelineFile(Settings):
     """Identity of the pipeline: positions, runs and dead letters hang on it. The file's name when left out."""
     memory: ByteSize = 256 * 2**20
     """Upper bound for what is in flight, for all sources together; sources wait when it is spent."""
+    spool: ByteSize = 10 * 2**30
+    """Upper bound for what waits on disk, for each source that cannot be read again; its intake waits when it is reached."""
     state: LocalPath | None = None
     """Folder for what is not in a backend: leases, runs, spool; `.collectors/<name>` beside the file when left out."""
     sources: Annotated[list[Any], Field(min_length=1)]
@@ -91,12 +93,13 @@ class Route:
 class PipelineConfig:
     """A loaded pipeline: every setting is valid, every name in it leads somewhere.
 
-    `memory` is in bytes. `version` is a short hash of what the file says, without secrets: the same for the same
+    `memory` and `spool` are in bytes. `version` is a short hash of what the file says, without secrets: the same for the same
     content, whatever its comments and layout.
     """
 
     name: str
     memory: int
+    spool: int
     state: Path
     folder: Path
     file: Path | None

@@ -188,6 +188,7 @@ class Edge:
         return seq
 
     async def _claim(self) -> Checkpoint:
+        await self.backend.connect()
         if self._transactional:
             return await self.backend.call(self.backend.claim, self._flow)  # type: ignore[attr-defined,no-any-return]
         return await self._hooks.state.claim(self._flow)

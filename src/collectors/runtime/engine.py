@@ -20,12 +20,12 @@ from collectors.runtime.budget import Budget
 from collectors.runtime.delivery import Edge, Hooks
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
+from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.ledger import FlowReport, RunReport, StepReport
 from collectors.runtime.preparing import Letters, Preparer
-from collectors.runtime.reading import race
-from collectors.runtime.retry import Backoff
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.spool import Spool
 from collectors.runtime.state import State
 from collectors.runtime.supervisor import Supervisor
 from collectors.storage.base import Backend
@@ -62,7 +62,8 @@ class Engine:
         self.config = config
         self.env = env or Env()
         self.report = RunReport(config.name, self.env.new_id(), self.env.now(), [])
-        self.budget = Budget(config.memory)
+        self.budget = Budget(config.memory * 7 // 8)
+        self._intake_budget = Budget(config.memory // 8)
         self._events = events
         self._errors = errors
         self._on_notice = on_notice or (lambda _: None)
@@ -98,7 +99,7 @@ class Engine:
             if patience is None and not any(is_endless(source) for source in sources.values()):
                 patience = BATCH_PATIENCE
             await self._connect_sources(sources, stack)
-            backends = await self._connect_backends(stack, patience, shutdown)
+            backends = await self._connect_backends(stack)
             flows = [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
             await Supervisor(shutdown, self._on_failure).run(flows)
             await asyncio.gather(*self._telling)
@@ -130,25 +131,20 @@ class Engine:
         if problems:
             raise ConfigurationError("\n".join(problems))
 
-    async def _connect_backends(
-        self, stack: AsyncExitStack, patience: float | None, shutdown: Shutdown
-    ) -> dict[str, Backend[Any]]:
+    async def _connect_backends(self, stack: AsyncExitStack) -> dict[str, Backend[Any]]:
+        """Find out what cannot start. A storage that is only away for now is left to its flows: intake goes on."""
         backends = {name: component.make() for name, component in self.config.backends.items()}
+        problems: list[str] = []
         for name, backend in backends.items():
-            backoff = Backoff(self.env, patience)
             stack.push_async_callback(backend.disconnect)
-            while True:
-                try:
-                    await backend.connect()
-                    break
-                except ConfigurationError as error:
-                    raise ConfigurationError(f"{self.config.backends[name].where}: {error}") from error
-                except TransientError as error:
-                    wait = backoff.failed(error)
-                    if wait is None or shutdown.requested.is_set():
-                        raise
-                    self._on_notice(f"storage '{name}': {error}; trying again in {wait:.1f} s")
-                    await race(self.env.sleep(wait), shutdown.requested)
+            try:
+                await backend.connect()
+            except ConfigurationError as error:
+                problems.append(f"{self.config.backends[name].where}: {error}")
+            except TransientError as error:
+                self._on_notice(f"storage '{name}': {error}")
+        if problems:
+            raise ConfigurationError("\n".join(problems))
         return backends
 
     def _flow(
@@ -183,15 +179,36 @@ class Engine:
         report.steps = [step for steps in preparer.steps for step in steps]
         report.edges = [edge.report for edge in edges]
         self.report.flows.append(report)
+        intake = self._intake(source, report, hooks) if source.needs_spool() else None
         return Flow(
             name=flow_name,
-            source=source,
+            source=source if intake is None else intake.spooled,
             preparer=preparer,
             edges=edges,
             share=self.budget.share(),
             hooks=hooks,
             report=report,
             on_event=self._on_event,
+            intake=intake,
+        )
+
+    def _intake(self, source: Source[Any], report: FlowReport, hooks: Hooks) -> Intake:
+        name = source.get_source_id()
+
+        def tell(text: str) -> None:
+            report.notices.append(text)
+            self._on_notice(f"source '{name}': {text}")
+
+        folder = self.config.state / "spool" / name
+        spool = Spool(folder, name, self.config.spool, now=self.env.now, tell=tell)
+        return Intake(
+            source,
+            SpoolSource(source, spool, hooks.shutdown),
+            self._intake_budget.share(),
+            self.env,
+            hooks.shutdown,
+            patience=hooks.patience,
+            notify=hooks.notify,
         )
 
     def _notifier(self, source: str) -> Callable[[str | None], None]:

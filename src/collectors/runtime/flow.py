@@ -18,6 +18,7 @@ from collectors.models import CollectedData, Position
 from collectors.runtime.batching import End, take_waiting
 from collectors.runtime.budget import Share
 from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.preparing import Item, Prepared, Preparer
 from collectors.runtime.reading import Reader
@@ -39,6 +40,7 @@ class Flow:
         hooks: Hooks,
         report: FlowReport,
         on_event: Callable[[str, FlowReport], None],
+        intake: Intake | None = None,
     ) -> None:
         self.name = name
         self.report = report
@@ -48,6 +50,9 @@ class Flow:
         self._share = share
         self._hooks = hooks
         self._on_event = on_event
+        self._intake = intake
+        self._prepaid = 0
+        source.make_room = self._make_room
         self._items: asyncio.Queue[Item | End] = asyncio.Queue()
         self._positions: deque[tuple[int, Position | None]] = deque()
         self._replays = len(edges) > 1 and hasattr(source, "replay")
@@ -58,10 +63,13 @@ class Flow:
     async def run(self) -> None:
         """Run until the source has ended and everything is stored. Raises what stopped it, with the rest drained."""
         try:
-            since, replay = await self._resume()
-            self.report.status = "running"
-            self._on_event("start", self.report)
             async with asyncio.TaskGroup() as tasks:
+                if self._intake is not None:
+                    await self._intake.open()
+                    tasks.create_task(self._intake.run())
+                since, replay = await self._resume()
+                self.report.status = "running"
+                self._on_event("start", self.report)
                 tasks.create_task(self._read(since, replay))
                 tasks.create_task(self._prepare())
                 for edge in self._edges:
@@ -71,8 +79,9 @@ class Flow:
         finally:
             self._share.release_all()
             await self._source.disconnect()
-        if self._reading_error is not None:
-            raise self._reading_error
+        error = self._reading_error or (self._intake.error if self._intake is not None else None)
+        if error is not None:
+            raise error
 
     async def _resume(self) -> tuple[Position | None, list[Position]]:
         """Claim the flow at every backend; return where to read from, and what an earlier run read but not all stored."""
@@ -84,7 +93,15 @@ class Flow:
         self._seq, self._behind = first.seq, last.seq
         self._preparer.restore(first.schema or last.schema)
         since, replay = first.position, []
-        if first.seq < last.seq:
+        if isinstance(self._source, SpoolSource) and not self._source.knows(last.position):
+            self.report.notices.append(
+                f"the spool of source '{self.report.source}' is another one than before; it is read from its beginning"
+            )
+            since = None
+            if first.seq < last.seq:
+                self._start_at(last)
+            self._seq = self._behind = last.seq
+        elif first.seq < last.seq:
             recorded = await self._hooks.state.boundaries(self.name, first.seq)
             if [seq for seq, _ in recorded][: last.seq - first.seq] == list(
                 range(first.seq + 1, last.seq + 1)
@@ -111,13 +128,18 @@ class Flow:
     async def _read(self, since: Position | None, replay: list[Position]) -> None:
         hooks = self._hooks
         reader = Reader(
-            self._source, hooks.env, hooks.shutdown, patience=hooks.patience, notify=self._set_waiting
+            self._source,
+            hooks.env,
+            hooks.shutdown,
+            patience=hooks.patience,
+            notify=self._set_waiting,
+            until=hooks.shutdown.requested if self._intake is None else hooks.shutdown.expired,
         )
         try:
             async for data in reader.chunks(since, replay):
                 self._seq += 1
                 size = len(data.raw_data)
-                await self._share.acquire(size)
+                await self._pay(size)
                 self._count(data, size)
                 if self._replays and data.position is not None and self._seq > self._behind:
                     await hooks.state.record_boundary(self.name, self._seq, data.position)
@@ -125,8 +147,25 @@ class Flow:
                 since = data.position
         except Exception as error:  # noqa: BLE001  # what was read before it is stored first, then `run` raises it
             self._reading_error = error
+        await self._make_room(0)
         await self._items.put(End())
         self._on_event("read", self.report)
+
+    async def _make_room(self, size: int) -> None:
+        """Charge what the source is about to read, when it fits, instead of what it said before."""
+        self._share.release(self._prepaid)
+        self._prepaid = 0
+        if size:
+            await self._share.acquire(size)
+        self._prepaid = size
+
+    async def _pay(self, size: int) -> None:
+        """Charge a chunk; what exceeds the room that the source has asked for does not wait, since it is there."""
+        if self._prepaid:
+            self._share.adjust(max(0, size - self._prepaid))
+            self._prepaid = max(0, self._prepaid - size)
+        else:
+            await self._share.acquire(size)
 
     def _count(self, data: CollectedData, size: int) -> None:
         self.report.chunks += 1

@@ -38,7 +38,8 @@ class Reader:
     """Reads one source.
 
     A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
-    each failure and the wait, and None when it works again.
+    each failure and the wait, and None when it works again. Reading stops when `until` is set: when a stop is asked
+    for, unless told otherwise.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Reader:
         *,
         patience: float | None,
         notify: Callable[[str | None], None],
+        until: asyncio.Event | None = None,
     ) -> None:
         self._source = source
         self._env = env
-        self._shutdown = shutdown
+        self._until = until or shutdown.requested
         self._backoff = Backoff(env, patience)
         self._notify = notify
 
@@ -61,11 +63,11 @@ class Reader:
         for until in replay:
             yield await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
             since = until
-        while not self._shutdown.requested.is_set():
+        while not self._until.is_set():
             try:
                 await self._source.connect()
                 async with aclosing(self._source.stream(since)) as stream:
-                    while (data := await race(anext(stream, None), self._shutdown.requested)) is not None:
+                    while (data := await race(anext(stream, None), self._until)) is not None:
                         self._succeeded()
                         since = data.position if data.position is not None else since
                         yield data
@@ -76,7 +78,7 @@ class Reader:
                 await self._source.disconnect()
             if wait is None:
                 return
-            await race(self._env.sleep(wait), self._shutdown.requested)
+            await race(self._env.sleep(wait), self._until)
 
     def _succeeded(self) -> None:
         self._backoff.succeeded()

@@ -1,0 +1,210 @@
+"""The hop before the first one, for sources that cannot replay: read, make durable in the spool, acknowledge.
+
+    Source ──chunk──▶ Intake ──fsync──▶ Spool ──▶ Reader …
+
+While one group of chunks is being written the next one gathers, so the disk's fsync rate limits how often chunks
+become durable, not how many. What happens behind the spool (a storage that is away) does not reach the intake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from collectors.collection.base import Answers, Room, Source, SourceConfig
+from collectors.errors import FatalError, TransientError
+from collectors.models import CollectedData, Position
+from collectors.runtime.budget import Share
+from collectors.runtime.env import Env
+from collectors.runtime.reading import Reader, race
+from collectors.runtime.retry import Backoff
+from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.spool import READ_BYTES, SEGMENT_BYTES, Spool
+
+__all__ = ["Intake", "SpoolSource"]
+
+
+class SpoolSource(Source[SourceConfig]):
+    """Reads a spool in the place of the source that fills it; its chunks can be read again, one by one.
+
+    After a stop was asked for it goes on to the spool's end, unless more than a segment is left: that stays for the
+    next run.
+    """
+
+    def __init__(self, source: Source[Any], spool: Spool, shutdown: Shutdown) -> None:
+        super().__init__(SourceConfig(id=source.get_source_id()))
+        self.data_format = source.data_format
+        self.framing = source.framing
+        self.spool = spool
+        self.closed = False
+        self.grown = asyncio.Event()
+        self._format = source.format()
+        self._shutdown = shutdown
+
+    def format(self) -> str | dict[str, Any]:
+        """Return the codec of the source's chunks."""
+        return self._format
+
+    async def read(self, since: Position | None) -> AsyncIterator[CollectedData | Room]:
+        """Yield what is durable in the spool and what becomes so, until nothing more can come."""
+        while True:
+            self.grown.clear()
+            waiting = self.spool.behind(since)
+            if self.closed and waiting > SEGMENT_BYTES and self._shutdown.requested.is_set():
+                return
+            if waiting:
+                yield Room(min(waiting, READ_BYTES))
+            chunks = await asyncio.to_thread(self.spool.read, since)
+            for chunk in chunks:
+                since = chunk.position
+                yield chunk
+            if not chunks:
+                if self.closed:
+                    return
+                await self.grown.wait()
+
+    def replay(self, since: Position | None, until: Position) -> CollectedData:
+        """Return the chunk between two positions. Raises FatalError when the spool does not have it any more."""
+        chunks = self.spool.read(since, limit=1)
+        if not chunks or chunks[0].position is None or chunks[0].position["frame"] != until["frame"]:
+            raise FatalError(
+                f"the spool of source '{self.get_source_id()}' does not have the chunk up to {until} any more, "
+                "which one storage has and another lacks; was a file of it removed?"
+            )
+        return chunks[0]
+
+    async def commit(self, position: Position) -> None:
+        """Forget what every backend has."""
+        await asyncio.to_thread(self.spool.trim, position)
+
+    def wake(self) -> None:
+        """Let `read` look again."""
+        self.grown.set()
+
+    def knows(self, position: Position | None) -> bool:
+        """Return whether reading can go on at a position: it belongs to this spool, not to one that was removed."""
+        return position is None or self.spool.knows(position)
+
+
+class Intake:
+    """Reads a source into its spool until the source ends or a stop is asked for.
+
+    When a group cannot be kept (the disk is full, the quota is reached), senders who wait for an answer are turned
+    away and the next group is tried; other sources wait until it can be kept.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        spooled: SpoolSource,
+        share: Share,
+        env: Env,
+        shutdown: Shutdown,
+        *,
+        patience: float | None,
+        notify: Callable[[str | None], None],
+    ) -> None:
+        self.spooled = spooled
+        self.error: Exception | None = None
+        self._source = source
+        self._share = share
+        self._env = env
+        self._shutdown = shutdown
+        self._backoff = Backoff(env, patience)
+        self._reader = Reader(source, env, shutdown, patience=patience, notify=notify)
+        self._notify = notify
+        self._group: list[CollectedData] = []
+        self._arrived = asyncio.Event()
+        self._ended = False
+
+    async def open(self) -> None:
+        """Open the spool, trying until that works. Raises what stops it for good."""
+        while True:
+            try:
+                await asyncio.to_thread(self.spooled.spool.open)
+                return
+            except TransientError as error:
+                await self._wait(error)
+
+    async def run(self) -> None:
+        """Return when the source has ended and all of it is durable; what went wrong then is in `error`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read())
+                tasks.create_task(self._write())
+        finally:
+            self._share.release_all()
+            self.spooled.closed = True
+            self.spooled.wake()
+            self.spooled.spool.close()
+            await self._source.disconnect()
+
+    async def _read(self) -> None:
+        try:
+            async for data in self._reader.chunks(None, []):
+                await self._share.acquire(len(data.raw_data))
+                self._group.append(data)
+                self._arrived.set()
+        except Exception as error:  # noqa: BLE001  # what was read before it is kept and stored first
+            self.error = error
+        self._ended = True
+        self._arrived.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            group, self._group = self._group, []
+            if group:
+                await self._keep(group)
+                self._share.release(sum(len(data.raw_data) for data in group))
+                self._arrived.set()
+            elif self._ended:
+                return
+
+    async def _keep(self, group: list[CollectedData]) -> None:
+        """Make a group durable and acknowledge it, or turn it away."""
+        while True:
+            try:
+                await _to_its_end(asyncio.to_thread(self.spooled.spool.append, group))
+            except TransientError as error:
+                position = _last_position(group)
+                if isinstance(self._source, Answers) and position is not None:
+                    self._notify(str(error))
+                    self._source.turn_away(position, str(error))
+                    return
+                await self._wait(error)
+            else:
+                break
+        if self._backoff.failures:
+            self._backoff.succeeded()
+            self._notify(None)
+        self.spooled.wake()
+        position = _last_position(group)
+        if position is not None:
+            try:
+                await self._source.commit(position)
+            except TransientError as error:
+                self._notify(f"cannot acknowledge: {error}")  # it will be sent again
+
+    async def _wait(self, error: TransientError) -> None:
+        wait = self._backoff.failed(error)
+        if wait is None or self._shutdown.expired.is_set():
+            raise error
+        self._notify(f"{error}; trying again in {wait:.1f} s")
+        await race(self._env.sleep(wait), self._shutdown.expired)
+
+
+def _last_position(group: list[CollectedData]) -> Position | None:
+    return next((data.position for data in reversed(group) if data.position is not None), None)
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    """Await; when cancelled, first wait until the work is over: its thread must not go on behind our back."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    finally:
+        if not task.done():
+            await asyncio.wait([task])

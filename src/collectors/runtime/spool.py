@@ -1,0 +1,415 @@
+"""The spool: chunks of sources that cannot replay, durable on disk before anyone is told that they are kept.
+
+A folder of segments (`_spool_frames`). There is no file that must agree with them: where writing goes on is found by
+reading the last segment, where reading goes on is the position in the backend. Beside them lies `marks`, written
+without fsync after the frames are durable, so it can only be behind: it decides nothing, it shows that something is
+missing that was promised. What cannot be read is counted exactly, kept under `quarantine/`, and handed on as one
+refused record, so that it ends in the dead letters.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from collectors.enums import ErrorType
+from collectors.errors import FatalError, TransientError
+from collectors.models import CollectedData, Position
+from collectors.runtime._spool_frames import (
+    HEADER_SIZE,
+    Frame,
+    Header,
+    find_frame,
+    pack,
+    read_frame,
+    segment_path,
+    unpack,
+    write_all,
+)
+from collectors.storage.files import make_folders, sync_folder, translated
+
+__all__ = ["SEGMENT_BYTES", "Spool"]
+
+SEGMENT_BYTES = 64 * 2**20
+KEEP_FREE = 16 * 2**20
+"""Bytes of the disk that are left for stores and the state file, or an eighth of a small disk."""
+READ_BYTES = 2**20
+_LETTER_BYTES = 64 * 1024
+_MARKS = struct.Struct("<4s16sQQ")
+_MARKS_MAGIC = b"CSM1"
+
+
+@dataclass(slots=True)
+class _Segment:
+    ordinal: int
+    first: int
+    end: int
+
+
+class Spool:
+    """One source's spool. Methods block; one thread appends, one reads, `trim` may run beside both.
+
+    `durable` is the number of the last frame that is on disk, `size` the bytes of all segments. `tell` gets one line
+    for people about what was found damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        quota: int,
+        *,
+        now: Callable[[], datetime],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.durable = 0
+        self._folder = folder
+        self._source = source
+        self._quota = quota
+        self._now = now
+        self._tell = tell
+        self._id = b""
+        self._trimmed = 0
+        self._segments: list[_Segment] = []
+        self._writing: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.end for segment in self._segments)
+
+    def open(self) -> None:
+        """Find out what is there. Raises TransientError when the folder cannot be made, FatalError for foreign files."""
+        with translated(self._folder, "cannot open the spool in"):
+            make_folders(self._folder.parent)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(self._folder.parent)
+            acknowledged = self._read_marks()
+            self._find_segments()
+            last = self._last_number(self._segments[-1]) if self._segments else 0
+        self.durable = max(last, acknowledged, self._trimmed)
+        if not self._id:
+            self._id = os.urandom(16)
+
+    def close(self) -> None:
+        """Close the segment that is being written; safe twice."""
+        if self._writing is not None:
+            os.close(self._writing)
+            self._writing = None
+
+    def append(self, chunks: Sequence[CollectedData]) -> None:
+        """Write chunks behind the others; when this returns, they survive a power cut.
+
+        Raises TransientError, with nothing kept, when the quota is reached, the disk is full or fails.
+        """
+        pieces: list[bytes] = []
+        for number, chunk in enumerate(chunks, self.durable + 1):
+            pieces += pack(number, chunk)
+        size = sum(map(len, pieces))
+        self._check_space(size)
+        try:
+            segment = self._writable()
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            write_all(self._writing_descriptor(), pieces)
+        except OSError as error:
+            self._take_back(segment)
+            raise self._failed(error) from error
+        try:
+            os.fdatasync(self._writing_descriptor())
+        except OSError as error:
+            self._abandon(segment)
+            raise self._failed(error) from error
+        segment.end += size
+        self.durable += len(chunks)
+        self._write_marks()
+
+    def behind(self, since: Position | None) -> int:
+        """Return how many bytes of frames lie behind a position."""
+        place = self._segment_of(self._next_number(since))
+        later = sum(segment.end - HEADER_SIZE for segment in self._segments[place + 1 :])
+        if since is None or not self.knows(since) or not 0 <= place < len(self._segments):
+            return later + (self._segments[place].end - HEADER_SIZE if self._segments and place >= 0 else 0)
+        here = self._segments[place]
+        start = int(since["offset"]) if since["segment"] == here.ordinal else HEADER_SIZE
+        return later + max(0, here.end - start)
+
+    def knows(self, position: Position) -> bool:
+        """Return whether the position is one of this spool, and not of one that was removed."""
+        return position.get("spool") == self._id.hex()
+
+    def read(self, since: Position | None, limit: int = READ_BYTES) -> list[CollectedData]:
+        """Return the next durable chunks behind a position, about `limit` bytes of them, one at least if there is one."""
+        expected = self._next_number(since)
+        offset = int(since["offset"]) if since is not None and self.knows(since) else HEADER_SIZE
+        hint = since["segment"] if since is not None and self.knows(since) else None
+        chunks: list[CollectedData] = []
+        size = 0
+        durable = self.durable
+        segments = list(self._segments)
+        place = self._segment_of(expected)
+        while expected <= durable and size < limit:
+            if place < 0:  # everything below the first segment is missing
+                chunks.append(
+                    self._lost(expected, segments[0].first - 1 if segments else durable, None, 0, 0)
+                )
+                expected, place = chunks[-1].metadata["last"] + 1, 0
+                continue
+            segment = segments[place]
+            last = segments[place + 1].first - 1 if place + 1 < len(segments) else durable
+            if expected > last:
+                place, offset, hint = place + 1, HEADER_SIZE, None
+                continue
+            start = offset if hint in {None, segment.ordinal} else HEADER_SIZE
+            chunk = self._next_in(segment, start, expected, last)
+            chunks.append(chunk)
+            size += len(chunk.raw_data)
+            position = chunk.position or {}
+            expected, offset, hint = position["frame"] + 1, position["offset"], segment.ordinal
+        return chunks
+
+    def trim(self, position: Position) -> None:
+        """Forget what is up to a position: every backend has it. The last segment always stays."""
+        if not self.knows(position):
+            return
+        self._trimmed = max(self._trimmed, int(position["frame"]))
+        while len(self._segments) > 1 and self._segments[1].first - 1 <= self._trimmed:
+            self._write_marks()
+            with translated(self._folder, "cannot remove a segment of the spool in"):
+                segment_path(self._folder, self._segments[0].ordinal).unlink(missing_ok=True)
+            del self._segments[0]
+
+    # what is on disk
+
+    def _find_segments(self) -> None:
+        for ordinal in sorted(int(path.stem) for path in self._folder.glob("*.spool") if path.stem.isdigit()):
+            path = segment_path(self._folder, ordinal)
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                end = os.fstat(descriptor).st_size
+                try:
+                    header = Header.read(descriptor)
+                except ValueError as error:
+                    raise FatalError(
+                        f"{path}: {error}; start the newer program again until the spool is empty, "
+                        "or move the folder away",
+                        error_type=ErrorType.STORAGE,
+                    ) from error
+                found = find_frame(descriptor, HEADER_SIZE, end) if header is None else None
+            finally:
+                os.close(descriptor)
+            if header is not None:
+                self._id = self._id or header.spool
+                self._segments.append(_Segment(ordinal, header.first, end))
+            elif found is not None:
+                self._segments.append(_Segment(ordinal, found.number, end))
+            elif self._segments:
+                self._segments.append(_Segment(ordinal, self._last_number(self._segments[-1]) + 1, end))
+
+    def _last_number(self, segment: _Segment) -> int:
+        """Return the number of the last whole frame of a segment; that before its first if there is none."""
+        last, start = segment.first - 1, HEADER_SIZE
+        descriptor = os.open(segment_path(self._folder, segment.ordinal), os.O_RDONLY)
+        try:
+            while True:
+                frame = read_frame(descriptor, start, segment.end) or find_frame(
+                    descriptor, start, segment.end
+                )
+                if frame is None:
+                    return last
+                last, start = max(last, frame.number), frame.end
+        finally:
+            os.close(descriptor)
+
+    def _read_marks(self) -> int:
+        try:
+            data = (self._folder / "marks").read_bytes()
+        except FileNotFoundError:
+            return 0
+        if len(data) < _MARKS.size + 4 or data[-4:] != struct.pack("<I", zlib.crc32(data[:-4])):
+            self._tell(f"{self._folder / 'marks'} is damaged; it is made anew")
+            return 0
+        magic, spool, acknowledged, trimmed = _MARKS.unpack_from(data)
+        if magic != _MARKS_MAGIC:
+            return 0
+        self._id, self._trimmed = spool, trimmed
+        return int(acknowledged)
+
+    def _write_marks(self) -> None:
+        data = _MARKS.pack(_MARKS_MAGIC, self._id, self.durable, self._trimmed)
+        with suppress(OSError):
+            descriptor = os.open(self._folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(descriptor, data + struct.pack("<I", zlib.crc32(data)), 0)
+            finally:
+                os.close(descriptor)
+
+    # writing
+
+    def _check_space(self, size: int) -> None:
+        if self.size + size > self._quota:
+            raise TransientError(
+                f"the spool of source '{self._source}' has reached its limit of {self._quota / 2**20:,.0f} MiB; "
+                "it empties as soon as the storage takes more (`spool:` sets the limit)",
+                error_type=ErrorType.STORAGE,
+            )
+        with translated(self._folder, "cannot look at the disk of"):
+            disk = os.statvfs(self._folder)
+        keep = min(KEEP_FREE, disk.f_blocks * disk.f_frsize // 8)
+        if disk.f_bavail * disk.f_frsize < size + keep:
+            raise TransientError(
+                f"{self._folder}: the disk is full but for {keep / 2**20:,.0f} MiB, which are for the storage; "
+                "intake goes on by itself as soon as there is room",
+                error_type=ErrorType.STORAGE,
+            )
+
+    def _writable(self) -> _Segment:
+        """Return the segment to append to, a new one where needed. Raises OSError."""
+        if self._writing is not None and self._segments[-1].end < SEGMENT_BYTES:
+            return self._segments[-1]
+        if self._writing is not None:
+            os.close(self._writing)
+            self._writing = None
+        last = self._segments[-1] if self._segments else None
+        if last is not None and last.end == HEADER_SIZE and last.first == self.durable + 1:
+            self._writing = os.open(
+                segment_path(self._folder, last.ordinal), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            )
+            return last
+        segment = _Segment(last.ordinal + 1 if last else 1, self.durable + 1, HEADER_SIZE)
+        path = segment_path(self._folder, segment.ordinal)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, [Header(self._id, segment.first).pack()])
+            os.fsync(descriptor)
+            sync_folder(self._folder)
+        except BaseException:
+            os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
+            raise
+        self._writing = descriptor
+        self._segments.append(segment)
+        return segment
+
+    def _writing_descriptor(self) -> int:
+        assert self._writing is not None  # noqa: S101  # _writable has just opened it
+        return self._writing
+
+    def _take_back(self, segment: _Segment) -> None:
+        """Cut off what a failed write left; where even that fails, go on in a new segment, whose number makes it void."""
+        try:
+            os.ftruncate(self._writing_descriptor(), segment.end)
+        except OSError:
+            self._abandon(segment)
+
+    def _abandon(self, segment: _Segment) -> None:
+        """Never use a file again whose fsync failed: a second one would succeed without having written anything."""
+        descriptor, self._writing = self._writing_descriptor(), None
+        with suppress(OSError):
+            os.ftruncate(descriptor, segment.end)
+        with suppress(OSError):
+            os.close(descriptor)
+
+    def _failed(self, error: OSError) -> TransientError:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        reason = "the disk is full" if full else f"the disk failed ({error.strerror})"
+        return TransientError(f"{self._folder}: {reason}; nothing was kept", error_type=ErrorType.STORAGE)
+
+    # reading
+
+    def _next_number(self, since: Position | None) -> int:
+        if since is not None and self.knows(since):
+            return int(since["frame"]) + 1
+        if since is not None or not self._trimmed:
+            return min((segment.first for segment in self._segments[:1]), default=1)
+        return self._trimmed + 1
+
+    def _segment_of(self, number: int) -> int:
+        """Return the index of the segment in which a frame is; -1 when it lies below the first."""
+        place = -1
+        for index, segment in enumerate(self._segments):
+            if segment.first > number:
+                break
+            place = index
+        return place
+
+    def _next_in(self, segment: _Segment, start: int, expected: int, last: int) -> CollectedData:
+        """Return the chunk with the expected number, or one that tells which chunks cannot be read."""
+        try:
+            descriptor = os.open(segment_path(self._folder, segment.ordinal), os.O_RDONLY)
+        except FileNotFoundError:
+            return self._lost(expected, last, segment, start, start)
+        with translated(self._folder, "cannot read the spool in"):
+            try:
+                frame = read_frame(descriptor, start, segment.end)
+                if frame is None or frame.number != expected:
+                    frame = _seek(descriptor, HEADER_SIZE, segment.end, expected)
+                if frame is None or frame.number > last:
+                    return self._lost(expected, last, segment, start, segment.end, descriptor)
+                if frame.number != expected:
+                    return self._lost(expected, frame.number - 1, segment, start, frame.start, descriptor)
+            finally:
+                os.close(descriptor)
+        chunk = unpack(frame.payload)
+        chunk.position = self._position(segment, frame.number, frame.end)
+        return chunk
+
+    def _position(self, segment: _Segment | None, number: int, offset: int) -> Position:
+        ordinal = segment.ordinal if segment is not None else 0
+        return {"spool": self._id.hex(), "frame": number, "segment": ordinal, "offset": offset}
+
+    def _lost(
+        self,
+        first: int,
+        last: int,
+        segment: _Segment | None,
+        start: int,
+        end: int,
+        descriptor: int | None = None,
+    ) -> CollectedData:
+        """Keep what is left of damaged frames and return the refused record that stands for them."""
+        raw, kept = b"", ""
+        if segment is not None and descriptor is not None and end > start:
+            raw = os.pread(descriptor, min(end - start, SEGMENT_BYTES), start)
+            path = self._folder / "quarantine" / f"{segment.ordinal:020d}-{start}.bad"
+            try:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                path.write_bytes(raw)
+                path.chmod(0o600)
+                kept = f"; what is left of them, {len(raw):,} bytes, is kept in {path}"
+            except OSError as error:
+                kept = f"; what is left of them could not be kept ({error.strerror})"
+        count = last - first + 1
+        which = f"chunk {first}" if count == 1 else f"{count:,} chunks, {first} to {last},"
+        reason = f"the spool is damaged: {which} cannot be read{kept}"
+        self._tell(f"{self._folder}: {reason}")
+        return CollectedData(
+            source_id=self._source,
+            timestamp=self._now(),
+            data_format="rejected",
+            collection_method="Spool",
+            raw_data=raw[:_LETTER_BYTES],
+            metadata={"reason": reason, "first": first, "last": last},
+            position=self._position(segment, last, end),
+        )
+
+
+def _seek(descriptor: int, start: int, end: int, number: int) -> Frame | None:
+    """Return the frame with the number, or the first behind it."""
+    best: Frame | None = None
+    while (frame := find_frame(descriptor, start, end)) is not None:
+        if frame.number == number:
+            return frame
+        if frame.number > number and (best is None or frame.number < best.number):
+            best = frame
+        start = frame.end
+    return best
