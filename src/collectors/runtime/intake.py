@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from collectors.collection.base import Answers, Room, Source, SourceConfig
@@ -76,7 +77,7 @@ class SpoolSource(Source[SourceConfig]):
 
     async def commit(self, position: Position) -> None:
         """Forget what every backend has."""
-        await asyncio.to_thread(self.spool.trim, position)
+        await asyncio.to_thread(partial(self.spool.trim, position, ended=self.closed))
 
     def wake(self) -> None:
         """Let `read` look again."""

@@ -51,6 +51,7 @@ class _Segment:
     ordinal: int
     first: int
     end: int
+    abandoned: bool = False
 
 
 class Spool:
@@ -176,16 +177,22 @@ class Spool:
             expected, offset, hint = position["frame"] + 1, position["offset"], segment.ordinal
         return chunks
 
-    def trim(self, position: Position) -> None:
-        """Forget what is up to a position: every backend has it. The last segment always stays."""
+    def trim(self, position: Position, *, ended: bool = False) -> None:
+        """Forget what is up to a position: every backend has it. The last segment always stays, since it knows the number.
+
+        With `ended` nothing is appended in this run any more: when all is forgotten, what stays is an empty segment.
+        """
         if not self.knows(position):
             return
         self._trimmed = max(self._trimmed, int(position["frame"]))
-        while len(self._segments) > 1 and self._segments[1].first - 1 <= self._trimmed:
-            self._write_marks()
-            with translated(self._folder, "cannot remove a segment of the spool in"):
+        with translated(self._folder, "cannot remove a segment of the spool in"):
+            if ended and self._trimmed >= self.durable and self.size > HEADER_SIZE:
+                self.close()
+                os.close(self._new_segment())
+            while len(self._segments) > 1 and self._segments[1].first - 1 <= self._trimmed:
+                self._write_marks()
                 segment_path(self._folder, self._segments[0].ordinal).unlink(missing_ok=True)
-            del self._segments[0]
+                del self._segments[0]
 
     # what is on disk
 
@@ -279,13 +286,19 @@ class Spool:
             os.close(self._writing)
             self._writing = None
         last = self._segments[-1] if self._segments else None
-        if last is not None and last.end == HEADER_SIZE and last.first == self.durable + 1:
+        if last is not None and last.end == HEADER_SIZE and not last.abandoned:
             self._writing = os.open(
                 segment_path(self._folder, last.ordinal), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             )
             return last
-        segment = _Segment(last.ordinal + 1 if last else 1, self.durable + 1, HEADER_SIZE)
-        path = segment_path(self._folder, segment.ordinal)
+        self._writing = self._new_segment()
+        return self._segments[-1]
+
+    def _new_segment(self) -> int:
+        """Begin a segment and return its descriptor: its name is durable before a frame in it is acknowledged."""
+        ordinal = self._segments[-1].ordinal + 1 if self._segments else 1
+        segment = _Segment(ordinal, self.durable + 1, HEADER_SIZE)
+        path = segment_path(self._folder, ordinal)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             write_all(descriptor, [Header(self._id, segment.first).pack()])
@@ -296,9 +309,8 @@ class Spool:
             with suppress(OSError):
                 path.unlink()
             raise
-        self._writing = descriptor
         self._segments.append(segment)
-        return segment
+        return descriptor
 
     def _writing_descriptor(self) -> int:
         assert self._writing is not None  # noqa: S101  # _writable has just opened it
@@ -314,6 +326,7 @@ class Spool:
     def _abandon(self, segment: _Segment) -> None:
         """Never use a file again whose fsync failed: a second one would succeed without having written anything."""
         descriptor, self._writing = self._writing_descriptor(), None
+        segment.abandoned = True
         with suppress(OSError):
             os.ftruncate(descriptor, segment.end)
         with suppress(OSError):
