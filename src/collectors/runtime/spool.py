@@ -78,6 +78,7 @@ class Spool:
         self._tell = tell
         self._id = b""
         self._trimmed = 0
+        self._marked = False
         self._segments: list[_Segment] = []
         self._writing: int | None = None
 
@@ -97,7 +98,7 @@ class Spool:
             last = self._last_number(self._segments[-1]) if self._segments else 0
         self.durable = max(last, acknowledged, self._trimmed)
         if not self._id:
-            self._id = os.urandom(16)
+            self._id, self._marked = os.urandom(16), True
 
     def close(self) -> None:
         """Close the segment that is being written; safe twice."""
@@ -214,12 +215,12 @@ class Spool:
             finally:
                 os.close(descriptor)
             if header is not None:
-                self._id = self._id or header.spool
-                self._segments.append(_Segment(ordinal, header.first, end))
+                self._id, first = self._id or header.spool, header.first
             elif found is not None:
-                self._segments.append(_Segment(ordinal, found.number, end))
-            elif self._segments:
-                self._segments.append(_Segment(ordinal, self._last_number(self._segments[-1]) + 1, end))
+                first = found.number
+            else:
+                first = self._last_number(self._segments[-1]) + 1 if self._segments else self._trimmed + 1
+            self._segments.append(_Segment(ordinal, first, end))
 
     def _last_number(self, segment: _Segment) -> int:
         """Return the number of the last whole frame of a segment; that before its first if there is none."""
@@ -247,7 +248,7 @@ class Spool:
         magic, spool, acknowledged, trimmed = _MARKS.unpack_from(data)
         if magic != _MARKS_MAGIC:
             return 0
-        self._id, self._trimmed = spool, trimmed
+        self._id, self._trimmed, self._marked = spool, trimmed, True
         return int(acknowledged)
 
     def _write_marks(self) -> None:
@@ -342,9 +343,9 @@ class Spool:
     def _next_number(self, since: Position | None) -> int:
         if since is not None and self.knows(since):
             return int(since["frame"]) + 1
-        if since is not None or not self._trimmed:
-            return min((segment.first for segment in self._segments[:1]), default=1)
-        return self._trimmed + 1
+        if self._marked or not self._segments:
+            return self._trimmed + 1
+        return self._segments[0].first
 
     def _segment_of(self, number: int) -> int:
         """Return the index of the segment in which a frame is; -1 when it lies below the first."""
