@@ -32,7 +32,10 @@ POINTS: list[tuple[Any, str]] = [
     (Parquet, "commit"),
     (Parquet, "flush"),
     (State, "_open"),
-    *[(os, name) for name in ("fsync", "link", "mkdir", "rename", "replace", "unlink")],
+    *[
+        (os, name)
+        for name in ("writev", "fdatasync", "fsync", "link", "mkdir", "rename", "replace", "unlink")
+    ],
 ]
 
 
