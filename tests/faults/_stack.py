@@ -1,0 +1,200 @@
+"""Pipelines under fault tests: lives of them in forks with the shim preloaded, and what must be there at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.dataset as ds
+
+HERE = Path(__file__).parent
+WRITE, SYNC, NAME, SIZE, MAKE = 1, 2, 4, 8, 16
+EVERY = WRITE | SYNC | NAME | SIZE | MAKE
+SIGNAL, ERRNO, SHORT = 1, 2, 3
+FOREVER = 2**40
+
+_PIPELINE = """
+name: readings
+sources:
+  - {type: file, id: readings, path: in.ndjson, chunk_size: 4 KiB}
+processors:
+  - {type: filter, where: "id % 10 <> 0"}
+storage:
+"""
+STORAGE = {
+    "sqlite": "  - {type: sqlite, path: out.db, table: readings}\n",
+    "parquet": "  - {type: parquet, path: lake, max_rows: 200}\n",
+}
+STACKS = {"sqlite": ["sqlite"], "parquet": ["parquet"], "both": ["sqlite", "parquet"]}
+
+
+def scratch() -> Path:
+    """Return a folder in memory where there is one: what kill -9 leaves does not depend on the disk."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="faults-", dir=memory if os.access(memory, os.W_OK) else None))
+
+
+def signal_at(number: int, which: int, *, kinds: int = EVERY) -> dict:
+    return {"mode": SIGNAL, "first": number, "last": number, "value": which, "kinds": kinds}
+
+
+def errno_at(number: int, which: int, *, last: int | None = None, kinds: int = EVERY) -> dict:
+    return {"mode": ERRNO, "first": number, "last": last or number, "value": which, "kinds": kinds}
+
+
+def short_at(number: int) -> dict:
+    return {"mode": SHORT, "first": number, "last": number, "kinds": WRITE}
+
+
+class Lives:
+    """The fork server. A life is a dict: `killed`, or `stopped` and `pid`, or `exit`, `errors`, `passed`, …"""
+
+    def __init__(self, shim: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(HERE / "_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"LD_PRELOAD": str(shim)},
+            text=True,
+        )
+        for name, backends in STACKS.items():
+            folder = scratch()
+            stack = Stack(folder / name, backends).make()
+            self._ask({"import": self.life(stack, tell_modules=True)["modules"]})
+            shutil.rmtree(folder)
+
+    def _ask(self, request: dict) -> dict:
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the fork server has ended; see stderr"
+        return json.loads(line)
+
+    def start(self, stack: Stack, fault: dict | None = None, **more) -> int:
+        order = {"pipeline": str(stack.pipeline), "folder": str(stack.folder), "fault": fault, **more}
+        return self._ask({"start": order})["pid"]
+
+    def wait(self, pid: int) -> dict:
+        return self._ask({"wait": pid})
+
+    def go_on(self, pid: int) -> None:
+        self._ask({"go_on": pid})
+
+    def life(self, stack: Stack, fault: dict | None = None, **more) -> dict:
+        """Run a pipeline once; with a fault, until that."""
+        ended = self.wait(self.start(stack, fault, **more))
+        assert "crash" not in ended, ended["crash"]
+        return ended
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(30) == 0
+
+
+@dataclass
+class Stack:
+    """A pipeline in a folder, its input, and the oracle: everything it compares is read without the product's code."""
+
+    folder: Path
+    backends: list[str]
+    rows: int = 300
+    bad: frozenset[int] = frozenset({100, 255})
+    pipeline: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pipeline = self.folder / "p.yaml"
+
+    def make(self) -> Stack:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [self.raw(n) for n in range(self.rows)]
+        (self.folder / "in.ndjson").write_text("\n".join(lines) + "\n")
+        self.pipeline.write_text(_PIPELINE + "".join(STORAGE[name] for name in self.backends))
+        return self
+
+    def raw(self, number: int) -> str:
+        return f'{{"id": {number} broken' if number in self.bad else json.dumps({"id": number, "note": "x" * 40})
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def expected(self) -> Counter:
+        return Counter(n for n in range(self.rows) if n not in self.bad and n % 10 != 0)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """read, added, stored, filtered, set aside"""
+        stored = len(self.expected)
+        return self.rows, 0, stored, self.rows - stored - len(self.bad), len(self.bad)
+
+    # what is there
+
+    def ids(self, backend: str) -> Counter:
+        if backend == "sqlite":
+            return Counter(row[0] for row in self._sql("out.db", "select id from readings"))
+        paths = [str(path) for path in (self.folder / "lake").rglob("*.parquet") if "_collectors" not in path.parts]
+        if not paths:
+            return Counter()
+        return Counter(ds.dataset(paths, format="parquet").to_table(columns=["id"])["id"].to_pylist())
+
+    def ledger(self, backend: str) -> tuple[int, ...]:
+        names = ("read", "added", "stored", "filtered", "set_aside")
+        if backend == "sqlite":
+            return self._sql("out.db", f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger")[0]
+        entries = [json.loads(path.read_bytes()) for path in (self.folder / "lake/_collectors/log").rglob("*.json")]
+        return tuple(sum(entry.get("counts", {}).get(name, 0) for entry in entries) for name in names)
+
+    def letters(self) -> Counter:
+        path = "out.db" if "sqlite" in self.backends else ".collectors/readings/state.db"
+        return Counter(
+            row[0].decode().strip() for row in self._sql(path, "select raw from _collectors_dead_letters")
+        )
+
+    def stored_seq(self, backend: str) -> int:
+        if backend == "sqlite":
+            return max((row[0] for row in self._sql("out.db", "select seq from _collectors_checkpoint")), default=0)
+        entries = sorted((self.folder / "lake/_collectors/log").rglob("*.json"))
+        return json.loads(entries[-1].read_bytes())["seq"] if entries else 0
+
+    def _sql(self, path: str, statement: str) -> list[tuple]:
+        database = sqlite3.connect(f"file:{self.folder / path}?mode=ro", uri=True)
+        try:
+            return database.execute(statement).fetchall()
+        finally:
+            database.close()
+
+    def differences(self) -> list[str]:
+        """Return what is lost, doubled, or counted wrongly; nothing when all is well."""
+        found: list[str] = []
+        for backend in self.backends:
+            ids = self.ids(backend)
+            if lost := self.expected - ids:
+                found.append(f"{backend}: lost {sorted(lost)[:10]} ({lost.total()})")
+            if doubled := ids - self.expected:
+                found.append(f"{backend}: doubled {sorted(doubled)[:10]} ({doubled.total()})")
+            if self.ledger(backend) != self.counts:
+                found.append(f"{backend}: ledger {self.ledger(backend)}, expected {self.counts}")
+        if self.letters() != Counter(self.raw(n) for n in self.bad):
+            found.append(f"letters {self.letters()}")
+        return found
+
+
+def finish(lives: Lives, stack: Stack) -> None:
+    """Run to the end without a fault, and compare."""
+    ended = lives.life(stack)
+    assert (ended.get("exit"), ended.get("errors"), ended.get("balanced")) == (0, [], True), ended
+    assert not stack.differences(), stack.differences()
+
+
+def seeded(*parts: object) -> random.Random:
+    return random.Random("-".join(map(str, parts)))
