@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from collectors.collection.base import Room
 from collectors.collection.sources._bookmarks import Bookmark, Key, imprint
 from collectors.errors import FatalError, TransientError
 
@@ -113,7 +114,7 @@ class FileReader(Protocol):
     def check(self) -> None:
         """Raise ReplacedError when the file is no longer the one that was opened."""
 
-    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part]:
+    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part | Room]:
         """Yield what there is, under a bookmark that keeps `path` as its name; ask again when the file has grown.
 
         With `final` the file gets no more: what is left at its end is the last record; with `wait` only if nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from collectors.collection.base import Framing
+from collectors.collection.base import Framing, Room
 from collectors.collection.sources._bookmarks import Bookmark, imprint
 from collectors.collection.sources._compressed import BrokenDataError, Stream, compression_of, open_stream
 from collectors.collection.sources._cutting import SAMPLE_BYTES, Cutter, Piece
@@ -98,13 +98,15 @@ class RecordReader:
         """Raise ReplacedError when the file is no longer the one that was opened."""
         self.handle.check(self._cutter.end if self._stream is None else 0)
 
-    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part]:
+    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part | Room]:
         """Yield the whole records there are; see `FileReader`. Also raises BrokenDataError, behind what is whole."""
         self.finished = False
         more = True
         while more:
             while (whole := self._cutter.take()) is not None:
                 yield self._part(whole, path)
+            if size := self._next_size():
+                yield Room(size)
             more = self._fill()
         if self._stream is not None or (final and (not wait or self._quiet_at == self._cutter.end)):
             self._cutter.finish()
@@ -162,6 +164,12 @@ class RecordReader:
             if newline >= 0:
                 break
         return Bookmark(path, *self.handle.key, offset, self.handle.imprint(offset), None)
+
+    def _next_size(self) -> int:
+        """Return about how many bytes the next block brings into memory."""
+        if self._stream is not None:
+            return self._block if self._ahead is not None else 2 * self._block
+        return max(0, min(self._block, self.handle.size() - self._cutter.end))
 
     def _fill(self) -> bool:
         """Read a block; return whether there may be more."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from collectors.collection.base import Framing
+from collectors.collection.base import Framing, Room
 from collectors.collection.sources._bookmarks import Bookmark
 from collectors.collection.sources._compressed import BrokenDataError, compression_of, open_stream
 from collectors.collection.sources._cutting import SAMPLE_BYTES
@@ -66,11 +66,12 @@ class WholeReader:
         if self.handle.size() != self._size or self._take_imprint() != self._imprint:
             raise ReplacedError(self.handle.path)
 
-    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part]:
+    def read(self, path: str, *, final: bool, wait: bool) -> Iterator[Part | Room]:
         """Yield the slices behind the bookmark; a file that cannot be read is one refused record."""
         if self._done:
             self.finished = True
             return
+        yield Room(min(self._size, _DOCUMENT_BYTES))
         try:
             for raw, index, data_format in self._slices():
                 start, self._index = self._index, index

@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from collectors.collection.base import ByteSourceConfig, Source
+from collectors.collection.base import ByteSourceConfig, Room, Source
 from collectors.collection.sources._bookmarks import Bookmark, Bookmarks
 from collectors.collection.sources._compressed import BrokenDataError
 from collectors.collection.sources._copying import copy_files
@@ -149,7 +149,7 @@ class FileSource(Source[FileConfig]):
             return _POLL_SECONDS
         return self.config.every
 
-    def read(self, since: Position | None) -> Iterator[CollectedData]:
+    def read(self, since: Position | None) -> Iterator[CollectedData | Room]:
         """Yield what there is behind the position; there is a second round only for files replaced while being read."""
         marks = Bookmarks(since)
         replaced = True
@@ -195,14 +195,14 @@ class FileSource(Source[FileConfig]):
             compression=config.compression,
         )
 
-    def _read_file(self, job: Job, marks: Bookmarks) -> Generator[CollectedData, None, bool]:
+    def _read_file(self, job: Job, marks: Bookmarks) -> Generator[CollectedData | Room, None, bool]:
         """Yield what a file has; return whether it was found to be replaced by another."""
         final = job.rotated or not self.config.follow
         try:
             reader = self._tracker.reader(job)
             try:
                 for part in reader.read(job.path, final=final, wait=self.config.follow):
-                    yield self._behind(part, job, marks)
+                    yield part if isinstance(part, Room) else self._behind(part, job, marks)
             except BrokenDataError as error:
                 if self._tracker.may_grow(job, reader, error):
                     return False
