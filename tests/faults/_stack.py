@@ -24,6 +24,7 @@ FOREVER = 2**40
 
 _PIPELINE = """
 name: readings
+state: data/state
 sources:
   - {type: file, id: readings, path: in.ndjson, chunk_size: 4 KiB}
 processors:
@@ -31,8 +32,8 @@ processors:
 storage:
 """
 STORAGE = {
-    "sqlite": "  - {type: sqlite, path: out.db, table: readings}\n",
-    "parquet": "  - {type: parquet, path: lake, max_rows: 200}\n",
+    "sqlite": "  - {type: sqlite, path: data/db/out.db, table: readings}\n",
+    "parquet": "  - {type: parquet, path: data/lake, max_rows: 200}\n",
 }
 STACKS = {"sqlite": ["sqlite"], "parquet": ["parquet"], "both": ["sqlite", "parquet"]}
 
@@ -59,10 +60,12 @@ class Lives:
     """The fork server. A life is a dict: `killed`, or `stopped` and `pid`, or `exit`, `errors`, `passed`, …"""
 
     def __init__(self, shim: Path) -> None:
+        self._told = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(HERE / "_server.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._told,
             env=os.environ | {"LD_PRELOAD": str(shim)},
             text=True,
         )
@@ -76,11 +79,11 @@ class Lives:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        assert line, "the fork server has ended; see stderr"
+        assert line, f"the fork server has ended: {self.stderr()}"
         return json.loads(line)
 
     def start(self, stack: Stack, fault: dict | None = None, **more) -> int:
-        order = {"pipeline": str(stack.pipeline), "folder": str(stack.folder), "fault": fault, **more}
+        order = {"pipeline": str(stack.pipeline), "folder": str(stack.data), "fault": fault, **more}
         return self._ask({"start": order})["pid"]
 
     def wait(self, pid: int) -> dict:
@@ -92,30 +95,41 @@ class Lives:
     def life(self, stack: Stack, fault: dict | None = None, **more) -> dict:
         """Run a pipeline once; with a fault, until that."""
         ended = self.wait(self.start(stack, fault, **more))
-        assert "crash" not in ended, ended["crash"]
+        assert "crash" not in ended, f"{ended['crash']}\n{self.stderr()}"
         return ended
+
+    def stderr(self) -> str:
+        """Return the end of what the lives have written to it."""
+        self._told.seek(0)
+        return self._told.read()[-5000:]
 
     def close(self) -> None:
         self._process.stdin.close()
         self._process.stdout.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(30) == 0, self.stderr()
+        self._told.close()
 
 
 @dataclass
 class Stack:
-    """A pipeline in a folder, its input, and the oracle: everything it compares is read without the product's code."""
+    """A pipeline in a folder, its input, and the oracle: everything it compares is read without the product's code.
+
+    All that the pipeline writes is in `data`: there the shim sees it.
+    """
 
     folder: Path
     backends: list[str]
     rows: int = 300
     bad: frozenset[int] = frozenset({100, 255})
     pipeline: Path = field(init=False)
+    data: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.pipeline = self.folder / "p.yaml"
+        self.data = self.folder / "data"
 
     def make(self) -> Stack:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         lines = [self.raw(n) for n in range(self.rows)]
         (self.folder / "in.ndjson").write_text("\n".join(lines) + "\n")
         self.pipeline.write_text(_PIPELINE + "".join(STORAGE[name] for name in self.backends))
@@ -141,8 +155,8 @@ class Stack:
 
     def ids(self, backend: str) -> Counter:
         if backend == "sqlite":
-            return Counter(row[0] for row in self._sql("out.db", "select id from readings"))
-        paths = [str(path) for path in (self.folder / "lake").rglob("*.parquet") if "_collectors" not in path.parts]
+            return Counter(row[0] for row in self._sql("db/out.db", "select id from readings"))
+        paths = [str(path) for path in (self.data / "lake").rglob("*.parquet") if "_collectors" not in path.parts]
         if not paths:
             return Counter()
         return Counter(ds.dataset(paths, format="parquet").to_table(columns=["id"])["id"].to_pylist())
@@ -150,28 +164,32 @@ class Stack:
     def ledger(self, backend: str) -> tuple[int, ...]:
         names = ("read", "added", "stored", "filtered", "set_aside")
         if backend == "sqlite":
-            return self._sql("out.db", f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger")[0]
-        entries = [json.loads(path.read_bytes()) for path in (self.folder / "lake/_collectors/log").rglob("*.json")]
+            return self._sql("db/out.db", f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger")[0]
+        entries = [json.loads(path.read_bytes()) for path in (self.data / "lake/_collectors/log").rglob("*.json")]
         return tuple(sum(entry.get("counts", {}).get(name, 0) for entry in entries) for name in names)
 
     def letters(self) -> Counter:
-        path = "out.db" if "sqlite" in self.backends else ".collectors/readings/state.db"
+        path = "db/out.db" if "sqlite" in self.backends else "state/state.db"
         return Counter(
             row[0].decode().strip() for row in self._sql(path, "select raw from _collectors_dead_letters")
         )
 
     def stored_seq(self, backend: str) -> int:
         if backend == "sqlite":
-            return max((row[0] for row in self._sql("out.db", "select seq from _collectors_checkpoint")), default=0)
-        entries = sorted((self.folder / "lake/_collectors/log").rglob("*.json"))
+            return max((row[0] for row in self._sql("db/out.db", "select seq from _collectors_checkpoint")), default=0)
+        entries = sorted((self.data / "lake/_collectors/log").rglob("*.json"))
         return json.loads(entries[-1].read_bytes())["seq"] if entries else 0
 
     def _sql(self, path: str, statement: str) -> list[tuple]:
-        database = sqlite3.connect(f"file:{self.folder / path}?mode=ro", uri=True)
-        try:
-            return database.execute(statement).fetchall()
-        finally:
-            database.close()
+        """Return what a copy of a database says: opening it after a crash changes it."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            for file in (self.data / path).parent.glob(f"{Path(path).name}*"):
+                shutil.copy(file, folder)
+            database = sqlite3.connect(f"file:{folder}/{Path(path).name}?mode=rw", uri=True)
+            try:
+                return database.execute(statement).fetchall()
+            finally:
+                database.close()
 
     def differences(self) -> list[str]:
         """Return what is lost, doubled, or counted wrongly; nothing when all is well."""
