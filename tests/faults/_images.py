@@ -62,7 +62,9 @@ def read_journal(path: Path) -> list[Call]:
         for length in lengths:
             parts.append(bytes(content[at : at + length]))
             at += length
-        calls.append(Call(_KINDS[kind], os.fsdecode(parts[0]), os.fsdecode(parts[1]), inode, offset, parts[2]))
+        calls.append(
+            Call(_KINDS[kind], os.fsdecode(parts[0]), os.fsdecode(parts[1]), inode, offset, parts[2])
+        )
     return calls
 
 
@@ -194,5 +196,7 @@ def _write(tree: dict, target: Path, content) -> None:
     for name, node in tree.items():
         if isinstance(node, dict):
             _write(node, target / name, content)
-        elif not name.endswith("-shm"):  # SQLite's map of its log, changed through memory, made anew when it is not there
+        elif not name.endswith(
+            "-shm"
+        ):  # SQLite's map of its log, changed through memory, made anew when it is not there
             (target / name).write_bytes(content(node))

@@ -24,7 +24,7 @@ FOREVER = 2**40
 
 _PIPELINE = """
 name: readings
-state: data/state
+state: data/hidden/state
 sources:
   - {type: file, id: readings, path: in.ndjson, chunk_size: 4 KiB}
 processors:
@@ -136,7 +136,9 @@ class Stack:
         return self
 
     def raw(self, number: int) -> str:
-        return f'{{"id": {number} broken' if number in self.bad else json.dumps({"id": number, "note": "x" * 40})
+        return (
+            f'{{"id": {number} broken' if number in self.bad else json.dumps({"id": number, "note": "x" * 40})
+        )
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -156,7 +158,9 @@ class Stack:
     def ids(self, backend: str) -> Counter:
         if backend == "sqlite":
             return Counter(row[0] for row in self._sql("db/out.db", "select id from readings"))
-        paths = [str(path) for path in (self.data / "lake").rglob("*.parquet") if "_collectors" not in path.parts]
+        paths = [
+            str(path) for path in (self.data / "lake").rglob("*.parquet") if "_collectors" not in path.parts
+        ]
         if not paths:
             return Counter()
         return Counter(ds.dataset(paths, format="parquet").to_table(columns=["id"])["id"].to_pylist())
@@ -164,19 +168,26 @@ class Stack:
     def ledger(self, backend: str) -> tuple[int, ...]:
         names = ("read", "added", "stored", "filtered", "set_aside")
         if backend == "sqlite":
-            return self._sql("db/out.db", f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger")[0]
-        entries = [json.loads(path.read_bytes()) for path in (self.data / "lake/_collectors/log").rglob("*.json")]
+            return self._sql(
+                "db/out.db", f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger"
+            )[0]
+        entries = [
+            json.loads(path.read_bytes()) for path in (self.data / "lake/_collectors/log").rglob("*.json")
+        ]
         return tuple(sum(entry.get("counts", {}).get(name, 0) for entry in entries) for name in names)
 
     def letters(self) -> Counter:
-        path = "db/out.db" if "sqlite" in self.backends else "state/state.db"
+        path = "db/out.db" if "sqlite" in self.backends else "hidden/state/state.db"
         return Counter(
             row[0].decode().strip() for row in self._sql(path, "select raw from _collectors_dead_letters")
         )
 
     def stored_seq(self, backend: str) -> int:
         if backend == "sqlite":
-            return max((row[0] for row in self._sql("db/out.db", "select seq from _collectors_checkpoint")), default=0)
+            return max(
+                (row[0] for row in self._sql("db/out.db", "select seq from _collectors_checkpoint")),
+                default=0,
+            )
         entries = sorted((self.data / "lake/_collectors/log").rglob("*.json"))
         return json.loads(entries[-1].read_bytes())["seq"] if entries else 0
 

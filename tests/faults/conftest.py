@@ -24,7 +24,9 @@ def shim(tmp_path_factory):
         check=False,
     )
     if done.returncode != 0:
-        pytest.skip(f"{source.name} needs Linux and its C headers (Debian: apt install libc6-dev): {done.stderr}")
+        pytest.skip(
+            f"{source.name} needs Linux and its C headers (Debian: apt install libc6-dev): {done.stderr}"
+        )
     return built
 
 

@@ -14,7 +14,7 @@ import pytest
 from _images import Disk, read_journal
 from _stack import STACKS, Stack, finish, seeded, signal_at
 
-CUTS_QUICK, CUTS_FULL = 40, 700
+CUTS_QUICK, CUTS_FULL = 50, 700
 
 
 def record(lives, memory, name, *, kills=()):
@@ -46,7 +46,9 @@ def test_the_journal_is_complete(lives, memory, name):
         disk.do(call)
     disk.write_all(memory / "again")
     found = {path.relative_to(stack.data): path for path in stack.data.rglob("*") if path.is_file()}
-    again = {path.relative_to(memory / "again"): path for path in (memory / "again").rglob("*") if path.is_file()}
+    again = {
+        path.relative_to(memory / "again"): path for path in (memory / "again").rglob("*") if path.is_file()
+    }
     assert found.keys() == again.keys()
     for path, file in found.items():
         assert file.read_bytes() == again[path].read_bytes(), path

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from collectors.errors import CollectorsError, FatalError, TransientError
+from collectors.storage import files
 from collectors.storage.files import make_folders, put_new, sync_folder, translated, write_synced
 
 
@@ -28,9 +29,18 @@ def test_each_new_folder_is_durable_in_its_parent(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", fsync)
     make_folders(tmp_path / "a" / "b")
-    assert synced == [str(tmp_path), str(tmp_path / "a")]
+    assert synced == [str(tmp_path.parent), str(tmp_path), str(tmp_path / "a")]
+
+
+def test_a_folder_that_a_killed_process_has_made_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
     make_folders(tmp_path / "a" / "b")
-    assert len(synced) == 2
+    make_folders(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a"]
 
 
 @pytest.mark.parametrize(

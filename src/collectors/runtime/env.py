@@ -22,6 +22,8 @@ from typing import IO, Any, TypeVar
 
 import psutil
 
+from collectors.storage.files import make_folders
+
 __all__ = ["Env"]
 
 Result = TypeVar("Result")
@@ -80,7 +82,8 @@ class Env:
         Returns the open file, or what the process that has it locked has written into it: who it is, since when. The
         folder, and all that gets into it, is for this user alone.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path.parent.parent)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

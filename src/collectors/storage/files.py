@@ -19,6 +19,9 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 def make_folders(folder: Path) -> None:
     """Make a folder and its parents where they are missing, durably. Raises OSError."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.is_dir()]
+    there = missing[-1].parent if missing else folder
+    with suppress(PermissionError):
+        sync_folder(there.parent)  # whoever made it may have been killed before that
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
