@@ -11,8 +11,6 @@ with Bounded Black-Box Crash Testing (CrashMonkey), OSDI 2018.
 
 from __future__ import annotations
 
-import copy
-import json
 import os
 import random
 import struct

@@ -60,7 +60,7 @@ class Lives:
     """The fork server. A life is a dict: `killed`, or `stopped` and `pid`, or `exit`, `errors`, `passed`, …"""
 
     def __init__(self, shim: Path) -> None:
-        self._told = tempfile.TemporaryFile("w+")
+        self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `close`
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(HERE / "_server.py")],
             stdin=subprocess.PIPE,

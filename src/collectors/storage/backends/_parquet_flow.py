@@ -199,6 +199,8 @@ class FlowFiles:
         if names:
             self._log.intend(waiting.last.key.epoch, list(names.values()))
         for folder, part in waiting.parts.items():
+            if folder:
+                make_folders(self._root / folder)
             _give_name(part.file.path, self._root / names[folder])
         for parent in {(self._root / each).parent for each in names.values()}:
             sync_folder(parent)
@@ -292,7 +294,6 @@ def _without_rows(delivery: Delivery) -> Delivery:
 
 def _give_name(scratch: Path, name: Path) -> None:
     """Move a file to its name; done already when a call before this one got so far."""
-    make_folders(name.parent)
     try:
         scratch.rename(name)
     except FileNotFoundError:
