@@ -67,7 +67,11 @@ class Counts:
 class DeadLetter:
     """A record set aside, with everything needed to understand it and to try it again.
 
-    `position` is where its chunk begins in the source; `record` its number in that chunk at that step.
+    `position` is where its chunk begins in the source; `record` its number in that chunk at that step. `route` is
+    empty where the source has one way only. `attempt` counts the tries; from the second on, `seq` counts the chunks of
+    replays and `origin` is the id of the letter that was replayed. `head` is what its decoder needs in front of `raw`,
+    `data_format` that decoder where it is not the source's own; `whole` is false when the source could hand over only
+    a part of the record.
     """
 
     pipeline: str
@@ -81,11 +85,19 @@ class DeadLetter:
     position: Position | None
     version: str
     created_at: datetime
+    route: str = ""
+    attempt: int = 1
+    origin: str = ""
+    head: bytes = b""
+    data_format: str = ""
+    whole: bool = True
 
     @property
     def letter_id(self) -> str:
-        """The same for the same record of the same chunk at the same step, so that a replay does not double it."""
-        return f"{self.source}:{self.seq}:{self.step}:{self.record}"
+        """The same for the same record of the same chunk at the same step, so that reading it again does not double it."""
+        chunk = f"{self.seq}" if self.attempt == 1 else f"r{self.seq}"
+        step = f"{self.route}/{self.step}" if self.route else self.step
+        return f"{self.source}:{chunk}:{step}:{self.record}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,8 @@ class Delivery:
     """What one commit stores: rows, the letters set aside on their way, their counts, and the position behind.
 
     It covers the chunks `first_seq` to `key.seq`. The backend must refuse it unless its stored seq is
-    `first_seq - 1` and its epoch is `key.epoch`.
+    `first_seq - 1` and its epoch is `key.epoch`. `resolved` are letters of earlier runs that this delivery replays: a
+    backend that keeps letters deletes them in the same commit, as far as it has them.
     """
 
     key: ChunkKey
@@ -117,3 +130,4 @@ class Delivery:
     run: str
     counts: Counts
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    resolved: list[DeadLetter] = field(default_factory=list)

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,23 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtim
 
 import pyarrow as pa
 
-from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
 from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, DataError, FatalError, TransientError
 from collectors.interfaces.storage import IStorageBackend
 from collectors.models import QueryCriteria, StorageLocation
 from collectors.settings import Name, Settings, settings_class
 
-__all__ = ["Backend", "BackendConfig", "KeepsDeadLetters", "KeepsPosition", "as_table", "source_of"]
+__all__ = [
+    "Backend",
+    "BackendConfig",
+    "KeepsDeadLetters",
+    "KeepsLedger",
+    "KeepsPosition",
+    "Rehearses",
+    "as_table",
+    "source_of",
+]
 
 
 class BackendConfig(Settings):
@@ -64,10 +73,32 @@ class KeepsPosition(Protocol):
 
 @runtime_checkable
 class KeepsDeadLetters(Protocol):
-    """A backend that stores a delivery's dead letters and counts in the same commit as its rows."""
+    """A backend that stores a delivery's dead letters and counts in the same commit as its rows.
+
+    In that commit it also deletes the letters that the delivery has `resolved`.
+    """
 
     def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
         """Yield the letters of a pipeline in the order in which they were set aside."""
+
+    def forget_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Delete these letters, durably; those that are not there are left out."""
+
+
+@runtime_checkable
+class KeepsLedger(Protocol):
+    """A backend that keeps the counts of every commit."""
+
+    def ledger(self, run: str) -> dict[str, Counts]:
+        """Return what a run has durably stored, by flow."""
+
+
+@runtime_checkable
+class Rehearses(Protocol):
+    """A backend whose `commit` may refuse rows without naming them: the runtime finds them by rehearsing parts."""
+
+    def rehearse(self, delivery: Delivery) -> None:
+        """Do all that `commit` does with the rows and take it back. Raises what `commit` would raise for them."""
 
 
 class Backend(IStorageBackend, Generic[ConfigT]):

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -25,10 +24,13 @@ from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
 from collectors.models import Position
 from collectors.storage.files import make_folders, translated
+from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
 from collectors.storage.positions import check_follows
 
 __all__ = ["Database", "DeliveryTables", "open_database"]
 
+_COLUMNS = ", ".join(LETTER_COLUMNS)
+_MARKS = ", ?" * len(LETTER_COLUMNS)
 _MAGIC = b"SQLite format 3\0"
 _TABLES = """
 create table if not exists _collectors_checkpoint (
@@ -45,10 +47,12 @@ create table if not exists _collectors_ledger (
 create table if not exists _collectors_dead_letters (
     number integer primary key, owner text not null, letter_id text not null, pipeline text not null,
     source text not null, run text not null, seq integer not null, record integer not null, step text not null,
-    reason text not null, raw blob not null, position text, version text not null, created_at text not null
+    reason text not null, raw blob not null, position text, version text not null, created_at text not null,
+    route text not null, attempt integer not null, origin text not null, head blob not null,
+    data_format text not null, whole integer not null
 );
 create index if not exists _collectors_dead_letters_owner on _collectors_dead_letters (owner, seq);
-create index if not exists _collectors_dead_letters_pipeline on _collectors_dead_letters (pipeline);
+create index if not exists _collectors_dead_letters_pipeline on _collectors_dead_letters (pipeline, letter_id);
 """
 
 
@@ -248,6 +252,7 @@ class DeliveryTables:
             if store_rows is not None:
                 store_rows()
             self._replace_letters(key.flow, delivery.first_seq, delivery.dead_letters)
+            self._forget(delivery.resolved)
             self._count(delivery)
             position = None if delivery.position is None else msgspec.json.encode(delivery.position).decode()
             self._database.execute(
@@ -271,24 +276,16 @@ class DeliveryTables:
             return
         with self._database.translated():
             for row in self._database.execute(
-                "select source, run, seq, record, step, reason, raw, position, version, created_at "
-                "from _collectors_dead_letters where pipeline = ? order by number",
+                f"select {_COLUMNS} from _collectors_dead_letters where pipeline = ? order by number",  # noqa: S608  # our names
                 (pipeline,),
             ):
-                source, name, seq, record, step, reason, raw, position, version, created_at = row
-                yield DeadLetter(
-                    pipeline=pipeline,
-                    source=source,
-                    run=name,
-                    seq=seq,
-                    record=record,
-                    step=step,
-                    reason=reason,
-                    raw=raw,
-                    position=_read_position(position),
-                    version=version,
-                    created_at=datetime.fromisoformat(created_at),
-                )
+                yield read_letter(row)
+
+    def forget_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Delete these letters, whoever keeps them in this file."""
+        if letters and _has_tables(self._database):
+            with self._database.transaction():
+                self._forget(letters)
 
     def ledger(self, run: str | None = None) -> dict[tuple[str, str], Counts]:
         """Return the counts of a run, or of all, by run and flow."""
@@ -315,8 +312,14 @@ class DeliveryTables:
             "delete from _collectors_dead_letters where owner = ? and seq >= ?", (owner, first_seq)
         )
         self._database.executemany(
-            "insert into _collectors_dead_letters values (null, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(owner, *_letter_row(letter)) for letter in letters],
+            f"insert into _collectors_dead_letters (owner, {_COLUMNS}) values (?{_MARKS})",  # noqa: S608  # our names
+            [(owner, *letter_values(letter)) for letter in letters],
+        )
+
+    def _forget(self, letters: Sequence[DeadLetter]) -> None:
+        self._database.executemany(
+            "delete from _collectors_dead_letters where pipeline = ? and letter_id = ? and run = ?",
+            [(letter.pipeline, letter.letter_id, letter.run) for letter in letters],
         )
 
     def _count(self, delivery: Delivery) -> None:
@@ -347,24 +350,6 @@ def _has_tables(database: Database) -> bool:
             "select 1 from sqlite_schema where name = '_collectors_dead_letters_pipeline'"
         )
         return found.fetchone() is not None
-
-
-def _letter_row(letter: DeadLetter) -> tuple[Any, ...]:
-    position = None if letter.position is None else msgspec.json.encode(letter.position).decode()
-    return (
-        letter.letter_id,
-        letter.pipeline,
-        letter.source,
-        letter.run,
-        letter.seq,
-        letter.record,
-        letter.step,
-        letter.reason.encode("utf-8", "backslashreplace").decode(),
-        letter.raw,
-        position,
-        letter.version,
-        letter.created_at.isoformat(),
-    )
 
 
 def _read_position(text: str | None) -> Position | None:

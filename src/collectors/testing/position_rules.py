@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,60 @@ class PositionRules(BackendRig):
                 for seq in range(done + 1, 4):
                     await self._commit(second, delivery(seq, seq, 2, letters=0))
                 await self._see(second, 2, 3, letters=0)
+
+        self.run(tmp_path, scenario)
+
+    def test_letters_leave_with_the_commit_that_resolves_them(self, tmp_path: Path) -> None:
+        """A delivery that replays letters deletes those in its commit; `forget_letters` deletes others; twice is fine."""
+        self.needs(KeepsPosition)
+        self.needs(KeepsDeadLetters)
+
+        async def store(backend: Any) -> None:
+            await backend.call(backend.claim, "contract/source")
+            await self._commit(backend, delivery(1, 3))
+            first, second, third = await backend.call(_letters(backend))
+            replay = replace(
+                delivery(1, 1, flow="contract/source/#replay", rows=0, letters=0), resolved=[second, first]
+            )
+            refused = replace(replay, key=replace(replay.key, epoch=2))
+            await backend.call(backend.claim, "contract/source/#replay")
+            with pytest.raises(FencedError):
+                await backend.call(backend.commit, refused)
+            assert await backend.call(_letters(backend)) == [first, second, third]
+            await self._commit(backend, replay)
+            await backend.call(backend.commit, replay)
+            assert await backend.call(_letters(backend)) == [third]
+
+        async def forget(backend: Any) -> None:
+            (third,) = await backend.call(_letters(backend))
+            await backend.call(backend.forget_letters, [replace(third, run="another"), third])
+            await backend.call(backend.forget_letters, [third])
+            assert await backend.call(_letters(backend)) == []
+
+        self.run(tmp_path, store)
+        if self.survives:
+            self.run(tmp_path, forget)
+
+    def test_letters_come_back_as_they_went(self, tmp_path: Path) -> None:
+        """Every field of a letter is kept."""
+        self.needs(KeepsDeadLetters)
+
+        async def scenario(backend: Any) -> None:
+            await backend.call(backend.claim, "contract/source")
+            what = delivery(1, 1)
+            (letter,) = what.dead_letters
+            full = replace(
+                letter,
+                route="hot",
+                attempt=2,
+                origin="source:1:decode:0",
+                head=b"\x00a,b\n",
+                data_format="csv",
+                whole=False,
+            )
+            plain = replace(letter, record=1, raw=b"", position=None)
+            await self._commit(backend, replace(what, dead_letters=[full, plain]))
+            assert await backend.call(_letters(backend)) == [full, plain]
 
         self.run(tmp_path, scenario)
 

@@ -15,7 +15,7 @@ acknowledged survives a power cut. One process writes to a file at a time; other
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -23,7 +23,7 @@ from typing import Annotated, Any, Self
 import pyarrow as pa
 from pydantic import AfterValidator
 
-from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
 from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
@@ -110,6 +110,18 @@ class SqliteBackend(Backend[SqliteConfig]):
         """Yield the letters of a pipeline that were set aside on the way to this file."""
         database = self._reader()
         return iter(()) if database is None else self._tables(database).dead_letters(pipeline)
+
+    def forget_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Delete these letters."""
+        if self._reader() is not None:
+            with self._writer() as database:
+                self._tables(database).forget_letters(letters)
+
+    def ledger(self, run: str) -> dict[str, Counts]:
+        """Return what a run has stored in this table, by flow."""
+        database = self._reader()
+        found = {} if database is None else self._tables(database).ledger(run)
+        return {flow: counts for (_, flow), counts in found.items()}
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no file or no table."""
