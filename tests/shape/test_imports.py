@@ -9,7 +9,7 @@ import pytest
 LEFT = ["enums", "models", "errors", "settings", "chunks", "interfaces"]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
 RUNTIME = ["registry", "factories", "config", "runtime"]
-FRONT = ["cli", "__main__"]
+FRONT = ["chaos", "cli", "__main__"]
 SUPPORT = ["testing", "mocks", "examples"]
 
 # A name may import what stands left of it: enums ← models ← {errors, settings, chunks} ← interfaces ← reporting ← layers ← …
@@ -23,8 +23,9 @@ MAY = {
     "reporting": {*LEFT},
     **{layer: {*LEFT, "reporting", layer} for layer in LAYERS},
     **{name: {*LEFT, *LAYERS, *RUNTIME} for name in RUNTIME},
-    **{name: {*LEFT, *LAYERS, *RUNTIME, *FRONT} for name in FRONT},
-    "testing": {*LEFT, *LAYERS, *RUNTIME, "testing"},
+    "chaos": {*LEFT, *LAYERS, *RUNTIME},
+    **{name: {*LEFT, *LAYERS, *RUNTIME, *FRONT} for name in ["cli", "__main__"]},
+    "testing": {*LEFT, *LAYERS, *RUNTIME, "chaos", "testing"},
     "mocks": {*LEFT, *LAYERS},
     "examples": {*LEFT, *LAYERS, *RUNTIME, "mocks"},
 }

@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("collectors.cli.check", "Connect to both ends, read a sample, show what would be stored."),
     "guarantee": ("collectors.cli.guarantee", "Show how safely each record reaches each storage, and why."),
     "run": ("collectors.cli.run", "Run a pipeline until its sources end, or until Ctrl-C."),
+    "chaos": ("collectors.cli.chaos", "Kill a copy of a pipeline again and again, and count what it costs."),
     "query": ("collectors.cli.query", "Look at what a pipeline has stored."),
     "dead-letters": ("collectors.cli.dead_letters", "See which records were set aside, and why."),
     "list": ("collectors.cli.list", "List the sources, processors, storage and formats that there are."),
