@@ -2,7 +2,7 @@
 
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -51,7 +51,17 @@ def test_cron_fires_once_when_clocks_go_back():
     before = ManualEnv(datetime(2026, 10, 25, 0, 0, tzinfo=UTC))
     assert seconds_to_next(source, before) == 1800.0
     after = ManualEnv(datetime(2026, 10, 25, 0, 30, 1, tzinfo=UTC))
-    assert seconds_to_next(source, after) > 20 * 3600
+    assert seconds_to_next(source, after) == 25 * 3600 - 1
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize("start", [datetime(2026, 3, 27, tzinfo=UTC), datetime(2026, 10, 23, tzinfo=UTC)])
+def test_cron_fires_once_a_day_over_a_change_of_clocks(start):
+    source, now, fired = Polled(cron="30 4 * * *"), start, []
+    while len(fired) < 5:
+        now += timedelta(seconds=seconds_to_next(source, ManualEnv(now)))
+        fired.append(now.astimezone())
+    assert [(at.day, at.hour, at.minute) for at in fired] == [(start.day + n, 4, 30) for n in range(5)]
 
 
 def test_both_is_refused():

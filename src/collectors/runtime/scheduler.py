@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import os
+from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from collectors.collection.base import Source
 from collectors.errors import ConfigurationError
@@ -39,14 +42,27 @@ def is_endless(source: Source[Any]) -> bool:
 def seconds_to_next(source: Source[Any], env: Env) -> float | None:
     """Return how long to wait before the next reading; None: there is none, the source has ended.
 
-    Cron's times are local time; cronsim fires once where clocks go back and once where they go forward.
+    Cron's times are local time; cronsim fires once where clocks go back and once where they go forward, given a zone
+    that knows when they do.
     """
     jitter = float(source.config.jitter * env.random())
     if source.config.cron is not None:
         from cronsim import CronSim
 
-        now = env.now().astimezone()
+        now = env.now().astimezone(_local_zone())
         following = next(CronSim(source.config.cron, now))
-        return max(0.0, float((following - now).total_seconds())) + jitter
+        return max(0.0, float(following.timestamp() - now.timestamp())) + jitter
     interval = source.poll_interval()
     return None if interval is None else interval + float(jitter)
+
+
+def _local_zone() -> tzinfo | None:
+    """Return this machine's zone with its changes of clocks; `astimezone()` alone gives today's offset for every day."""
+    name = os.environ.get("TZ", "").lstrip(":")
+    try:
+        if name:
+            return ZoneInfo(name)
+        with Path("/etc/localtime").open("rb") as file:
+            return ZoneInfo.from_file(file, "localtime")
+    except (OSError, ValueError):
+        return None
