@@ -52,6 +52,23 @@ class Hooks:
     patience: float | None
     notify: Callable[[str | None], None]
 
+    async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:
+        """Attempt until it works, patience is at its end, or the time for draining is over."""
+        backoff = Backoff(self.env, self.patience)
+        while True:
+            try:
+                result = await attempt(*args)
+            except TransientError as error:
+                wait = backoff.failed(error)
+                if wait is None or self.shutdown.expired.is_set():
+                    raise
+                self.notify(f"{error}; trying again in {wait:.1f} s")
+                await race(self.env.sleep(wait), self.shutdown.expired)
+            else:
+                if backoff.failures:
+                    self.notify(None)
+                return result
+
 
 class Edge:
     """One flow's way into one backend.
@@ -101,8 +118,9 @@ class Edge:
                 if fresh:
                     async with self._lock:
                         await self._deliver(fresh)
-                for item in group:
-                    release(item)
+                while group:
+                    release(group.pop(0))
+                del fresh  # while waiting for more, nothing of this is kept
             await self.flush()
         finally:
             flusher.cancel()
@@ -216,32 +234,24 @@ class Edge:
     async def _retrying(
         self, attempt: Callable[[], Awaitable[Result]], seq: int | None = None
     ) -> Result | Any:
-        """Attempt until it works, patience is at its end, or the time for draining is over.
+        """Attempt until it works, as `Hooks.retrying` does.
 
         With `seq`, the outcome of a failed attempt is asked for first: when that chunk is stored, its seq is the result.
         """
-        hooks = self._hooks
-        backoff = Backoff(hooks.env, hooks.patience)
-        while True:
-            try:
-                if seq is not None and backoff.failures:
-                    checkpoint = await self._stored()
-                    if checkpoint.epoch != self._epoch:
-                        raise FencedError(
-                            f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "
-                            f"ours is {self._epoch}); stop one of the two"
-                        )
-                    if checkpoint.seq >= seq:
-                        hooks.notify(None)
-                        return checkpoint.seq
-                result = await attempt()
-            except TransientError as error:
-                wait = backoff.failed(error)
-                if wait is None or hooks.shutdown.expired.is_set():
-                    raise
-                hooks.notify(f"{error}; trying again in {wait:.1f} s")
-                await race(hooks.env.sleep(wait), hooks.shutdown.expired)
-            else:
-                if backoff.failures:
-                    hooks.notify(None)
-                return result
+        tried = False
+
+        async def checked() -> Result | int:
+            nonlocal tried
+            if seq is not None and tried:
+                checkpoint = await self._stored()
+                if checkpoint.epoch != self._epoch:
+                    raise FencedError(
+                        f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "
+                        f"ours is {self._epoch}); stop one of the two"
+                    )
+                if checkpoint.seq >= seq:
+                    return checkpoint.seq
+            tried = True
+            return await attempt()
+
+        return await self._hooks.retrying(checked)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 from collectors.chunks import Checkpoint
 from collectors.collection.base import Source
+from collectors.errors import TransientError
 from collectors.models import CollectedData, Position
 from collectors.runtime.batching import End, take_waiting
 from collectors.runtime.budget import Share
@@ -102,7 +104,7 @@ class Flow:
                 self._start_at(last)
             self._seq = self._behind = last.seq
         elif first.seq < last.seq:
-            recorded = await self._hooks.state.boundaries(self.name, first.seq)
+            recorded = await self._hooks.retrying(self._hooks.state.boundaries, self.name, first.seq)
             if [seq for seq, _ in recorded][: last.seq - first.seq] == list(
                 range(first.seq + 1, last.seq + 1)
             ):
@@ -111,7 +113,7 @@ class Flow:
                 self._start_at(last)
                 since = last.position
         if not replay:
-            await self._hooks.state.forget_boundaries_behind(self.name, self._seq)
+            await self._hooks.retrying(self._hooks.state.forget_boundaries_behind, self.name, self._seq)
         if self._seq:
             self.report.resumed_at = since
         return since, replay
@@ -136,15 +138,17 @@ class Flow:
             until=hooks.shutdown.requested if self._intake is None else hooks.shutdown.expired,
         )
         try:
-            async for data in reader.chunks(since, replay):
-                self._seq += 1
-                size = len(data.raw_data)
-                await self._pay(size)
-                self._count(data, size)
-                if self._replays and data.position is not None and self._seq > self._behind:
-                    await hooks.state.record_boundary(self.name, self._seq, data.position)
-                await self._items.put(Item(self._seq, since, data, size))
-                since = data.position
+            async with aclosing(reader.chunks(since, replay)) as chunks:
+                async for data in chunks:
+                    self._seq += 1
+                    size = len(data.raw_data)
+                    await self._pay(size)
+                    self._count(data, size)
+                    if self._replays and data.position is not None and self._seq > self._behind:
+                        await hooks.retrying(hooks.state.record_boundary, self.name, self._seq, data.position)
+                    await self._items.put(Item(self._seq, since, data, size))
+                    since = data.position
+                    del data  # the wait for the next chunk must not keep this one in memory
         except Exception as error:  # noqa: BLE001  # what was read before it is stored first, then `run` raises it
             self._reading_error = error
         await self._make_room(0)
@@ -186,6 +190,7 @@ class Flow:
             self._positions.append((prepared.seq, prepared.position))
             for edge in self._edges:
                 await edge.queue.put(prepared)
+            del group, prepared  # a flow that waits must not keep what it has handed on
         for edge in self._edges:
             await edge.queue.put(End())
 
@@ -207,10 +212,13 @@ class Flow:
             moved = True
         if not moved:
             return
-        if self._replays:
-            await self._hooks.state.forget_boundaries(self.name, durable)
-        if position is not None:
-            await self._source.commit(position)
+        try:
+            if self._replays:
+                await self._hooks.state.forget_boundaries(self.name, durable)
+            if position is not None:
+                await self._source.commit(position)
+        except TransientError as error:  # advisory: the next time covers it, or a replay
+            self._hooks.notify(f"cannot acknowledge: {error}")
         self._on_event("stored", self.report)
 
     def _set_waiting(self, problem: str | None) -> None:

@@ -45,7 +45,8 @@ class State:
         self._connection = open_database(self._path)
         self._tables = DeliveryTables(self._connection)
         self._tables.create()
-        self._connection.execute(_BOUNDARIES)
+        with self._connection.translated():
+            self._connection.execute(_BOUNDARIES)
 
     async def close(self) -> None:
         """Close the file; safe twice."""
@@ -95,16 +96,21 @@ class State:
         """Return the chunks behind `after` that were read, in order, with the position behind each."""
 
         def read() -> list[tuple[int, Position]]:
-            rows = self._open_connection().execute(
-                "select seq, position from _collectors_boundaries where flow = ? and seq > ? order by seq",
-                (flow, after),
-            )
-            return [(int(seq), cast("Position", json.loads(position))) for seq, position in rows]
+            with self._open_connection().translated():
+                rows = self._open_connection().execute(
+                    "select seq, position from _collectors_boundaries where flow = ? and seq > ? order by seq",
+                    (flow, after),
+                )
+                return [(int(seq), cast("Position", json.loads(position))) for seq, position in rows]
 
         return await self._call(read)
 
     async def _write(self, statement: str, values: tuple[Any, ...]) -> None:
-        await self._call(lambda: self._open_connection().execute(statement, values))
+        def write() -> None:
+            with self._open_connection().translated():
+                self._open_connection().execute(statement, values)
+
+        await self._call(write)
 
     async def _call(self, function: Callable[..., Result], *args: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
