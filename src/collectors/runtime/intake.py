@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -143,10 +144,11 @@ class Intake:
 
     async def _read(self) -> None:
         try:
-            async for data in self._reader.chunks(None, []):
-                await self._share.acquire(len(data.raw_data))
-                self._group.append(data)
-                self._arrived.set()
+            async with aclosing(self._reader.chunks(None, [])) as chunks:
+                async for data in chunks:
+                    await self._share.acquire(len(data.raw_data))
+                    self._group.append(data)
+                    self._arrived.set()
         except Exception as error:  # noqa: BLE001  # what was read before it is kept and stored first
             self.error = error
         self._ended = True

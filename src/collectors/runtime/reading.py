@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -25,13 +25,13 @@ async def race(work: Awaitable[Result], event: asyncio.Event) -> Result | None:
     waiter = asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        return None if task.cancelled() else task.result()
-    finally:
-        for pending in (task, waiter):
-            pending.cancel()
+    finally:  # also when we are cancelled: nobody else would wait until the work is over
+        task.cancel()
+        waiter.cancel()
+        await asyncio.wait({task, waiter})
+        if not task.cancelled():
+            task.exception()
+    return None if task.cancelled() else task.result()
 
 
 class Reader:
@@ -58,7 +58,9 @@ class Reader:
         self._backoff = Backoff(env, patience)
         self._notify = notify
 
-    async def chunks(self, since: Position | None, replay: list[Position]) -> AsyncIterator[CollectedData]:
+    async def chunks(
+        self, since: Position | None, replay: list[Position]
+    ) -> AsyncGenerator[CollectedData, None]:
         """Yield the chunks behind `since`: first those that end at the given positions, then what follows."""
         for until in replay:
             yield await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
@@ -71,6 +73,7 @@ class Reader:
                         self._succeeded()
                         since = data.position if data.position is not None else since
                         yield data
+                        del data
                 self._succeeded()
                 wait = seconds_to_next(self._source, self._env)
             except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
