@@ -29,6 +29,7 @@ from collectors.runtime.spool import Spool
 from collectors.runtime.state import State
 from collectors.runtime.supervisor import Supervisor
 from collectors.storage.base import Backend
+from collectors.storage.files import translated
 
 __all__ = ["Engine", "run"]
 
@@ -108,7 +109,9 @@ class Engine:
         return self.report
 
     def _lock(self, stack: AsyncExitStack) -> None:
-        lock = self.env.lock(self.config.state / "lock")
+        path = self.config.state / "lock"
+        with translated(path, "cannot lock"):
+            lock = self.env.lock(path)
         if isinstance(lock, str):
             raise ConfigurationError(
                 f"the pipeline '{self.config.name}' is running already ({lock}); stop that run first, "
