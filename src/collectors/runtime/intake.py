@@ -52,8 +52,9 @@ class SpoolSource(Source[SourceConfig]):
         """Yield what is durable in the spool and what becomes so, until nothing more can come."""
         while True:
             self.grown.clear()
+            closed = self.closed  # before looking: what is written last may come while the spool is being read
             waiting = self.spool.behind(since)
-            if self.closed and waiting > SEGMENT_BYTES and self._shutdown.requested.is_set():
+            if closed and waiting > SEGMENT_BYTES and self._shutdown.requested.is_set():
                 return
             if waiting:
                 yield Room(min(waiting, READ_BYTES))
@@ -62,7 +63,7 @@ class SpoolSource(Source[SourceConfig]):
                 since = chunk.position
                 yield chunk
             if not chunks:
-                if self.closed:
+                if closed:
                     return
                 await self.grown.wait()
 
