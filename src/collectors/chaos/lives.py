@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from collectors.chaos.answers import Answers
 from collectors.chaos.forks import Child, Tell, fork, last_line
+from collectors.chaos.lost_answers import LostAnswers
 from collectors.chaos.moments import Moment, Watch
 from collectors.config.model import PipelineConfig
 from collectors.crosscutting.event_emitter import EventEmitter
@@ -96,7 +96,7 @@ def _run(
             tell({"recovered": time.monotonic() - began})
 
         subscription = await events.subscribe(EventType.STORAGE_COMPLETE, first_commit)
-        answers = Answers(config, unanswered)
+        answers = LostAnswers(config, unanswered)
         engine = Engine(answers.config, env=_Hasty(), events=events, patience=PATIENCE)
         if watching:
             watching.begin()

@@ -21,9 +21,9 @@ from typing import Any
 __all__ = ["Moment", "Watch"]
 
 _READING = """
-stat lstat fstat access scandir listdir readlink fspath getpid getcwd urandom cpu_count getuid uname getenv strerror
+stat lstat fstat statvfs access scandir listdir readlink fspath getpid getcwd urandom cpu_count getuid uname getenv strerror
 read readinto readline readlines pread tell seek fileno isatty readable writable seekable
-fetchone fetchall fetchmany create_function interrupt set_blocking
+fetchone fetchall fetchmany create_function interrupt set_blocking __enter__ _path_normpath
 """.split()  # noqa: SIM905  # a list of words is easier to read
 _WORLD = """
 posix _io _sqlite3 sqlite3 _socket fcntl duckdb _duckdb psycopg psycopg_c psycopg_binary

@@ -59,9 +59,12 @@ def run_trial(
 
     `size`: bytes of each source to copy; `samples`: files with records, by source; `seconds`: stop after this time; `story`: only this one of the seed. Must be
     called where there is no other thread and no event loop: it forks. Raises ConfigurationError when nothing can be
-    tested, FatalError when the pipeline fails without a kill.
+    tested, or when the pipeline fails without a kill.
     """
-    copy = copy_pipeline(config, folder, size, samples)
+    try:
+        copy = copy_pipeline(config, folder, size, samples)
+    except FatalError as error:
+        raise ConfigurationError(f"the pipeline cannot be copied: {error}") from error
     report = Report(config.name, seed, kills, copy.notes, _promises(config, copy.config))
     trial = _Trial(copy, folder, report)
     on_progress(report)
@@ -177,11 +180,10 @@ class _Trial:
         folder.mkdir()
         config = self._copy.at(folder, pieces=pieces)
         life = live(config, self._log, kill=None, limit=LIFE_SECONDS * 5, watch=watch)
-        if life.ended == "stuck":
-            raise FatalError(f"an undisturbed run of the copy did not end within {LIFE_SECONDS * 5:g} s")
         if life.ended != "done":
+            problem = life.problem or f"it had not ended after {LIFE_SECONDS * 5:g} s"
             advice = "; give it real records with --sample SOURCE=FILE" if self._copy.made_up else ""
-            raise FatalError(f"an undisturbed run of the copy failed: {life.problem}{advice}")
+            raise ConfigurationError(f"a run of the copy failed without any kill: {problem}{advice}")
         return self._contents(folder, config), life
 
     def _contents(self, folder: Path, config: PipelineConfig | None = None) -> Contents:
@@ -240,7 +242,12 @@ class _Trial:
             problem = f"the last life had not ended after {LIFE_SECONDS:g} s"
         elif life.ended == "failed":
             problem = f"the last life failed: {life.problem}"
-        found = self._contents(folder, self._copy.at(folder))
+        try:
+            found = self._contents(folder, self._copy.at(folder))
+        except FatalError as error:
+            problem = "; ".join([*filter(None, [problem]), f"what is stored cannot be read: {error}"])
+            self._report.broken.append(Broken(number, killed, problem, {}))
+            return
         differences = compare(found, *self._bounds(folder))
         self._report.add(differences)
         broken = {name: each for name, each in differences.items() if self._breaks(name, each)}
@@ -272,7 +279,7 @@ class _Trial:
         config = self._copy.at(folder, only=only)
         life = live(config, self._log, kill=None, limit=LIFE_SECONDS)
         if life.ended != "done":
-            raise FatalError(f"an undisturbed run of the copy failed: {life.problem}")
+            raise FatalError(f"a run of the copy failed without any kill: {life.problem}")
         contents = self._contents(folder, config)
         shutil.rmtree(folder)
         return contents

@@ -11,10 +11,10 @@ from collectors.config.model import Component, PipelineConfig
 from collectors.errors import TransientError
 from collectors.storage.base import KeepsPosition
 
-__all__ = ["Answers"]
+__all__ = ["LostAnswers"]
 
 
-class Answers:
+class LostAnswers:
     """Lets the answer of one commit get lost at each backend that can be asked what it has stored.
 
     `config` is the pipeline with such backends; `lost` counts the answers that got lost.

@@ -1,0 +1,120 @@
+"""Run as a script by test_broken_builds.py: breaks the product in one way, then runs the command line.
+
+Each mistake is one that a collector could have made; chaos must find it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+
+from collectors.chunks import Checkpoint
+from collectors.cli.main import main
+from collectors.runtime.delivery import Edge
+from collectors.runtime.intake import Intake
+from collectors.storage import sqlite_store
+from collectors.storage.backends.sqlite import SqliteBackend
+
+commit, claim, stored = SqliteBackend.commit, SqliteBackend.claim, SqliteBackend.stored
+
+
+def checkpoint_before_rows():
+    def broken(self, delivery):
+        seq = commit(self, replace(delivery, table=pa.table({})))
+        self.write(delivery.table, replace(delivery.key, flow="later/" + delivery.key.flow.partition("/")[2]))
+        return seq
+
+    SqliteBackend.commit = broken
+
+
+def position_in_a_second_file():
+    """Rows are committed, then a file beside them says how far."""
+
+    def note(self):
+        return Path(self.config.path).with_suffix(".position")
+
+    def read(self):
+        seen = json.loads(note(self).read_text()) if note(self).exists() else [0, 0, None]
+        return Checkpoint(*seen)
+
+    def broken_claim(self, flow):
+        checkpoint = replace(read(self), epoch=read(self).epoch + 1)
+        note(self).write_text(json.dumps([checkpoint.epoch, checkpoint.seq, checkpoint.position]))
+        return checkpoint
+
+    def broken_commit(self, delivery):
+        key = replace(delivery.key, flow=f"run-{delivery.key.epoch}/" + delivery.key.flow.partition("/")[2])
+        if delivery.table.num_rows:
+            self.write(delivery.table, key)
+        note(self).write_text(json.dumps([key.epoch, key.seq, delivery.position]))
+        return key.seq
+
+    SqliteBackend.claim, SqliteBackend.commit = broken_claim, broken_commit
+    SqliteBackend.stored = lambda self, flow: read(self)
+
+
+def blind_retry():
+    """A commit whose outcome is unknown is made once more, whatever is stored, and rows have no key."""
+    retrying = Edge._retrying
+
+    def blind(self, attempt, seq=None):
+        return retrying(self, attempt)
+
+    Edge._retrying = blind
+    sqlite_store.check_follows = lambda stored, delivery: True
+    SqliteBackend.location = lambda self, key: uuid4().hex
+
+
+def rows_again_on_resume():
+    """A new owner begins with the position before the last commit."""
+    positions = {}
+
+    def broken_commit(self, delivery):
+        before = stored(self, delivery.key.flow)
+        positions[delivery.key.seq] = before.position
+        Path(self.config.path).with_suffix(".before").write_text(json.dumps(before.position))
+        return commit(self, delivery)
+
+    def broken_claim(self, flow):
+        checkpoint = claim(self, flow)
+        before = Path(self.config.path).with_suffix(".before")
+        return replace(checkpoint, position=json.loads(before.read_text())) if before.exists() else checkpoint
+
+    SqliteBackend.commit, SqliteBackend.claim = broken_commit, broken_claim
+
+
+def acknowledged_before_durable():
+    """Senders are told that their records are kept before they are."""
+    keep = Intake._keep
+
+    async def broken(self, group):
+        await self._source.commit(group[-1].position)
+        await keep(self, group)
+
+    Intake._keep = broken
+
+
+def letters_forgotten():
+    """Dead letters are kept in memory and written with the next commit."""
+    held = []
+
+    def broken(self, delivery):
+        held.extend(delivery.dead_letters)
+        due = held[: -len(delivery.dead_letters) or None] if delivery.dead_letters else list(held)
+        del held[: len(due)]
+        return commit(self, replace(delivery, dead_letters=due))
+
+    SqliteBackend.commit = broken
+
+
+def nothing():
+    """Break nothing."""
+
+
+globals()[sys.argv[1]]()
+main(["chaos", *sys.argv[2:]])
