@@ -25,6 +25,7 @@ from collectors.errors import CollectorsError
 from collectors.runtime.delivery import Edge
 from collectors.runtime.engine import Engine
 from collectors.runtime.env import Env
+from collectors.runtime.supervisor import Supervisor
 
 SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"])
 SHIM.shim_arm.argtypes = [ctypes.c_char_p, *[ctypes.c_int] * 2, *[ctypes.c_long] * 2, *[ctypes.c_int] * 2]
@@ -71,6 +72,17 @@ def mark_what_is_durable() -> None:
     Edge._acknowledge = marked
 
 
+def note_when_flows_start(done: dict) -> None:
+    """Keep, as `started`, how many points were passed before there was anything to read or to store."""
+    run = Supervisor.run
+
+    async def noted(self, flows):
+        done["started"] = SHIM.shim_passed()
+        await run(self, flows)
+
+    Supervisor.run = noted
+
+
 def live(request: dict) -> dict:
     """Run a pipeline once, in this process, and return what became of it."""
     fault = request.get("fault") or {}
@@ -97,6 +109,7 @@ def live(request: dict) -> dict:
             SHIM.shim_calm()
 
     done: dict = {}
+    note_when_flows_start(done)
     try:
         engine = Engine(
             loaded(request["pipeline"]),
@@ -105,18 +118,18 @@ def live(request: dict) -> dict:
             on_notice=notice,
         )
         report = asyncio.run(engine.run())
-        done = {
+        done |= {
             "exit": exit_code(report),
             "errors": [f"{type(flow.error).__name__}: {flow.error}" for flow in report.failed],
             "balanced": report.balanced,
             "notices_of_flows": [text for flow in report.flows for text in flow.notices],
         }
     except CollectorsError as error:
-        done = {"exit": 2, "errors": [f"{type(error).__name__}: {error}"]}
+        done |= {"exit": 2, "errors": [f"{type(error).__name__}: {error}"]}
     except (Exception, BaseExceptionGroup) as error:
         import traceback
 
-        done = {"exit": 1, "crash": "".join(traceback.format_exception(error))}
+        done |= {"exit": 1, "crash": "".join(traceback.format_exception(error))}
     modules = {"modules": sorted(set(sys.modules) - KNOWN)} if request.get("tell_modules") else {}
     return done | modules | {"notices": notices, "passed": SHIM.shim_passed()}
 

@@ -176,8 +176,10 @@ class Stack:
         ]
         return tuple(sum(entry.get("counts", {}).get(name, 0) for entry in entries) for name in names)
 
-    def letters(self) -> Counter:
-        path = "db/out.db" if "sqlite" in self.backends else "hidden/state/state.db"
+    def letters(self, host: str = "hidden") -> Counter:
+        path = "db/out.db" if "sqlite" in self.backends else f"{host}/state/state.db"
+        if not (self.data / path).exists():
+            return Counter()
         return Counter(
             row[0].decode().strip() for row in self._sql(path, "select raw from _collectors_dead_letters")
         )
