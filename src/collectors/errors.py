@@ -5,7 +5,8 @@
     ├── TransientError       try again, after `retry_after` or a back-off (network, lock, 429, 5xx)
     ├── DataError            set the bad records aside, go on with the rest; `rows` names them
     └── FatalError           stop this flow, keep the others (401, disk full, not our file)
-        └── FencedError      another process owns this flow now; exit code 75
+        ├── FencedError      another process owns this flow now; exit code 75
+        └── ErrorBudgetError more was set aside than `stop_above` allows; exit code 3
 
 The class says what to do next; `error_type`, from the specification, says in which kind of work it happened.
 An exception that is none of these counts as fatal. Each is also the built-in exception that the specification
@@ -25,6 +26,7 @@ __all__ = [
     "CollectorsError",
     "ConfigurationError",
     "DataError",
+    "ErrorBudgetError",
     "FatalError",
     "FencedError",
     "TransientError",
@@ -91,6 +93,12 @@ class FencedError(FatalError):
     """The store has a newer epoch: another process has taken this flow over."""
 
     error_type = ErrorType.STORAGE
+
+
+class ErrorBudgetError(FatalError):
+    """More records of a flow were set aside than its pipeline allows."""
+
+    error_type = ErrorType.VALIDATION
 
 
 def _rebuild(cls: type[CollectorsError], message: str, state: dict[str, Any]) -> CollectorsError:

@@ -21,9 +21,11 @@ __all__ = [
     "LocalPath",
     "Name",
     "Settings",
+    "Share",
     "check_settings",
     "column_type",
     "parse_duration",
+    "parse_share",
     "parse_size",
     "settings_class",
 ]
@@ -67,6 +69,17 @@ def parse_duration(value: Any) -> float:
                 for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
             )
     raise ValueError("expected a duration such as 500ms, 5s, 10m or 1h30m")
+
+
+def parse_share(value: Any) -> float:
+    """Return the fraction that text like `1%` or `0.5 %` says; a number needs no percent sign only if it is 0.
+
+    Raises ValueError.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", str(value)) if not isinstance(value, bool) else None
+    if match and float(match[1]) <= 100 and (match[2] or not float(match[1])):
+        return float(match[1]) / 100
+    raise ValueError("expected a share such as 1% or 0.5%, or 0")
 
 
 def column_type(name: str) -> pa.DataType:
@@ -132,6 +145,9 @@ Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_ty
 
 Name = Annotated[str, BeforeValidator(_name, json_schema_input_type=str)]
 """A name that is safe in file names, tables and logs."""
+
+Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str)]
+"""A share of all records, written in percent: `1%`; kept as a fraction."""
 
 ColumnType = Annotated[str, AfterValidator(_column_type)]
 """The name of a column's type, see `column_type`."""

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-LEFT = ["enums", "models", "errors", "settings", "chunks", "interfaces"]
+LEFT = ["enums", "models", "errors", "settings", "chunks", "bisection", "interfaces"]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
 RUNTIME = ["registry", "factories", "config", "runtime"]
 FRONT = ["chaos", "cli", "__main__"]
@@ -19,6 +19,7 @@ MAY = {
     "errors": {"enums", "models"},
     "settings": {"enums", "models", "errors"},
     "chunks": {"enums", "models", "errors", "settings"},
+    "bisection": {"enums", "models", "errors"},
     "interfaces": {"enums", "models", "errors", "settings", "chunks"},
     "reporting": {*LEFT},
     **{layer: {*LEFT, "reporting", layer} for layer in LAYERS},

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_chec
 from collectors.errors import CollectorsError, ConfigurationError, TransientError
 from collectors.interfaces.collection import IDataSource
 from collectors.models import CollectedData, Position
-from collectors.settings import ByteSize, Duration, Name, Settings, settings_class
+from collectors.settings import ByteSize, Duration, Name, Settings, Share, settings_class
 
 __all__ = [
     "Answers",
@@ -46,6 +46,9 @@ class SourceConfig(Settings):
     """Wait up to this much longer, at random, so that many sources do not read at the same instant."""
     cron: str | None = None
     """Read at these times, in cron's five fields, local time; instead of `every`."""
+    stop_above: Share | None = None
+    """Stop this source when a larger share of its records than this is set aside in a run, for example `1%`; in place
+    of the pipeline's `stop_above`."""
 
 
 class ByteSourceConfig(SourceConfig):

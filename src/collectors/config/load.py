@@ -62,6 +62,7 @@ def _load(document: Document, file: Path | None) -> PipelineConfig:
         name=name,
         memory=settings.memory,
         spool=settings.spool,
+        stop_above=settings.stop_above,
         state=Path(settings.state) if settings.state else folder / ".collectors" / name,
         folder=folder,
         file=file,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from collectors.registry import Kind
-from collectors.settings import ByteSize, LocalPath, Name, Settings
+from collectors.settings import ByteSize, LocalPath, Name, Settings, Share
 
 __all__ = ["Component", "PipelineConfig", "PipelineFile", "Route", "RouteSettings"]
 
@@ -42,6 +42,9 @@ class PipelineFile(Settings):
     """Upper bound for what is in flight, for all sources together; sources wait when it is spent."""
     spool: ByteSize = 10 * 2**30
     """Upper bound for what waits on disk, for each source that cannot be read again; its intake waits when it is reached."""
+    stop_above: Share | None = None
+    """Stop a source, with exit code 3, when a larger share of its records than this is set aside in a run, for example
+    `1%`; 0 stops at the first one. Looked at after each commit, from 100 records on, and when the source has ended."""
     state: LocalPath | None = None
     """Folder for what is not in a backend: leases, runs, spool; `.collectors/<name>` beside the file when left out."""
     sources: Annotated[list[Any], Field(min_length=1)]
@@ -93,13 +96,14 @@ class Route:
 class PipelineConfig:
     """A loaded pipeline: every setting is valid, every name in it leads somewhere.
 
-    `memory` and `spool` are in bytes. `version` is a short hash of what the file says, without secrets: the same for the same
+    `memory` and `spool` are in bytes, `stop_above` is a fraction. `version` is a short hash of what the file says, without secrets: the same for the same
     content, whatever its comments and layout.
     """
 
     name: str
     memory: int
     spool: int
+    stop_above: float | None
     state: Path
     folder: Path
     file: Path | None

@@ -14,14 +14,20 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import msgspec
 import pyarrow as pa
 
+from collectors.bisection import Culprits, search
 from collectors.chunks import Rejected
-from collectors.errors import CollectorsError, DataError
+from collectors.errors import CollectorsError, ConfigurationError, DataError, FatalError, TransientError
 from collectors.interfaces.processing import IProcessor
 from collectors.models import ProcessingResult
 from collectors.processing.records import to_table
 from collectors.settings import Name, Settings, settings_class
 
 __all__ = ["Outcome", "Processor", "ProcessorConfig", "row_bytes"]
+
+MOST_TRIES = 16384
+"""So many parts of a table are tried to find rows that `transform` refuses without naming them; then the flow stops."""
+MOST_ROUNDS = 1024
+_STOPPING = (ConfigurationError, FatalError, TransientError, MemoryError)
 
 
 class ProcessorConfig(Settings):
@@ -40,6 +46,10 @@ class Outcome:
 
     table: pa.Table
     rejected: list[Rejected] = field(default_factory=list)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
 
 
 def row_bytes(table: pa.Table, row: int) -> bytes:
@@ -67,39 +77,59 @@ class Processor(IProcessor, Generic[ConfigT]):
         """Return the new table; the input must not be changed. Called once a chunk, in order, in a worker thread.
 
         Raises DataError with `rows` for the rows that it cannot use (it is then called again without them), with no
-        rows when it does not know which; FatalError or ConfigurationError when no row can ever work (no such column).
+        rows when it does not know which (it is then called with parts of the table until they are found); FatalError or ConfigurationError when no row can ever work (no such column).
         """
 
     def apply(self, table: pa.Table) -> Outcome:
-        """Return what `transform` makes of the table, with the rows it refuses set aside, found by halving if need be."""
+        """Return what `transform` makes of the table, with the rows it refuses set aside, found by halving if need be.
+
+        An exception that is none of this package's is taken for a refusal too, when it comes from some rows only.
+        """
         rejected: list[Rejected] = []
         rows = list(range(table.num_rows))
         good = table
-        while True:
+        for _ in range(MOST_ROUNDS):
+            bad: Culprits = {}
             try:
                 return Outcome(self.transform(good), sorted(rejected, key=lambda item: item.record))
-            except DataError as error:
-                if not rows:
+            except _STOPPING:
+                raise
+            except Exception as error:
+                bad = dict(error.rows) if isinstance(error, DataError) else {}
+                bad = bad or self._culprits(good, _reason(error))
+                if not bad:
                     raise
-                bad = error.rows or {row: str(error) for row in self._culprits(good)}
-                rejected += [
-                    Rejected(row_bytes(good, row), reason, rows[row]) for row, reason in sorted(bad.items())
-                ]
-                keep = [row for row in range(good.num_rows) if row not in bad]
-                rows = [rows[row] for row in keep]
-                good = good.take(pa.array(keep, pa.int64()))
+            rejected += [
+                Rejected(row_bytes(good, row), reason, rows[row]) for row, reason in sorted(bad.items())
+            ]
+            keep = [row for row in range(good.num_rows) if row not in bad]
+            rows = [rows[row] for row in keep]
+            good = good.take(pa.array(keep, pa.int64()))
+        raise FatalError(
+            f"{self.get_processor_name()}: refused rows of one table {MOST_ROUNDS} times over, each time others; "
+            f"the last reason: {rejected[-1].reason}"
+        )
 
-    def _culprits(self, table: pa.Table, start: int = 0) -> list[int]:
-        """Halve the table until each failing row stands alone; at most log2(n) calls a culprit and half."""
+    def _culprits(self, table: pa.Table, reason: str) -> Culprits:
+        """Return the rows that are refused by themselves; none of an empty table."""
+        if not table.num_rows:
+            return {}
+        trying = search(table.num_rows, reason, MOST_TRIES)
+        told: str | None = None
         try:
-            self.transform(table)
-        except DataError:
-            if table.num_rows == 1:
-                return [start]
-            middle = table.num_rows // 2
-            left = self._culprits(table.slice(0, middle), start)
-            return left + self._culprits(table.slice(middle), start + middle)
-        return []
+            start, end = next(trying)
+            while True:
+                told = None
+                try:
+                    self.transform(table.slice(start, end - start))
+                except _STOPPING:
+                    raise
+                except Exception as error:  # noqa: BLE001  # whatever it is, it is because of these rows
+                    told = _reason(error)
+                start, end = trying.send(told)
+        except StopIteration as done:
+            found: Culprits = done.value
+            return found
 
     async def process(self, data: Any) -> ProcessingResult:
         """Process a dict, a list of dicts or a table and return the same kind of thing.

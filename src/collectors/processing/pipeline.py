@@ -132,13 +132,14 @@ class Pipeline(IPipeline):
                 break
         return PipelineResult(True, data, results, None, time.perf_counter() - started)
 
-    def apply(self, table: pa.Table) -> Applied:
-        """Run the steps over a table. Called by the runtime in a worker thread, once a chunk, in order.
+    def apply(self, table: pa.Table, first: int = 0, end: int | None = None) -> Applied:
+        """Run the steps, or those from number `first` up to `end`, over a table.
 
+        Called by the runtime in a worker thread, once a chunk, in order.
         Rows that a step refuses are in its outcome, the rest goes on. Raises what no row can be blamed for.
         """
         outcomes: list[StepOutcome] = []
-        for step, name in zip(self._steps, self.step_names(), strict=True):
+        for step, name in list(zip(self._steps, self.step_names(), strict=True))[first:end]:
             started = time.perf_counter()
             rows_in = table.num_rows
             outcome = _apply(step.processor, table)

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from collectors.bisection import Culprits, search
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Rejected
-from collectors.errors import DataError, FencedError, TransientError
+from collectors.enums import ErrorType
+from collectors.errors import DataError, FatalError, FencedError, TransientError
 from collectors.processing.base import row_bytes
 from collectors.runtime.batching import End, concat, take_waiting
 from collectors.runtime.env import Env
@@ -32,12 +35,15 @@ from collectors.runtime.reading import race
 from collectors.runtime.retry import Backoff
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.state import State
-from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition
+from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Rehearses
 
 __all__ = ["Edge", "Hooks"]
 
 GROUP_BYTES = 16 * 2**20
 GROUP_ROWS = 64 * 1024
+MOST_TRIES = 2048
+"""So many parts of a delivery are tried to find rows that a backend refuses without naming them; then the flow stops."""
+MOST_ROUNDS = 1024
 Result = TypeVar("Result")
 
 
@@ -74,11 +80,15 @@ class Edge:
     """One flow's way into one backend.
 
     `route` says which part of a prepared group is for this backend. `keeps_route_letters` and `keeps_decode_letters`
-    are set by the flow on one edge of each route, and on one edge of the flow.
+    are set by the flow on one edge of each route, and on one edge of the flow. `reaching` is the last chunk of the
+    delivery under way; chunks behind `stop_behind` are not delivered any more.
     """
 
-    def __init__(self, flow: str, backend: Backend[Any], route: int, hooks: Hooks) -> None:
+    def __init__(
+        self, flow: str, backend: Backend[Any], route: int, hooks: Hooks, *, route_name: str = ""
+    ) -> None:
         self.backend = backend
+        self.route_name = route_name
         self.route = route
         self.seq = 0
         self.durable = 0
@@ -87,6 +97,9 @@ class Edge:
         self.keeps_route_letters = False
         self.keeps_decode_letters = False
         self.on_durable: Callable[[], Awaitable[None]] | None = None
+        self.on_commit: Callable[[Delivery], None] | None = None
+        self.reaching = 0
+        self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
         self._flow = flow if self._transactional else f"{flow}@{backend.get_backend_id()}"
         self._hooks = hooks
@@ -113,7 +126,7 @@ class Edge:
         flusher = asyncio.ensure_future(self._flush_in_time())
         try:
             while group := await take_waiting(self.queue, held, self._fits):
-                fresh = [item for item in group if item.seq > self.seq]
+                fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
                 self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
                 if fresh:
                     async with self._lock:
@@ -124,6 +137,9 @@ class Edge:
             await self.flush()
         finally:
             flusher.cancel()
+
+    def _wants(self, item: Prepared) -> bool:
+        return self.stop_behind is None or item.seq <= self.stop_behind
 
     async def flush(self) -> None:
         """Make durable what the backend holds in its buffer."""
@@ -163,27 +179,84 @@ class Edge:
             run=self._hooks.letters.run,
             counts=sum((part.counts for part in parts), Counts(stored=table.num_rows)),
             dead_letters=letters,
+            resolved=[letter for item in group for letter in item.resolved] if self.holds_letters else [],
         )
-        delivery, durable = await self._commit_all_it_can(delivery, range(table.num_rows))
+        self.reaching = last.seq
+        origins = [letter for part in parts for letter in part.origins]
+        delivery, durable = await self._commit_all_it_can(delivery, origins)
         self.seq = delivery.key.seq
+        if self.on_commit is not None:
+            self.on_commit(delivery)
         if not self._buffered:
             self._oldest = self._hooks.env.monotonic()
         self._buffered.append((delivery.key.seq, delivery.counts))
         await self._acknowledge(durable)
 
-    async def _commit_all_it_can(self, delivery: Delivery, rows: Sequence[int]) -> tuple[Delivery, int]:
+    async def _commit_all_it_can(
+        self, delivery: Delivery, origins: Sequence[DeadLetter]
+    ) -> tuple[Delivery, int]:
         """Commit; rows that the backend refuses become dead letters and the rest is committed.
 
         `rows` are the numbers that the rows had before any was refused, so that no two letters get the same id.
         """
+        rows: Sequence[int] = range(delivery.table.num_rows)
+        written = False
+        for _ in range(MOST_ROUNDS):
+            try:
+                attempt = partial(self._commit, delivery, written=written)
+                return delivery, await self._retrying(attempt, delivery.key.seq)
+            except DataError as error:
+                if not delivery.table.num_rows:
+                    raise
+                bad = error.rows
+                if not bad:
+                    bad = await self._find_refused(delivery, str(error))
+                    written = not self._transactional
+                if not bad:
+                    raise
+            delivery = self._without(delivery, bad, rows, origins)
+            rows = [row for number, row in enumerate(rows) if number not in bad]
+        raise FatalError(
+            f"{self.report.backend} refused rows of chunks {delivery.first_seq} to {delivery.key.seq} {MOST_ROUNDS} "
+            "times over, each time others; none of them was stored",
+            error_type=ErrorType.STORAGE,
+        )
+
+    async def _find_refused(self, delivery: Delivery, reason: str) -> Culprits:
+        """Return the rows that a backend refuses without naming them.
+
+        One with transactions rehearses parts of the delivery; any other stores the parts that it takes.
+        """
+        if self._transactional and not isinstance(self.backend, Rehearses):
+            raise FatalError(
+                f"{self.report.backend} refuses chunks {delivery.first_seq} to {delivery.key.seq} without saying for "
+                f"which rows, and cannot rehearse parts of them: {reason}; nothing of them was stored",
+                error_type=ErrorType.STORAGE,
+            )
+        trying = search(delivery.table.num_rows, reason, MOST_TRIES)
         try:
-            durable = await self._retrying(lambda: self._commit(delivery), delivery.key.seq)
+            start, end = next(trying)
+            while True:
+                start, end = trying.send(await self._try(delivery, start, end))
+        except StopIteration as done:
+            found: Culprits = done.value
+            return found
+
+    async def _try(self, delivery: Delivery, start: int, end: int) -> str | None:
+        """Return why the backend refuses a part of a delivery, None when it takes it."""
+        table = delivery.table.slice(start, end - start)
+        backend: Any = self.backend
+        if self._transactional:
+            part = replace(delivery, table=table, dead_letters=[], resolved=[])
+            attempt = partial(backend.call, backend.rehearse, part)
+        else:
+            key = replace(delivery.key, flow=f"{delivery.key.flow}/{start}-{end}")
+            attempt = partial(backend.call, backend.write, table, key)
+        try:
+            await self._retrying(attempt)
         except DataError as error:
-            if not error.rows:
-                raise
-            kept = [row for number, row in enumerate(rows) if number not in error.rows]
-            return await self._commit_all_it_can(self._without(delivery, error.rows, rows), kept)
-        return delivery, durable
+            return error.rows.get(0, str(error)) if end - start == 1 else str(error)
+        return None
 
     async def _acknowledge(self, seq: int) -> None:
         self.durable = max(self.durable, seq)
@@ -192,10 +265,11 @@ class Edge:
         if self.on_durable is not None:
             await self.on_durable()
 
-    async def _commit(self, delivery: Delivery) -> int:
+    async def _commit(self, delivery: Delivery, *, written: bool = False) -> int:
+        """Store a delivery; `written` says that its rows are in a backend without transactions already."""
         state = self._hooks.state
         if not self._transactional:
-            if delivery.table.num_rows:
+            if delivery.table.num_rows and not written:
                 await self.backend.call(self.backend.write, delivery.table, delivery.key)
             return await state.commit(replace(delivery, table=pa.table({})))
         if not self.holds_letters:
@@ -216,19 +290,30 @@ class Edge:
             return await self.backend.call(self.backend.stored, self._flow)  # type: ignore[attr-defined,no-any-return]
         return await self._hooks.state.stored(self._flow)
 
-    def _without(self, delivery: Delivery, bad: dict[int, str], rows: Sequence[int]) -> Delivery:
+    def _without(
+        self,
+        delivery: Delivery,
+        bad: Mapping[int, str],
+        rows: Sequence[int],
+        origins: Sequence[DeadLetter],
+    ) -> Delivery:
         """Return the delivery with the rows that the backend refused as dead letters."""
         table = delivery.table
         rejected = [Rejected(row_bytes(table, row), reason, rows[row]) for row, reason in sorted(bad.items())]
         keep = [row for row in range(table.num_rows) if row not in bad]
-        position = {"behind_seq": self.seq}
         step = f"store {self.report.backend}"
-        letters = self._hooks.letters.make(rejected, step, delivery.first_seq, position, {})
+        letters = self._hooks.letters
+        if origins:
+            replayed = [origins[item.record] for item in rejected]
+            made = letters.again(rejected, step, delivery.first_seq, replayed, route=self.route_name)
+        else:
+            place = {"behind_seq": self.seq}
+            made = letters.make(rejected, step, delivery.first_seq, lambda _: place, route=self.route_name)
         return replace(
             delivery,
             table=table.take(pa.array(keep, pa.int64())),
             counts=delivery.counts + Counts(stored=-len(bad), set_aside=len(bad)),
-            dead_letters=[*delivery.dead_letters, *letters],
+            dead_letters=[*delivery.dead_letters, *made],
         )
 
     async def _retrying(

@@ -21,8 +21,8 @@ from collectors.runtime.delivery import Edge, Hooks
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
 from collectors.runtime.intake import Intake, SpoolSource
-from collectors.runtime.ledger import FlowReport, RunReport, StepReport
-from collectors.runtime.preparing import Letters, Preparer
+from collectors.runtime.ledger import FlowReport, RunReport
+from collectors.runtime.preparing import Letters, Preparer, Way
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.spool import Spool
@@ -161,27 +161,28 @@ class Engine:
         name = source.get_source_id()
         flow_name = f"{self.config.name}/{name}"
         routes = [route for route in self.config.routes if name in route.sources]
+        ways = [Way(route.name if len(routes) > 1 else "", make_pipeline(route)) for route in routes]
         report = FlowReport(name)
         letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
         hooks = Hooks(self.env, shutdown, state, letters, patience, self._notifier(name))
         edges = [
             Edge(
-                flow_name if len(routes) == 1 else f"{flow_name}/{route.name}",
+                f"{flow_name}/{ways[number].name}" if ways[number].name else flow_name,
                 backends[backend],
                 number,
                 hooks,
+                route_name=ways[number].name,
             )
             for number, route in enumerate(routes)
             for backend in route.backends
         ]
         _choose_letter_keepers(edges, len(routes))
-        preparer = Preparer(make_codecs(source), [make_pipeline(route) for route in routes], letters, None)
-        preparer.steps = [
-            [StepReport(step) for step in pipeline.step_names()] for pipeline in preparer.routes
-        ]
-        report.steps = [step for steps in preparer.steps for step in steps]
+        preparer = Preparer(make_codecs(source), ways, letters, source.data_format, self.env.monotonic)
+        report.decoding = preparer.decoding
+        report.ways = [(way.name, way.steps) for way in ways]
         report.edges = [edge.report for edge in edges]
         self.report.flows.append(report)
+        own = source.config.stop_above
         intake = self._intake(source, report, hooks) if source.needs_spool() else None
         return Flow(
             name=flow_name,
@@ -193,6 +194,7 @@ class Engine:
             report=report,
             on_event=self._on_event,
             intake=intake,
+            stop_above=self.config.stop_above if own is None else own,
         )
 
     def _intake(self, source: Source[Any], report: FlowReport, hooks: Hooks) -> Intake:

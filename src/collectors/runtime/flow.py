@@ -11,21 +11,25 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-from collectors.chunks import Checkpoint
+from collectors.chunks import Checkpoint, Counts, Delivery
 from collectors.collection.base import Source
 from collectors.errors import TransientError
 from collectors.models import CollectedData, Position
 from collectors.runtime.batching import End, take_waiting
 from collectors.runtime.budget import Share
 from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.error_budget import check_budget
 from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.preparing import Item, Prepared, Preparer
 from collectors.runtime.reading import Reader
 
 __all__ = ["Flow"]
+
+MOST_REASONS = 1000
 
 
 class Flow:
@@ -43,6 +47,7 @@ class Flow:
         report: FlowReport,
         on_event: Callable[[str, FlowReport], None],
         intake: Intake | None = None,
+        stop_above: float | None = None,
     ) -> None:
         self.name = name
         self.report = report
@@ -61,6 +66,10 @@ class Flow:
         self._seq = 0
         self._behind = 0
         self._reading_error: Exception | None = None
+        self._stop_above = stop_above
+        self._committed = {edge: Counts() for edge in edges}
+        self._over_budget: Exception | None = None
+        self._intaking: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Run until the source has ended and everything is stored. Raises what stopped it, with the rest drained."""
@@ -68,11 +77,11 @@ class Flow:
             async with asyncio.TaskGroup() as tasks:
                 if self._intake is not None:
                     await self._intake.open()
-                    tasks.create_task(self._intake.run())
+                    self._intaking.append(tasks.create_task(self._intake.run()))
                 since, replay = await self._resume()
                 self.report.status = "running"
                 self._on_event("start", self.report)
-                tasks.create_task(self._read(since, replay))
+                self._intaking.append(tasks.create_task(self._read(since, replay)))
                 tasks.create_task(self._prepare())
                 for edge in self._edges:
                     tasks.create_task(edge.run(self._release))
@@ -81,7 +90,12 @@ class Flow:
         finally:
             self._share.release_all()
             await self._source.disconnect()
-        error = self._reading_error or (self._intake.error if self._intake is not None else None)
+        self._check_budget(at_end=True)
+        error = (
+            self._over_budget
+            or self._reading_error
+            or (self._intake.error if self._intake is not None else None)
+        )
         if error is not None:
             raise error
 
@@ -90,6 +104,7 @@ class Flow:
         checkpoints = [await edge.claim() for edge in self._edges]
         for edge in self._edges:
             edge.on_durable = self._on_durable
+            edge.on_commit = partial(self._on_commit, edge)
         first: Checkpoint = min(checkpoints, key=lambda checkpoint: checkpoint.seq)
         last: Checkpoint = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
         self._seq, self._behind = first.seq, last.seq
@@ -151,8 +166,9 @@ class Flow:
                     del data  # the wait for the next chunk must not keep this one in memory
         except Exception as error:  # noqa: BLE001  # what was read before it is stored first, then `run` raises it
             self._reading_error = error
+        finally:
+            self._items.put_nowait(End())
         await self._make_room(0)
-        await self._items.put(End())
         self._on_event("read", self.report)
 
     async def _make_room(self, size: int) -> None:
@@ -181,9 +197,11 @@ class Flow:
     async def _prepare(self) -> None:
         held: list[Item | End] = []
         while group := await take_waiting(self._items, held, self._joins):
+            if self._over_budget is not None:
+                continue
             prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
             self.report.read += prepared.read
-            size = max(part.table.nbytes for part in prepared.parts)
+            size = prepared.held
             self._share.adjust(size - prepared.size)
             prepared.size = size
             prepared.takers = len(self._edges)
@@ -220,6 +238,28 @@ class Flow:
         except TransientError as error:  # advisory: the next time covers it, or a replay
             self._hooks.notify(f"cannot acknowledge: {error}")
         self._on_event("stored", self.report)
+
+    def _on_commit(self, edge: Edge, delivery: Delivery) -> None:
+        self._committed[edge] += delivery.counts
+        reasons = self.report.reasons
+        for letter in delivery.dead_letters:
+            if len(reasons) < MOST_REASONS or (letter.step, letter.reason) in reasons:
+                reasons[letter.step, letter.reason] += 1
+        self._check_budget(at_end=False)
+
+    def _check_budget(self, *, at_end: bool) -> None:
+        """When too much was set aside, read no more; every backend gets what one of them has, and nothing behind it."""
+        if self._over_budget is not None:
+            return
+        worst = max(self._committed.values(), key=lambda counts: counts.set_aside)
+        self._over_budget = check_budget(self._stop_above, worst, self.report.reasons, at_end=at_end)
+        if self._over_budget is None:
+            return
+        front = max(edge.reaching for edge in self._edges)
+        for edge in self._edges:
+            edge.stop_behind = front
+        for task in self._intaking:
+            task.cancel()
 
     def _set_waiting(self, problem: str | None) -> None:
         self.report.status = "waiting" if problem else "running"

@@ -6,7 +6,8 @@ acknowledged; the decoder counts what it reads independently of the rows that co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -28,6 +29,13 @@ class StepReport:
     set_aside: int = 0
     seconds: float = 0.0
 
+    def add(self, rows_in: int, rows_out: int, set_aside: int, seconds: float) -> None:
+        """Count what the step did to one table."""
+        self.rows_in += rows_in
+        self.rows_out += rows_out
+        self.set_aside += set_aside
+        self.seconds += seconds
+
     @property
     def filtered(self) -> int:
         """Rows that the step left out on purpose."""
@@ -47,6 +55,8 @@ class EdgeReport:
     where: str
     counts: Counts = field(default_factory=Counts)
     skipped: int = 0
+    ledger: Counts | None = None
+    """What the store itself says about this run, asked for at its end."""
 
 
 @dataclass
@@ -62,8 +72,11 @@ class FlowReport:
     resumed_at: Position | None = None
     notices: list[str] = field(default_factory=list)
     error: BaseException | None = None
-    steps: list[StepReport] = field(default_factory=list)
+    decoding: StepReport = field(default_factory=lambda: StepReport("decode"))
+    ways: list[tuple[str, list[StepReport]]] = field(default_factory=list)
     edges: list[EdgeReport] = field(default_factory=list)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Step and reason of what was set aside, with numbers; the first thousand different ones."""
 
     @property
     def in_flight(self) -> int:
@@ -71,11 +84,58 @@ class FlowReport:
         return max((self.read - edge.skipped - edge.counts.read for edge in self.edges), default=0)
 
     @property
+    def set_aside(self) -> int:
+        """How many records are in the dead letters."""
+        return max((edge.counts.set_aside for edge in self.edges), default=0)
+
+    @property
     def balanced(self) -> bool:
         """Whether every record that was read is accounted for at every backend."""
-        return all(
-            edge.counts.read + edge.skipped == self.read and edge.counts.in_flight == 0 for edge in self.edges
-        )
+        return not self.imbalances()
+
+    def steps(self) -> list[tuple[str, StepReport]]:
+        """Return all steps with their names: decoding, then those of each route."""
+        named = [
+            (f"{way}/{step.name}" if way else step.name, step) for way, steps in self.ways for step in steps
+        ]
+        return [("decode", self.decoding), *named]
+
+    def imbalances(self) -> list[str]:
+        """Return where records are unaccounted for: from step to step, at each backend, and in its own ledger."""
+        found: list[str] = []
+        for way, steps in self.ways:
+            before = self.decoding
+            for step in steps:
+                if step.rows_in != before.rows_out:
+                    name = f"{way}/{step.name}" if way else step.name
+                    found.append(
+                        f"{self.source}: step {before.name} gave {before.rows_out:,} rows, "
+                        f"step {name} got {step.rows_in:,}"
+                    )
+                before = step
+        for edge in self.edges:
+            found += self._imbalances(edge)
+        return found
+
+    def _imbalances(self, edge: EdgeReport) -> list[str]:
+        name, counts = f"{self.source} → {edge.backend}", edge.counts
+        found: list[str] = []
+        missing = self.read - edge.skipped - counts.read
+        if missing:
+            found.append(f"{name}: {missing:,} of {self.read:,} records are in flight, not stored")
+        if counts.in_flight:
+            found.append(
+                f"{name}: read {counts.read:,} + added {counts.added:,} is not stored {counts.stored:,} + "
+                f"filtered {counts.filtered:,} + set aside {counts.set_aside:,}"
+            )
+        if edge.ledger is not None and edge.ledger != counts:
+            differences = ", ".join(
+                f"{each.name} {getattr(edge.ledger, each.name):,} instead of {getattr(counts, each.name):,}"
+                for each in fields(Counts)
+                if getattr(edge.ledger, each.name) != getattr(counts, each.name)
+            )
+            found.append(f"{name}: the store's own ledger has {differences}")
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for `--json`."""
@@ -89,11 +149,16 @@ class FlowReport:
             "lag_bytes": self.lag_bytes,
             "resumed_at": self.resumed_at,
             "balanced": self.balanced,
+            "imbalances": self.imbalances(),
             "error": str(self.error) if self.error else None,
             "notices": self.notices,
+            "reasons": [
+                {"step": step, "reason": reason, "records": count}
+                for (step, reason), count in self.reasons.most_common(10)
+            ],
             "steps": [
                 {
-                    "step": step.name,
+                    "step": name,
                     "in": step.rows_in,
                     "out": step.rows_out,
                     "filtered": step.filtered,
@@ -101,7 +166,7 @@ class FlowReport:
                     "set_aside": step.set_aside,
                     "seconds": round(step.seconds, 6),
                 }
-                for step in self.steps
+                for name, step in self.steps()
             ],
             "storage": [
                 {
@@ -138,12 +203,16 @@ class RunReport:
     @property
     def balanced(self) -> bool:
         """Whether every record of every flow is accounted for."""
-        return all(flow.balanced for flow in self.flows)
+        return not self.imbalances()
+
+    def imbalances(self) -> list[str]:
+        """Return where records are unaccounted for, one line each."""
+        return [line for flow in self.flows for line in flow.imbalances()]
 
     @property
     def set_aside(self) -> int:
         """How many records are in the dead letters from this run."""
-        return sum(max((edge.counts.set_aside for edge in flow.edges), default=0) for flow in self.flows)
+        return sum(flow.set_aside for flow in self.flows)
 
     def totals(self) -> dict[str, Counts]:
         """Return the sum over all flows for each backend."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,13 +13,11 @@ from collectors.chunks import Counts, DeadLetter, Rejected
 from collectors.codecs.base import Codec, Decoded
 from collectors.errors import FatalError
 from collectors.models import CollectedData, Position
-from collectors.processing.pipeline import Pipeline
+from collectors.processing.pipeline import Pipeline, StepOutcome
 from collectors.runtime.batching import join_bytes
 from collectors.runtime.ledger import StepReport
 
-__all__ = ["Item", "Letters", "Part", "Prepared", "Preparer"]
-
-RAW_LIMIT = 64 * 1024
+__all__ = ["Item", "Letters", "Part", "Prepared", "Preparer", "Way", "count_step"]
 
 
 @dataclass(slots=True)
@@ -34,16 +32,23 @@ class Item:
 
 @dataclass(slots=True)
 class Part:
-    """What goes to the backends of one route: rows, the letters of its steps, and the counts of both."""
+    """What goes to the backends of one route: rows, the letters of its steps, and the counts of both.
+
+    `origins` names, in a replay, the letter that each row comes from.
+    """
 
     table: pa.Table
     letters: list[DeadLetter]
     counts: Counts
+    origins: list[DeadLetter] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A group of chunks, decoded and processed for every route; `letters` are those of decoding."""
+    """A group of chunks, decoded and processed for every route; `letters` are those of decoding.
+
+    `resolved` are the letters of earlier runs that these are the replay of.
+    """
 
     first_seq: int
     seq: int
@@ -53,7 +58,17 @@ class Prepared:
     read: int
     letters: list[DeadLetter]
     parts: list[Part]
+    resolved: list[DeadLetter] = field(default_factory=list)
     takers: int = 0
+
+    @property
+    def held(self) -> int:
+        """How many bytes it keeps in memory."""
+        raw = sum(len(letter.raw) for letter in self.letters)
+        sizes: list[int] = [
+            part.table.nbytes + sum(len(letter.raw) for letter in part.letters) for part in self.parts
+        ]
+        return raw + max(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +83,13 @@ class Letters:
 
     def make(
         self,
-        rejected: list[Rejected],
+        rejected: Sequence[Rejected],
         step: str,
         seq: int,
-        position: Position | None,
-        metadata: dict[str, Any],
+        place: Callable[[Rejected], Position | None],
+        **about: Any,
     ) -> list[DeadLetter]:
-        """Return one letter a record; where the chunk says which file it is from, the position does too."""
+        """Return one letter a record; `about` are further fields of theirs."""
         created = self.now()
         return [
             DeadLetter(
@@ -85,22 +100,51 @@ class Letters:
                 record=item.record,
                 step=step,
                 reason=item.reason,
-                raw=item.raw[:RAW_LIMIT],
-                position=_place(item, position, metadata),
+                raw=item.raw,
+                position=place(item),
                 version=self.version,
                 created_at=created,
+                **about,
             )
             for item in rejected
         ]
 
+    def again(
+        self, rejected: Sequence[Rejected], step: str, seq: int, origins: Sequence[DeadLetter], **about: Any
+    ) -> list[DeadLetter]:
+        """Return one letter a record that was refused once more; `origins` are the letters that were replayed."""
+        return [
+            replace(
+                letter,
+                position=origin.position,
+                attempt=origin.attempt + 1,
+                origin=origin.origin or origin.letter_id,
+            )
+            for letter, origin in zip(
+                self.make(rejected, step, seq, lambda _: None, **about), origins, strict=True
+            )
+        ]
 
-def _place(item: Rejected, position: Position | None, metadata: dict[str, Any]) -> Position | None:
-    if "path" not in metadata:
-        return position
-    place: Position = {"path": metadata["path"]}
-    if "offset" in metadata:
-        place["offset"] = metadata["offset"] + (item.offset or 0)
-    return place
+
+@dataclass(slots=True)
+class Way:
+    """A route through the processors; its name is empty where the source has no other."""
+
+    name: str
+    pipeline: Pipeline
+    steps: list[StepReport] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = [StepReport(name) for name in self.pipeline.step_names()]
+
+
+def _place(item: Rejected, first: Item) -> Position | None:
+    """Return where a record is: in which file at which byte, where the chunk says so, else behind what it comes."""
+    about = first.data.metadata
+    place: Position = {key: about[key] for key in ("path",) if key in about}
+    if "offset" in about:
+        place["offset"] = about["offset"] + (item.offset or 0)
+    return place or first.since
 
 
 @dataclass(slots=True)
@@ -108,10 +152,12 @@ class Preparer:
     """Decodes and processes; one a flow, used by one thread at a time, since the schema grows from chunk to chunk."""
 
     codec_for: Callable[[str], Codec[Any]]
-    routes: list[Pipeline]
+    ways: list[Way]
     letters: Letters
-    schema: pa.Schema | None
-    steps: list[list[StepReport]] = field(default_factory=list)
+    own_format: str
+    clock: Callable[[], float]
+    schema: pa.Schema | None = None
+    decoding: StepReport = field(default_factory=lambda: StepReport("decode"))
     _schema_bytes: bytes | None = None
 
     def joins(self, group: list[Item], item: Item) -> bool:
@@ -128,15 +174,18 @@ class Preparer:
     def prepare(self, group: list[Item]) -> Prepared:
         """Return the group decoded and processed. Raises what no record can be blamed for."""
         first, last = group[0], group[-1]
+        started = self.clock()
         decoded = self._decode(group)
+        seconds = self.clock() - started
         if decoded.read != decoded.table.num_rows + len(decoded.rejected):
             raise FatalError(
                 f"the {first.data.data_format} decoder counted {decoded.read} records but gave {decoded.table.num_rows} "
                 f"rows and refused {len(decoded.rejected)}; nothing of chunk {first.seq} was stored. Please report this"
             )
-        letters = self.letters.make(decoded.rejected, "decode", first.seq, first.since, first.data.metadata)
         base = Counts(read=decoded.read, set_aside=len(decoded.rejected))
-        parts = [self._process(number, decoded.table, base, first) for number in range(len(self.routes))]
+        self.decoding.add(decoded.read, decoded.table.num_rows, len(decoded.rejected), seconds)
+        letters = self._decode_letters(decoded, first) if decoded.rejected else []
+        parts = [self._process(way, decoded.table, base, first) for way in self.ways]
         return Prepared(
             first_seq=first.seq,
             seq=last.seq,
@@ -154,28 +203,48 @@ class Preparer:
             empty = self.schema.empty_table() if self.schema is not None else pa.table({})
             return Decoded(empty, 1, [Rejected(data.raw_data, str(data.metadata["reason"]), 0)])
         codec = self.codec_for(data.data_format)
-        decoded = codec.decode(join_bytes([item.data.raw_data for item in group]), self.schema)
+        return self._known(codec.decode(join_bytes([item.data.raw_data for item in group]), self.schema))
+
+    def _known(self, decoded: Decoded) -> Decoded:
+        """Go on with the schema of what was decoded."""
         if self.schema is None or not decoded.table.schema.equals(self.schema):
             self.schema = decoded.table.schema.remove_metadata()
             self._schema_bytes = self.schema.serialize().to_pybytes()
         return decoded
 
-    def _process(self, number: int, table: pa.Table, base: Counts, first: Item) -> Part:
-        applied = self.routes[number].apply(table)
+    def _decode_letters(self, decoded: Decoded, first: Item) -> list[DeadLetter]:
+        data = first.data
+        whole = data.data_format != "rejected"
+        return self.letters.make(
+            decoded.rejected,
+            "decode",
+            first.seq,
+            lambda item: _place(item, first),
+            head=data.raw_data[: self.codec_for(data.data_format).preamble(data.raw_data)] if whole else b"",
+            data_format=data.data_format if whole and data.data_format != self.own_format else "",
+            whole=whole,
+        )
+
+    def _process(self, way: Way, table: pa.Table, base: Counts, first: Item) -> Part:
+        applied = way.pipeline.apply(table)
         letters: list[DeadLetter] = []
         counts = base
-        for report, outcome in zip(self.steps[number], applied.steps, strict=True):
-            refused = len(outcome.rejected)
-            change = outcome.rows_out + refused - outcome.rows_in
-            counts += Counts(added=max(0, change), filtered=max(0, -change), set_aside=refused)
-            report.rows_in += outcome.rows_in
-            report.rows_out += outcome.rows_out
-            report.set_aside += refused
-            report.seconds += outcome.seconds
-            letters += self.letters.make(outcome.rejected, outcome.name, first.seq, first.since, {})
+        for report, outcome in zip(way.steps, applied.steps, strict=True):
+            counts += count_step(report, outcome)
+            letters += self.letters.make(
+                outcome.rejected, outcome.name, first.seq, lambda _: first.since, route=way.name
+            )
         return Part(applied.table, letters, counts)
 
     def restore(self, schema: bytes | None) -> None:
         """Go on with the schema that a checkpoint kept."""
         self._schema_bytes = schema
         self.schema = None if schema is None else pa.ipc.read_schema(pa.py_buffer(schema))
+
+
+def count_step(report: StepReport, outcome: StepOutcome) -> Counts:
+    """Add what a step did to its report, and return what that means for the records on their way."""
+    refused = len(outcome.rejected)
+    report.add(outcome.rows_in, outcome.rows_out, refused, outcome.seconds)
+    change = outcome.rows_out + refused - outcome.rows_in
+    return Counts(added=max(0, change), filtered=max(0, -change), set_aside=refused)

@@ -13,8 +13,7 @@ from collectors.errors import CollectorsError, ConfigurationError
 from collectors.models import CollectedData
 from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
 from collectors.runtime.env import Env
-from collectors.runtime.ledger import StepReport
-from collectors.runtime.preparing import Item, Letters, Prepared, Preparer
+from collectors.runtime.preparing import Item, Letters, Prepared, Preparer, Way
 from collectors.runtime.reading import race
 from collectors.runtime.scheduler import check_schedule
 
@@ -94,10 +93,9 @@ async def _preview(
     config: PipelineConfig, source: Source[Any], data: CollectedData, result: Sample, env: Env
 ) -> None:
     routes = [route for route in config.routes if result.source in route.sources]
-    pipelines = [make_pipeline(route) for route in routes]
+    ways = [Way("", make_pipeline(route)) for route in routes]
     letters = Letters(config.name, result.source, "check", config.version, env.now)
-    preparer = Preparer(make_codecs(source), pipelines, letters, None)
-    preparer.steps = [[StepReport(name) for name in pipeline.step_names()] for pipeline in pipelines]
+    preparer = Preparer(make_codecs(source), ways, letters, source.data_format, env.monotonic)
     prepared: Prepared = await env.in_thread(preparer.prepare, [Item(1, None, data, len(data.raw_data))])
     result.read = prepared.read
     for letter in [*prepared.letters, *(letter for part in prepared.parts for letter in part.letters)]:
