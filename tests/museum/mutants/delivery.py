@@ -44,7 +44,7 @@ MUTANTS = [
         "assert store.rows == list(range(10))",
         Patch(
             "runtime.delivery:Edge._commit",
-            "if delivery.table.num_rows:\n"
+            "if delivery.table.num_rows and not written:\n"
             "    await self.backend.call(self.backend.write, delivery.table, delivery.key)\n"
             "return await state.commit(replace(delivery, table=pa.table({})))\n",
             "seq = await state.commit(replace(delivery, table=pa.table({})))\n"
@@ -115,7 +115,7 @@ MUTANTS = [
         "store flaky",
         Patch(
             "runtime.delivery:Edge._without",
-            "dead_letters=[*delivery.dead_letters, *letters],\n",
+            "dead_letters=[*delivery.dead_letters, *made],\n",
             "dead_letters=delivery.dead_letters,\n",
         ),
     ),
@@ -126,7 +126,11 @@ MUTANTS = [
         "https://github.com/confluentinc/kafka-connect-jdbc/issues/920",
         "tests/runtime/test_engine.py::test_rows_that_the_store_refuses_become_dead_letters",
         "assert store.rows == [n for n in range(10)",
-        Patch("runtime.delivery:Edge._commit_all_it_can", "if not error.rows:\n", "if error.rows:\n"),
+        Patch(
+            "runtime.delivery:Edge._commit_all_it_can",
+            "if not delivery.table.num_rows:\n",
+            "if delivery.table.num_rows:\n",
+        ),
     ),
     mutant(
         "replay-cut-differently",
