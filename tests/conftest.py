@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def figure(full):
                 file.write(json.dumps(line) + "\n")
 
     return record
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL server of this session; skips where there is none to start."""
+    from collectors.testing.postgres_server import PostgresServer, ServerUnavailableError
+
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(PostgresServer())
+        except (ServerUnavailableError, ImportError) as error:
+            pytest.skip(f"needs a PostgreSQL server: {error}")
+        yield server
 
 
 def _sendable(text: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1}
 STDIN = {"stdin": "data/readings.ndjson"}
+POSTGRES = {"orders-to-postgres"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))
-def test_example(folder, name):
+def test_example(folder, name, request):
+    server = request.getfixturevalue("postgres_server").dsn if name in POSTGRES else ""
     done = subprocess.run(
         [sys.executable, "-m", "collectors", "run", f"{name}.yaml", "--for", "2s", "--json"],
         cwd=folder,
@@ -34,7 +36,7 @@ def test_example(folder, name):
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ},
+        env=os.environ | {"POSTGRES_DSN": server},
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])

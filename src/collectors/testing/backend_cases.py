@@ -107,21 +107,36 @@ def as_typed_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 @st.composite
-def stored_and_asked(draw: st.DrawFn) -> tuple[list[list[dict[str, Any]]], list[QueryCriteria]]:
-    """Draw one to three lists of rows, each stored by itself with columns of its own, and criteria for all of them."""
+def stored_and_asked(
+    draw: st.DrawFn, cannot_store: str = ""
+) -> tuple[list[list[dict[str, Any]]], list[QueryCriteria]]:
+    """Draw one to three lists of rows, each stored by itself with columns of its own, and criteria for all of them.
+
+    The rows have none of the characters in `cannot_store`; the criteria may.
+    """
     parts: list[list[dict[str, Any]]] = []
     for _ in range(draw(st.integers(1, 3))):
         columns = draw(st.lists(st.sampled_from(sorted(_COLUMNS)), min_size=1, max_size=4, unique=True))
         count, start = draw(st.integers(1, 4)), sum(map(len, parts))
         parts.append(
             [
-                {"n": start + row} | {name: draw(st.none() | _COLUMNS[name][1]) for name in columns}
+                {"n": start + row}
+                | {name: _without(cannot_store, draw(st.none() | _COLUMNS[name][1])) for name in columns}
                 for row in range(count)
             ]
         )
     stored = [row for part in parts for row in part]
     names = sorted({name for row in stored for name in row} - {"n"})
     return parts, draw(st.lists(_criteria(names, stored), min_size=1, max_size=4))
+
+
+def _without(characters: str, value: Any) -> Any:
+    """Return the value with these characters taken out of every text in it."""
+    if isinstance(value, str):
+        return value.translate(dict.fromkeys(map(ord, characters)))
+    if isinstance(value, dict):
+        return {name: _without(characters, item) for name, item in value.items()}
+    return [_without(characters, item) for item in value] if isinstance(value, list) else value
 
 
 @st.composite

@@ -33,6 +33,8 @@ class BackendRig:
     """Whether `delete` works."""
     survives: ClassVar[bool] = True
     """Whether another object with the same settings finds what this one stored."""
+    cannot_store: ClassVar[str] = ""
+    """Characters that no text in this store can have; rows with them are refused, and not stored by these rules."""
     examples: ClassVar[int] = 100
     """So many random tables and criteria."""
 

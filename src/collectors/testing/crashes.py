@@ -1,6 +1,7 @@
 """Kills a process at every moment at which a backend touches the world, and looks what is left.
 
-A moment is a call from the backend's thread into the operating system, a file or SQLite, other than to read. For each one a process is
+A moment is a call from the backend's thread into the operating system, a file or SQLite, other than to read, or to wait
+for a server that it has just told something. For each one a process is
 forked that stores a few deliveries and is killed by SIGKILL just before that call; a second one then takes the flow over,
 stores what is missing in one delivery (the runtime may group chunks in another way after a crash), and compares. Runs in a process of its own, which forks before any thread
 exists.
@@ -13,6 +14,7 @@ import gc
 import io
 import json
 import os
+import select
 import signal
 import socket
 import sqlite3
@@ -49,13 +51,13 @@ _READING = {
     "fetchone",
     "fetchall",
 }
-_OUTSIDE = (sqlite3.Connection, sqlite3.Cursor, io.IOBase, socket.socket)
+_OUTSIDE = (sqlite3.Connection, sqlite3.Cursor, io.IOBase, socket.socket, type(select.poll()))
 
 
 def find_crash_losses(component: str, settings: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
     """Return how many moments there were, and a line for each after which rows, letters or the position were wrong.
 
-    The text `{folder}` in the settings is replaced by a new folder for every moment.
+    The text `{folder}` in the settings is replaced by a new folder for every moment, `{moment}` by its number.
     """
     order = json.dumps({"component": component, "settings": settings, "folder": str(folder)})
     done = subprocess.run(
@@ -82,7 +84,8 @@ def _main() -> None:
     for moment in count(1):
         home = Path(order["folder"]) / f"moment-{moment}"
         home.mkdir()
-        settings = json.loads(json.dumps(order["settings"]).replace("{folder}", str(home)))
+        text = json.dumps(order["settings"]).replace("{folder}", str(home)).replace("{moment}", str(moment))
+        settings = json.loads(text)
         ended = _in_child(lambda: _store(component, settings, home, moment), home)  # noqa: B023  # ends before the next
         if ended in {0, -signal.SIGKILL}:
             ended_again = _in_child(lambda: _take_over(component, settings), home)  # noqa: B023

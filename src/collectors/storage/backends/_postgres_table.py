@@ -1,0 +1,239 @@
+"""The table that the `postgres` backend fills: its columns, its rows, and which rows belong to which location.
+
+The number of a row, `_collectors_row`, is given out once: each location takes a range of them from a sequence, so
+that writers of one table need not wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from pgpq import ArrowToPostgresBinaryEncoder
+from pgpq.encoders import LargeStringEncoderBuilder
+from pgpq.schema import Jsonb
+
+from collectors.enums import ErrorType
+from collectors.errors import DataError, FatalError
+from collectors.storage.backends._postgres_connection import Connection
+from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, widens
+from collectors.storage.records import plain, to_values
+
+__all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_name"]
+
+ROW = "_collectors_row"
+_RANGE = 2**24
+_BATCH = 16 * 1024
+_LONGEST_NAME = 63
+_SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+TABLES = f"""
+create sequence {{schema}}_collectors_rows increment by {_RANGE} minvalue 0 start 0;
+create table {{schema}}_collectors_writes (
+    location_id text not null, table_name text not null, first_row bigint not null, rows bigint not null,
+    stored_at timestamptz not null,
+    primary key (location_id, table_name)
+)
+"""
+"""What has to be there beside the table, made together with the tables of deliveries."""
+
+
+def quote(name: str) -> str:
+    """Return a name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def unfit_name(name: str) -> str | None:
+    """Return why PostgreSQL cannot have a table or column of this name; None when it can."""
+    if not name or "\0" in name:
+        return "it is empty, or there is NUL in it"
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        return f"it has more than {_LONGEST_NAME} bytes"
+    return "names that begin with _collectors are taken" if name.startswith("_collectors") else None
+
+
+class RowTable:
+    """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
+
+    def __init__(self, connection: Connection, schema: str | None, name: str) -> None:
+        self._connection = connection
+        self._quoted_schema = f"{quote(schema)}." if schema else ""
+        self._name = name
+        self.quoted = f"{self._quoted_schema}{quote(name)}"
+
+    def columns(self) -> dict[str, str] | None:
+        """Return the columns by name with their types, our row number included; None when there is no table."""
+        rows = self._connection.execute(
+            "select attname, format_type(atttypid, atttypmod) from pg_class "
+            "left join pg_attribute on attrelid = pg_class.oid and attnum > 0 and not attisdropped "
+            "where pg_class.oid = to_regclass(%s) order by attnum",
+            [self.quoted],
+        ).fetchall()
+        return {name: kind for name, kind in rows if name is not None} if rows else None
+
+    def insert(self, table: pa.Table, location_id: str) -> int:
+        """Store the rows under a location and return their number; 0 when the location has rows already.
+
+        Raises DataError with `rows` for those that cannot be stored, without them when only the server knows which;
+        FatalError when the columns do not fit.
+        """
+        if table.num_rows > _RANGE:
+            raise _unfit(f"{table.num_rows} rows at once are too many; store at most {_RANGE} at a time")
+        taken = self._connection.execute(
+            f"insert into {self._quoted_schema}_collectors_writes values (%s, %s, nextval(%s), %s, now()) "  # noqa: S608  # quoted
+            "on conflict do nothing returning first_row, to_regclass(%s) is not null",
+            [location_id, self._name, f"{self._quoted_schema}_collectors_rows", table.num_rows, self.quoted],
+        ).fetchone()
+        if taken is None:
+            return 0
+        first, is_there = taken
+        if is_there:
+            self._run(f"lock table {self.quoted} in row exclusive mode")
+        kinds = self._prepare(table)
+        bad: dict[int, str] = {}
+        columns = {ROW: pa.chunked_array([pa.array(range(first, first + table.num_rows), pa.int64())])}
+        for name, kind in kinds.items():
+            columns[name], reasons = encode(plain(table.column(name)), kind)
+            bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
+        if bad:
+            raise self._refused(bad)
+        self._copy(columns, kinds)
+        return int(table.num_rows)
+
+    def remove(self, location_id: str) -> None:
+        """Delete the rows of a location. Raises KeyError when there is none."""
+        found = self._connection.execute(
+            f"delete from {self._quoted_schema}_collectors_writes where location_id = %s and table_name = %s "  # noqa: S608
+            "returning first_row, rows",
+            [location_id, self._name],
+        ).fetchone()
+        if found is None:
+            raise KeyError(location_id)
+        first, count = found
+        self._run(f"delete from {self.quoted} where {ROW} >= {first} and {ROW} < {first + count}")  # noqa: S608
+
+    def _prepare(self, table: pa.Table) -> dict[str, str]:
+        """Make the table and columns that are missing; return the type of each column of the rows."""
+        existing = self.columns()
+        brought = brought_columns(self._name, table)
+        if existing is None:
+            quoted = ", ".join(
+                [f"{ROW} bigint primary key", *(f"{quote(name)} {kind}" for name, kind in brought.items())]
+            )
+            self._run(f"create table {self.quoted} ({quoted})")
+            return brought
+        kinds: dict[str, str] = {}
+        actions = [] if ROW in existing else [f"add column {ROW} bigint"]
+        for name, kind in brought.items():
+            now = existing.get(name)
+            if now is None:
+                actions.append(f"add column {quote(name)} {kind}")
+            elif not fits(now, plain(table.column(name)).type):
+                self._check_widening(name, now, plain(table.column(name)).type, kind)
+                actions.append(f"alter column {quote(name)} type {kind}")
+                now = kind
+            kinds[name] = now or kind
+        if actions:
+            self._run(f"alter table {self.quoted} {', '.join(actions)}")
+        return kinds
+
+    def _check_widening(self, name: str, now: str, kind: pa.DataType, brought: str) -> None:
+        advice = f"cast '{name}' in a processor, rename it, or choose another table"
+        if not widens(now, kind):
+            raise _unfit(
+                f"table '{self._name}', column '{name}': it is of type {now} and the rows bring {brought}; {advice}"
+            )
+        if brought == "double precision":
+            beyond = (
+                f"select 1 from {self.quoted} where {quote(name)} not between -{2**53} and {2**53} limit 1"  # noqa: S608
+            )
+            if self._run(beyond).fetchone():
+                raise _unfit(
+                    f"table '{self._name}', column '{name}': it holds whole numbers of more than 53 bits, which would "
+                    f"lose digits as {brought}, which the rows bring; {advice}"
+                )
+
+    def _copy(self, columns: dict[str, pa.ChunkedArray], kinds: dict[str, str]) -> None:
+        names = ", ".join(map(quote, columns))
+        rows = pa.table(columns)
+        if all(
+            is_binary(kind, rows.column(name).type) or _is_json(kind, rows, name)
+            for name, kind in kinds.items()
+        ):
+            encoder = _encoder(rows.schema, kinds)
+            with (
+                self._connection.cursor() as cursor,
+                cursor.copy(f"copy {self.quoted} ({names}) from stdin (format binary)".encode()) as copy,
+            ):
+                copy.write(encoder.write_header())
+                for batch in rows.combine_chunks().to_batches(_BATCH):
+                    copy.write(encoder.write_batch(batch))
+                copy.write(encoder.finish())
+        else:
+            with (
+                self._connection.cursor() as cursor,
+                cursor.copy(f"copy {self.quoted} ({names}) from stdin".encode()) as copy,
+            ):
+                for row in zip(*map(to_values, rows.columns), strict=True):
+                    copy.write_row(row)
+
+    def _run(self, statement: str) -> psycopg.Cursor[tuple[object, ...]]:
+        return self._connection.execute(statement.encode())
+
+    def _refused(self, bad: dict[int, str]) -> DataError:
+        row, reason = min(bad.items())
+        return DataError(
+            f"{len(bad)} rows cannot be stored in table '{self._name}'; the first is row {row}: {reason}",
+            rows=bad,
+            error_type=ErrorType.STORAGE,
+        )
+
+
+def brought_columns(table_name: str, table: pa.Table) -> dict[str, str]:
+    """Return the columns of the rows with the types that they bring; those that are all null are left out.
+
+    Raises FatalError for names and types that PostgreSQL cannot have.
+    """
+    _check_names(table_name, table.column_names)
+    brought = {}
+    for field in table.schema:
+        kind = plain(pa.chunked_array([], field.type)).type
+        if pa.types.is_null(kind):
+            continue
+        found = column_type(kind)
+        if found is None:
+            raise _unfit(
+                f"column '{field.name}': PostgreSQL has no place for Arrow's {kind}; cast it to another type"
+            )
+        brought[field.name] = found
+    return brought
+
+
+def _check_names(table: str, names: Sequence[str]) -> None:
+    if reason := unfit_name(table):
+        raise _unfit(f"PostgreSQL cannot have the table {table!r}: {reason}; choose another name")
+    for name in names:
+        reason = unfit_name(name) or ("it is a system column of each table" if name in _SYSTEM else None)
+        if reason is None and names.count(name) > 1:
+            reason = "there are two of them"
+        if reason is not None:
+            raise _unfit(f"PostgreSQL cannot have the column {name!r}: {reason}; rename it in a processor")
+
+
+def _is_json(kind: str, rows: pa.Table, name: str) -> bool:
+    return kind == "jsonb" and pa.types.is_large_string(rows.column(name).type)
+
+
+def _encoder(schema: pa.Schema, kinds: dict[str, str]) -> ArrowToPostgresBinaryEncoder:
+    encoders: dict[str, Any] = {}
+    for field in schema:
+        if kinds.get(field.name) == "jsonb":
+            encoders[field.name] = LargeStringEncoderBuilder.new_with_output(field, Jsonb())
+        else:
+            encoders[field.name] = ArrowToPostgresBinaryEncoder.infer_encoder(field)
+    return ArrowToPostgresBinaryEncoder.new_with_encoders(schema, encoders)
+
+
+def _unfit(message: str) -> FatalError:
+    return FatalError(message, error_type=ErrorType.STORAGE)

@@ -1,0 +1,295 @@
+"""Rows in a table of a PostgreSQL database, typed, queryable, deletable.
+
+    storage:
+      type: postgres
+      dsn: ${POSTGRES_DSN:-postgresql://localhost/postgres}
+      table: readings
+
+Without `dsn` the server is found by `host`, `port`, `user`, `password`, `database`; what is left out comes from where
+libpq has it: PGHOST and its kin, a service file, a password file. The table is made with the first rows; a column that
+appears later is added, and one of whole numbers becomes `numeric` or `double precision` when the rows need it, if no
+digit is lost by that. A column whose type does not fit stops the flow and says what to do. A table that exists already
+is used as it is, with one more column, `_collectors_row`, which says which rows came with which commit. Lists, objects
+and maps are `jsonb`. A row that PostgreSQL cannot hold, as one with NUL in a text, becomes a dead letter.
+
+Delivery: exactly once: rows, position, dead letters and counts are one transaction, with `synchronous_commit` on. A
+connection that is refused, hangs or breaks is tried again; what was stored is asked for first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Self
+
+import psycopg
+import pyarrow as pa
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.errors import ConfigurationError, TransientError
+from collectors.models import QueryCriteria
+from collectors.settings import Duration
+from collectors.storage.backends import _postgres_query
+from collectors.storage.backends._postgres_connection import Connection, translated
+from collectors.storage.backends._postgres_delivery import DeliveryTables
+from collectors.storage.backends._postgres_table import RowTable, brought_columns, unfit_name
+from collectors.storage.backends._postgres_types import fits, widens
+from collectors.storage.base import Backend, BackendConfig, source_of
+from collectors.storage.records import plain
+
+__all__ = ["COMPONENT", "PostgresBackend", "PostgresConfig"]
+
+SOURCE = "{source}"
+
+
+def _name(name: str) -> str:
+    reason = unfit_name(name) or ("names that begin with pg_ are taken" if name.startswith("pg_") else None)
+    if reason is not None:
+        raise ValueError(f"PostgreSQL cannot have this name: {reason}")
+    return name
+
+
+def _dsn(dsn: SecretStr) -> SecretStr:
+    try:
+        conninfo_to_dict(dsn.get_secret_value())
+    except psycopg.Error:
+        raise ValueError(
+            "expected postgresql://user:password@host:port/database, or pairs as in host=db.example dbname=readings"
+        ) from None
+    return dsn
+
+
+class PostgresConfig(BackendConfig):
+    """Settings of the `postgres` backend."""
+
+    dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
+    """Where the database is, as a URL or as `key=value` pairs of libpq."""
+    host: str | None = None
+    """The server's name or address."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The server's port."""
+    user: str | None = None
+    """Who to log in as."""
+    password: SecretStr | None = None
+    """The password of that user."""
+    database: str | None = None
+    """The database on that server."""
+    in_schema: Annotated[str, AfterValidator(_name)] | None = None
+    """The schema of the table, made when it is not there; else the first one of the search path."""
+    table: Annotated[str, AfterValidator(_name)] = SOURCE
+    """The table that takes the rows; `{source}` in it stands for the id of the source."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=86_400)] = 30.0
+    """How long the server may be silent, when connecting or within a statement, before the attempt counts as failed."""
+
+    @model_validator(mode="after")
+    def _one_way_to_say_where(self) -> Self:
+        apart = [
+            name
+            for name in ("host", "port", "user", "password", "database")
+            if getattr(self, name) is not None
+        ]
+        if self.dsn is not None and apart:
+            raise ValueError(f"`dsn` says where the database is; leave out {', '.join(apart)}, or `dsn`")
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what libpq connects by; the password is in it."""
+        if self.dsn is not None:
+            return conninfo_to_dict(self.dsn.get_secret_value())
+        password = None if self.password is None else self.password.get_secret_value()
+        given = {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": password,
+            "dbname": self.database,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+
+class PostgresBackend(Backend[PostgresConfig]):
+    """Keeps one connection; a new one is made for the next call after the connection was lost."""
+
+    _connection: Connection | None = None
+    _made = False
+
+    def __init__(self, config: PostgresConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self._stop = threading.Event()
+
+    def open(self) -> None:
+        """Connect; nothing is written."""
+        with translated():
+            self._connection = Connection.open(self.config.parameters(), self.config.timeout, self._stop)
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection, self._made = self._connection, None, False
+        if connection is not None:
+            connection.close()
+
+    async def connect(self) -> None:
+        """Connect, unless that was done."""
+        self._stop.clear()
+        await super().connect()
+
+    async def disconnect(self) -> None:
+        """Disconnect at once: a call that waits for the server ends with TransientError."""
+        self._stop.set()
+        await super().disconnect()
+
+    def write(self, table: pa.Table, key: ChunkKey) -> int:
+        """Store the rows and return their number."""
+        with self._writer() as connection, connection.durable_transaction():
+            return self._rows(connection, key.flow).insert(table, self.location(key))
+
+    def claim(self, flow: str) -> Checkpoint:
+        """Raise the flow's epoch and return how far it is stored in this table."""
+        with self._writer() as connection:
+            return self._tables(connection).claim(flow)
+
+    def commit(self, delivery: Delivery) -> int:
+        """Store rows, letters, counts and position in one transaction."""
+        with self._writer() as connection:
+            return self._tables(connection).commit(delivery, lambda: self._store_rows(connection, delivery))
+
+    def rehearse(self, delivery: Delivery) -> None:
+        """Store the rows and take them back."""
+        with self._writer() as connection, connection.rehearsal():
+            self._store_rows(connection, delivery)
+
+    def stored(self, flow: str) -> Checkpoint:
+        """Return how far the flow is stored in this table."""
+        with self._reader() as connection:
+            return self._tables(connection).stored(flow)
+
+    def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
+        """Yield the letters of a pipeline that were set aside on the way to this schema."""
+        with self._reader() as connection:
+            yield from self._tables(connection).dead_letters(pipeline)
+
+    def forget_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Delete these letters."""
+        with self._writer() as connection:
+            self._tables(connection).forget_letters(letters)
+
+    def ledger(self, run: str) -> dict[str, Counts]:
+        """Return what a run has stored in this table, by flow."""
+        with self._reader() as connection:
+            return self._tables(connection).ledger(run)
+
+    def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
+        """Return the matching rows; none while there is no table."""
+        with self._reader() as connection:
+            with translated():
+                name = self._queried_table(connection)
+            if name is None:
+                return []
+            return _postgres_query.select(
+                connection, RowTable(connection, self.config.in_schema, name), criteria
+            )
+
+    def remove(self, location_id: str) -> None:
+        """Delete the rows that were stored under the location."""
+        with self._reader() as connection, translated():
+            if not self._tables(connection).is_there():
+                raise KeyError(location_id)
+        with self._writer() as connection, connection.durable_transaction():
+            self._rows(connection, location_id.rpartition(":")[0]).remove(location_id)
+
+    def preview(self, table: pa.Table, flow: str) -> list[str]:
+        """Return what storing this table would change in the database."""
+        name = self._table(flow)
+        connection = Connection.open(self.config.parameters(), self.config.timeout, threading.Event())
+        try:
+            with translated():
+                existing = RowTable(connection, self.config.in_schema, name).columns()
+        finally:
+            connection.close()
+        return _preview(name, existing, table)
+
+    def describe(self) -> str:
+        """Return server and database, and the table where there is one for all sources."""
+        known = self.config.parameters()
+        place = f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
+        return f"postgresql://{place}" + ("" if SOURCE in self.config.table else f":{self.config.table}")
+
+    def _store_rows(self, connection: Connection, delivery: Delivery) -> None:
+        if delivery.table.num_rows:
+            rows = self._rows(connection, delivery.key.flow)
+            rows.insert(delivery.table, self.location(delivery.key))
+
+    def _table(self, flow: str) -> str:
+        return self.config.table.replace(SOURCE, source_of(flow))
+
+    def _queried_table(self, connection: Connection) -> str | None:
+        """Return the table to query: the one of the settings, or the only one that there is."""
+        if SOURCE not in self.config.table:
+            return self.config.table
+        prefix, suffix = self.config.table.split(SOURCE, 1)
+        rows = connection.execute(
+            "select relname from pg_class where relkind in ('r', 'p') "
+            "and relnamespace = coalesce(to_regnamespace(quote_ident(%s)), "
+            "case when %s::text is null then current_schema()::regnamespace end) order by relname",
+            [self.config.in_schema, self.config.in_schema],
+        )
+        names = [
+            name
+            for (name,) in rows
+            if name.startswith(prefix) and name.endswith(suffix) and not name.startswith("_collectors")
+        ]
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"{self.describe()} has a table for each of {', '.join(names)}; say which one is meant: "
+                "--table NAME on the command line, `table:` in the settings"
+            )
+        return names[0] if names else None
+
+    def _tables(self, connection: Connection) -> DeliveryTables:
+        return DeliveryTables(connection, self.config.in_schema, self.config.table)
+
+    def _rows(self, connection: Connection, flow: str) -> RowTable:
+        return RowTable(connection, self.config.in_schema, self._table(flow))
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        """Give the connection; after a failure that may pass, the next one is a new one."""
+        try:
+            if self._connection is None or self._connection.closed:
+                self.open()
+            assert self._connection is not None  # noqa: S101  # `open` has set it
+            yield self._connection
+        except TransientError:
+            self.close()
+            raise
+
+    @contextmanager
+    def _writer(self) -> Iterator[Connection]:
+        """Give the connection, with our tables made."""
+        with self._reader() as connection:
+            if not self._made:
+                self._tables(connection).create()
+                self._made = True
+            yield connection
+
+
+def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> list[str]:
+    lines = [f"+ table {name}"] if existing is None else []
+    for column, brought in brought_columns(name, table).items():
+        kind = plain(table.column(column)).type
+        declared = (existing or {}).get(column)
+        if declared is None:
+            lines.append(f"+ {column} {brought}" + (" (new)" if existing is not None else ""))
+        elif fits(declared, kind):
+            lines.append(f"= {column} {declared}")
+        elif widens(declared, kind):
+            lines.append(f"~ {column}: table has {declared}, becomes {brought}")
+        else:
+            lines.append(f"! {column}: table has {declared}, rows bring {brought}")
+    return lines
+
+
+COMPONENT = PostgresBackend
