@@ -18,6 +18,8 @@ import signal
 import sys
 from pathlib import Path
 
+from _pushed import Pushed
+
 from collectors.cli._progress import exit_code
 from collectors.config.load import load
 from collectors.config.model import PipelineConfig
@@ -70,6 +72,14 @@ def mark_what_is_durable() -> None:
         await acknowledge(self, seq)
 
     Edge._acknowledge = marked
+    write_down = Pushed.write_down
+
+    def marked_line(self, line):
+        mark = json.dumps({"diary": line}).encode()
+        SHIM.shim_mark(mark, len(mark))
+        write_down(self, line)
+
+    Pushed.write_down = marked_line
 
 
 def note_when_flows_start(done: dict) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.dataset as ds
+from _pushed import RECORDS, entries
 
 HERE = Path(__file__).parent
 WRITE, SYNC, NAME, SIZE, MAKE = 1, 2, 4, 8, 16
@@ -22,11 +23,12 @@ EVERY = WRITE | SYNC | NAME | SIZE | MAKE
 SIGNAL, ERRNO, SHORT = 1, 2, 3
 FOREVER = 2**40
 
+FILE = "  - {type: file, id: readings, path: in.ndjson, chunk_size: 4 KiB}"
 _PIPELINE = """
 name: readings
 state: data/hidden/state
 sources:
-  - {type: file, id: readings, path: in.ndjson, chunk_size: 4 KiB}
+SOURCE
 processors:
   - {type: filter, where: "id % 10 <> 0"}
 storage:
@@ -35,7 +37,16 @@ STORAGE = {
     "sqlite": "  - {type: sqlite, path: data/db/out.db, table: readings}\n",
     "parquet": "  - {type: parquet, path: data/lake, max_rows: 200}\n",
 }
-STACKS = {"sqlite": ["sqlite"], "parquet": ["parquet"], "both": ["sqlite", "parquet"]}
+PUSHED = "  - {type: '_pushed:Pushed', id: readings, path: in.ndjson}"
+"""What it brings goes through the spool."""
+STACKS = {
+    "sqlite": ["sqlite"],
+    "parquet": ["parquet"],
+    "both": ["sqlite", "parquet"],
+    "spool to sqlite": ["spool", "sqlite"],
+    "spool to both": ["spool", "sqlite", "parquet"],
+}
+REPLAYABLE = {name: backends for name, backends in STACKS.items() if "spool" not in backends}
 
 
 def scratch() -> Path:
@@ -125,6 +136,8 @@ class Stack:
     data: Path = field(init=False)
 
     def __post_init__(self) -> None:
+        self.spooled = "spool" in self.backends
+        self.backends = [name for name in self.backends if name != "spool"]
         self.pipeline = self.folder / "p.yaml"
         self.data = self.folder / "data"
 
@@ -132,7 +145,8 @@ class Stack:
         self.data.mkdir(parents=True, exist_ok=True)
         lines = [self.raw(n) for n in range(self.rows)]
         (self.folder / "in.ndjson").write_text("\n".join(lines) + "\n")
-        self.pipeline.write_text(_PIPELINE + "".join(STORAGE[name] for name in self.backends))
+        text = _PIPELINE + "".join(STORAGE[name] for name in self.backends)
+        self.pipeline.write_text(text.replace("SOURCE", PUSHED if self.spooled else FILE))
         return self
 
     def raw(self, number: int) -> str:
@@ -206,6 +220,8 @@ class Stack:
 
     def differences(self) -> list[str]:
         """Return what is lost, doubled, or counted wrongly; nothing when all is well."""
+        if self.spooled:
+            return self._differences_from_sent()
         found: list[str] = []
         for backend in self.backends:
             ids = self.ids(backend)
@@ -217,6 +233,26 @@ class Stack:
                 found.append(f"{backend}: ledger {self.ledger(backend)}, expected {self.counts}")
         if self.letters() != Counter(self.raw(n) for n in self.bad):
             found.append(f"letters {self.letters()}")
+        return found
+
+    def _differences_from_sent(self) -> list[str]:
+        """The same for what was pushed: what a client had to send twice, since nobody had told it that it is kept, may
+        be there twice, in every backend and in the ledger alike.
+        """
+        sent, acknowledged = entries(self.folder / "diary")
+        found = [] if acknowledged * RECORDS == self.rows else [f"acknowledged {acknowledged}"]
+        kept = self.ids(self.backends[0])
+        letters = self.letters()
+        for number in range(self.rows):
+            copies = letters[self.raw(number)] if number in self.bad else kept[number]
+            if (number in self.bad or number % 10) and not 1 <= copies <= sent[number // RECORDS]:
+                found.append(f"{number}: sent {sent[number // RECORDS]} times, stored {copies} times")
+        for backend in self.backends:
+            ids, (read, _, stored, filtered, set_aside) = self.ids(backend), self.ledger(backend)
+            if ids != kept or (stored, set_aside) != (ids.total(), letters.total()):
+                found.append(f"{backend}: ledger {self.ledger(backend)} for {ids.total()} of {kept.total()} rows")
+            if read != stored + filtered + set_aside:
+                found.append(f"{backend}: ledger {self.ledger(backend)} does not balance")
         return found
 
 

@@ -31,11 +31,14 @@ def record(lives, memory, name, *, kills=()):
 def acknowledged(calls) -> dict[str, int]:
     """Return up to which chunk each backend had said that it keeps them."""
     stored: dict[str, int] = {}
-    for call in calls:
-        if call.kind == "mark":
-            mark = json.loads(call.data)
+    for mark in marks(calls):
+        if "edge" in mark:
             stored[mark["edge"]] = max(stored.get(mark["edge"], 0), mark["seq"])
     return stored
+
+
+def marks(calls) -> list[dict]:
+    return [json.loads(call.data) for call in calls if call.kind == "mark"]
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -72,6 +75,8 @@ def test_power_cut(lives, memory, name, model, full, figure):
             passed = moment
             shutil.rmtree(stack.data)
             disk.cut(stack.data, model, seeded(name, model, kills, number))
+            diary = "".join(mark.get("diary", "") for mark in marks(calls[:moment]))
+            (stack.folder / "diary").write_text(diary)  # the client is on another machine
             try:
                 for backend, seq in acknowledged(calls[:moment]).items():
                     assert stack.stored_seq(backend) >= seq, f"{backend} said that it keeps chunk {seq}"

@@ -10,7 +10,7 @@ import signal
 from collections import Counter
 
 import pytest
-from _stack import STACKS, Lives, Stack, finish, seeded, signal_at
+from _stack import REPLAYABLE, Lives, Stack, finish, seeded, signal_at
 
 ROUNDS_QUICK, ROUNDS_FULL = 24, 400
 TAKEN_OVER = "another process has taken this flow over"
@@ -19,10 +19,10 @@ BEHIND = "starts where the others of source 'readings' are; records before that 
 
 
 def two_hosts(memory, name) -> tuple[Stack, Stack]:
-    first = Stack(memory / name, STACKS[name]).make()
+    first = Stack(memory / name, REPLAYABLE[name]).make()
     text = first.pipeline.read_text().replace("table: readings", "table: readings, lock_timeout: 20ms")
     first.pipeline.write_text(text)
-    second = Stack(first.folder, STACKS[name])
+    second = Stack(first.folder, REPLAYABLE[name])
     second.pipeline = first.folder / "other.yaml"
     second.pipeline.write_text(text.replace("data/hidden", "data/other"))
     return first, second
@@ -64,11 +64,11 @@ def check(lives: Lives, stack: Stack, ends: list[dict]) -> None:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", REPLAYABLE)
 def test_a_host_that_was_thought_dead_comes_back(lives, memory, name, full, figure):
     ends: Counter = Counter()
     rounds = ROUNDS_FULL if full else ROUNDS_QUICK
-    points = lives.life(Stack(memory / name, STACKS[name]).make())["passed"]
+    points = lives.life(Stack(memory / name, REPLAYABLE[name]).make())["passed"]
     for number in range(rounds):
         first, second = two_hosts(memory, name)
         point = 1 + number * points // rounds
@@ -89,7 +89,7 @@ def test_a_host_that_was_thought_dead_comes_back(lives, memory, name, full, figu
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", REPLAYABLE)
 def test_two_hosts_start_together(lives, memory, name, full, figure):
     ends: Counter = Counter()
     for number in range(ROUNDS_FULL if full else ROUNDS_QUICK):
@@ -105,11 +105,11 @@ def test_two_hosts_start_together(lives, memory, name, full, figure):
     figure("two hosts start together", stack=name, rounds=ends.total(), ends=dict(ends), lost=0, duplicated=0)
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", REPLAYABLE)
 def test_on_one_host_the_second_is_told_that_there_is_a_first(lives, memory, name):
     chance = seeded(name)
     for _ in range(5):
-        stack = Stack(memory / name, STACKS[name]).make()
+        stack = Stack(memory / name, REPLAYABLE[name]).make()
         stopped = lives.wait(lives.start(stack, signal_at(chance.randint(10, 100), signal.SIGSTOP)))
         assert stopped["stopped"]
         other = lives.life(stack)
