@@ -115,6 +115,9 @@ def live(request: dict) -> dict:
 
     def notice(text: str) -> None:
         notices.append(text)
+        if request.get("notices"):
+            with Path(request["notices"]).open("a") as file:
+                file.write(text + "\n")
         if len(notices) == request.get("calm_after_notices"):
             SHIM.shim_calm()
 
