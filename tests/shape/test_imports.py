@@ -30,7 +30,16 @@ MAY = {
     "mocks": {*LEFT, *LAYERS},
     "examples": {*LEFT, *LAYERS, *RUNTIME, "mocks"},
 }
-NOT_IN_RUNTIME = {"time", "random", "threading", "socket", "subprocess", "secrets", "multiprocessing"}
+NOT_IN_RUNTIME = {
+    "time",
+    "random",
+    "threading",
+    "socket",
+    "subprocess",
+    "secrets",
+    "multiprocessing",
+    "concurrent",
+}
 
 
 def part(module):
