@@ -16,7 +16,7 @@ from typing import Any
 
 from collectors.chunks import Checkpoint, Counts, Delivery
 from collectors.collection.base import Source
-from collectors.errors import TransientError
+from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
 from collectors.runtime.batching import End, take_waiting
 from collectors.runtime.budget import Share
@@ -65,6 +65,7 @@ class Flow:
         self._replays = len(edges) > 1 and hasattr(source, "replay")
         self._seq = 0
         self._behind = 0
+        self._ends: dict[int, Position | None] = {}
         self._reading_error: Exception | None = None
         self._stop_above = stop_above
         self._committed = {edge: Counts() for edge in edges}
@@ -124,6 +125,8 @@ class Flow:
                 range(first.seq + 1, last.seq + 1)
             ):
                 replay = [position for _, position in recorded]
+            elif self._replays and first.epoch > 1:
+                self._ends = {checkpoint.seq: checkpoint.position for checkpoint in checkpoints}
             else:
                 self._start_at(last)
                 since = last.position
@@ -132,6 +135,24 @@ class Flow:
         if self._seq:
             self.report.resumed_at = since
         return since, replay
+
+    def _next_seq(self, position: Position | None) -> int:
+        """Return the number of a chunk; of one that is read again with no record of where it ended, by where it ends."""
+        seq = self._seq + 1
+        for end, place in self._ends.items():
+            if seq <= end and place == position:
+                return end
+        if seq in self._ends:
+            raise self._not_as_it_was()
+        return seq
+
+    def _not_as_it_was(self) -> FatalError:
+        late = [edge.report.backend for edge in self._edges if edge.seq < self._behind]
+        return FatalError(
+            f"storage {', '.join(late)} is behind the others of source '{self.report.source}', and what it lacks cannot "
+            "be read again as it was without the state folder of the run before; start where that folder is, or give "
+            "that storage a new place: there it begins where the others are"
+        )
 
     def _start_at(self, last: Checkpoint) -> None:
         """Go on from the front: a backend is behind, and the chunks that it lacks cannot be read again as they were."""
@@ -155,7 +176,7 @@ class Flow:
         try:
             async with aclosing(reader.chunks(since, replay)) as chunks:
                 async for data in chunks:
-                    self._seq += 1
+                    self._seq = self._next_seq(data.position)
                     size = len(data.raw_data)
                     await self._pay(size)
                     self._count(data, size)
@@ -164,6 +185,8 @@ class Flow:
                     await self._items.put(Item(self._seq, since, data, size))
                     since = data.position
                     del data  # the wait for the next chunk must not keep this one in memory
+            if self._ends and self._seq < self._behind and not hooks.shutdown.requested.is_set():
+                raise self._not_as_it_was()
         except Exception as error:  # noqa: BLE001  # what was read before it is stored first, then `run` raises it
             self._reading_error = error
         finally:
