@@ -66,10 +66,8 @@ def total(told, what):
     ("mistake", "source", "found"),
     [
         ("checkpoint_before_rows", FILE, "lost"),
-        ("position_in_a_second_file", FILE, "duplicated"),
         ("blind_retry", FILE, "duplicated"),
         ("rows_again_on_resume", FILE, "duplicated"),
-        ("letters_forgotten", FILE, "lost"),
         ("acknowledged_before_durable", STDIN, "lost"),
     ],
 )
@@ -84,23 +82,32 @@ def test_a_mistake_is_found(pipeline, mistake, source, found):
     )
 
 
+def test_a_mistake_is_found_without_any_kill(pipeline):
+    done = chaos("letters_forgotten", pipeline(FILE), "--kills", "20", "--json")
+    assert done.returncode == 1, done.stderr + done.stdout
+    assert (
+        "1 records were set aside, 0 dead letters are kept" in json.loads(done.stdout)["broken"][0]["what"][0]
+    )
+
+
 @pytest.mark.parametrize("source", [FILE, STDIN])
 def test_without_a_mistake_nothing_is_found(pipeline, source):
-    done = chaos("nothing", pipeline(source), "--kills", "20", "--json")
+    done = chaos("nothing", pipeline(source), "--kills", "15", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     told = json.loads(done.stdout)
-    assert told["kills"] >= 20
+    assert told["kills"] >= 15
     assert total(told, "lost") == total(told, "duplicated") == total(told, "unexplained") == 0
 
 
 def test_a_failure_can_be_seen_again(pipeline):
-    done = chaos("position_in_a_second_file", pipeline(FILE), "--kills", "40")
+    file = pipeline(FILE)
+    (file.parent / "in.ndjson").write_text("".join(f'{{"id": {n}}}\n' for n in range(200)))
+    done = chaos("position_in_a_second_file", file, "--kills", "60")
     assert done.returncode == 1
     assert "a promise was broken" in done.stdout
     assert '{"id":' in done.stdout, "the rows are shown"
-    again = re.findall(r"again: collectors chaos (.*)", done.stdout)
-    codes = [
-        chaos("position_in_a_second_file", pipeline(FILE), *shlex.split(line)[1:]).returncode
-        for line in again[:2]
-    ]
-    assert 1 in codes
+    again = re.findall(r"again: collectors chaos (.* --at .*)", done.stdout)
+    for line in again[:3]:
+        if chaos("position_in_a_second_file", file, *shlex.split(line)[1:]).returncode == 1:
+            return
+    pytest.fail(f"none of these fails again: {again}")

@@ -114,10 +114,19 @@ def test_only_kills_that_came_about_are_counted(folder):
     assert told["recovery_seconds"]["p50"] <= told["recovery_seconds"]["max"]
 
 
-def test_the_same_seed_kills_at_the_same_moments(folder):
+def test_kills_can_be_chosen(folder):
     write(folder)
-    one, other = (chaos(folder, "--story", "2") for _ in range(2))
-    assert one["kills_by_place"] == other["kills_by_place"]
+    line = next(iter(chaos(folder)["kills_by_place"]))
+    told = chaos(folder, "--at", line, "--at", "after 1 ms", kills=4)
+    assert told["kills_by_place"] == {line: 2}
+    assert told["kills_at_random_times"] == 2
+
+
+def test_a_kill_whose_moment_never_comes_is_not_counted(folder):
+    write(folder)
+    told = chaos(folder, "--at", "before nothing in nowhere (x:1)")
+    assert told["kills"] == told["stories"] == 0
+    assert told["kills_that_did_not_come_about"] > 0
 
 
 def test_duplicates_where_they_are_expected(folder):
@@ -173,6 +182,7 @@ def test_records_for_a_source_that_is_not_to_be_read(folder):
         ("{type: memory}", [], "nothing in memory outlives a kill; there is no storage that chaos can test"),
         (SQLITE, ["--size", "much"], "--size 'much'"),
         (SQLITE, ["--for", "long"], "--for 'long'"),
+        (SQLITE, ["--at", "noon"], "--at 'noon': expected a crash point"),
         (SQLITE, ["--sample", "x"], "--sample 'x': expected SOURCE=FILE"),
         (SQLITE, ["--sample", "x=y"], "no source 'x'; there are: readings"),
         (SQLITE, ["--sample", "readings=gone"], "cannot read gone"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -34,6 +35,15 @@ class Kill:
 
     def __str__(self) -> str:
         return str(self.moment) if self.moment is not None else f"after {(self.after or 0) * 1000:.1f} ms"
+
+    @classmethod
+    def parse(cls, text: str) -> Kill:
+        """Return the kill that is written so. Raises ValueError."""
+        if match := re.fullmatch(r"after ([\d.]+) ms", text):
+            return cls(after=float(match[1]) / 1000)
+        if match := re.fullmatch(r"((?:before|behind) .+?)(?:, time (\d+))?", text):
+            return cls(Moment(match[1], int(match[2] or 1)))
+        raise ValueError("expected a crash point as chaos shows them, or `after 12.5 ms`")
 
 
 @dataclass(slots=True)

@@ -25,12 +25,21 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A story in which a promise was broken: where its lives were killed, what went wrong, what differs."""
+    """A story in which a promise was broken: where its lives were killed, what went wrong, what differs.
+
+    Story 0 is that of the undisturbed runs.
+    """
 
     story: int
     kills: list[str]
     problem: str
     differences: dict[str, Difference]
+
+    @property
+    def title(self) -> str:
+        """Say which story it is."""
+        killed = f", killed {'; then '.join(self.kills)}" if self.kills else ""
+        return f"story {self.story}{killed}" if self.story else "without any kill"
 
     def lines(self) -> list[str]:
         """Return what differs, with some of the rows."""
@@ -60,6 +69,7 @@ class Report:
     moments: int = 0
     kills: int = 0
     missed: int = 0
+    misses_in_a_row: int = 0
     stories: int = 0
     expected: dict[str, int] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
@@ -90,10 +100,16 @@ class Report:
     def add_kill(self, place: str | None) -> None:
         """Count a kill that came about."""
         self.kills += 1
+        self.misses_in_a_row = 0
         if place is None:
             self.at_random += 1
         else:
             self.by_place[place] += 1
+
+    def add_miss(self) -> None:
+        """Count a kill that did not come about: its life ended before its moment came."""
+        self.missed += 1
+        self.misses_in_a_row += 1
 
     def recovered(self, seconds: float | None) -> None:
         """Count a restart; `seconds` to its first commit, None when it had nothing to store any more."""

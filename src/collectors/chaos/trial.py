@@ -6,10 +6,12 @@ last one runs to its end. Then what is stored must be what an undisturbed run st
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from collectors.chaos.copying import PIECES, Copy, copy_pipeline
@@ -41,6 +43,8 @@ UNANSWERED = 0.25
 """How likely the answer of a commit gets lost in a life."""
 LIFE_SECONDS = 60.0
 ENOUGH_BROKEN = 5
+HOPELESS = 50
+"""How many kills in a row may not come about, since the moment did not come, before the trial is given up."""
 
 
 def run_trial(
@@ -52,13 +56,13 @@ def run_trial(
     size: int = 2**20,
     samples: Mapping[str, Path] | None = None,
     seconds: float | None = None,
-    story: int | None = None,
+    at: Sequence[Kill] = (),
     on_progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Kill a copy of the pipeline so many times, in an empty folder, and return what that cost.
 
-    `size`: bytes of each source to copy; `samples`: files with records, by source; `seconds`: stop after this time; `story`: only this one of the seed. Must be
-    called where there is no other thread and no event loop: it forks. Raises ConfigurationError when nothing can be
+    `size`: bytes of each source to copy; `samples`: files with records, by source; `seconds`: stop after this time; `at`: the kills of the lives of every
+    story, instead of chosen ones. Must be called where there is no other thread and no event loop: it forks. Raises ConfigurationError when nothing can be
     tested, or when the pipeline fails without a kill.
     """
     try:
@@ -66,26 +70,21 @@ def run_trial(
     except FatalError as error:
         raise ConfigurationError(f"the pipeline cannot be copied: {error}") from error
     report = Report(config.name, seed, kills, copy.notes, _promises(config, copy.config))
-    trial = _Trial(copy, folder, report)
+    trial = _Trial(copy, folder, report, list(at))
     on_progress(report)
     trial.observe()
+    if report.broken:
+        return report
     end = None if seconds is None else time.monotonic() + seconds
-    for number in [story] if story is not None else _numbers():
+    for number in itertools.count(1):
         on_progress(report)
-        if story is None and (report.kills >= kills or len(report.broken) >= ENOUGH_BROKEN):
+        if report.kills >= kills or len(report.broken) >= ENOUGH_BROKEN or report.misses_in_a_row >= HOPELESS:
             break
         if end is not None and time.monotonic() >= end:
             break
         trial.tell(number)
     on_progress(report)
     return report
-
-
-def _numbers() -> Iterator[int]:
-    number = 0
-    while True:
-        number += 1
-        yield number
 
 
 def _promises(config: PipelineConfig, copy: PipelineConfig) -> dict[str, Promise]:
@@ -110,10 +109,11 @@ def _promises(config: PipelineConfig, copy: PipelineConfig) -> dict[str, Promise
 class _Trial:
     """What a trial knows: the copy, what should be stored, and the moments that there are."""
 
-    def __init__(self, copy: Copy, folder: Path, report: Report) -> None:
+    def __init__(self, copy: Copy, folder: Path, report: Report, at: list[Kill]) -> None:
         self._copy = copy
         self._folder = folder
         self._report = report
+        self._at = at
         self._log = folder / "log"
         self._names = list(copy.config.backends)
         self._senders = [
@@ -122,14 +122,18 @@ class _Trial:
         self._whole: Contents = {}
         self._changing: dict[str, set[str]] = {}
         self._moments: list[Moment] = []
-        self._first: list[Moment] = []
+        self._known: dict[str, Contents] = {}
         self._life_seconds = 0.0
 
     def observe(self) -> None:
         """Run the pipeline undisturbed, twice, cut in two ways, to learn what it stores; once more to see its moments."""
         one, life = self._undisturbed("undisturbed-1", PIECES, watch=False)
-        other, _ = self._undisturbed("undisturbed-2", PIECES // 3, watch=False)
+        other, second = self._undisturbed("undisturbed-2", PIECES // 3, watch=False)
         self._life_seconds = life.seconds
+        self._check_books(life, one)
+        self._check_books(second, other)
+        if self._report.broken:
+            return
         self._changing = changing_columns(one, other)
         if self._changing:
             one, other = (self._contents(self._folder / f"undisturbed-{number}") for number in (1, 2))
@@ -143,7 +147,6 @@ class _Trial:
                     f"{name}: not compared, since they differ from run to run: {', '.join(sorted(columns))}"
                 )
         self._whole = one
-        self._check_books(life, one)
         _, watched = self._undisturbed("watched", PIECES, watch=True)
         self._learn(watched.passed or {})
 
@@ -153,9 +156,10 @@ class _Trial:
         folder = self._folder / f"story-{number}"
         folder.mkdir()
         config = self._copy.at(folder)
+        kills = self._at or self._choose(number, chance)
         killed: list[str] = []
-        kill: Kill | None = self._first_kill(number, chance)
         while True:
+            kill = kills[len(killed)] if len(killed) < len(kills) else None
             unanswered = chance.randint(1, 2) if chance.random() < UNANSWERED else None
             life = live(config, folder / "log", kill=kill, limit=LIFE_SECONDS, unanswered=unanswered)
             self._report.unanswered += life.unanswered
@@ -165,14 +169,11 @@ class _Trial:
                 break
             killed.append(str(kill))
             self._report.add_kill(kill.moment.place if kill and kill.moment else None)
-            kill = self._next_kill(chance) if chance.random() < AGAIN else None
         if kill is not None:
-            self._report.missed += 1
-            if life.ended == "done" and not killed:
-                shutil.rmtree(folder)
-                return
-        self._report.stories += 1
-        self._judge(number, folder, killed, life)
+            self._report.add_miss()
+        if killed or life.ended != "done":
+            self._report.stories += 1
+            self._judge(number, folder, killed, life)
         shutil.rmtree(folder)
 
     def _undisturbed(self, name: str, pieces: int, *, watch: bool) -> tuple[Contents, Life]:
@@ -211,30 +212,39 @@ class _Trial:
             )
             if stored != contents[name].total():
                 wrong.append(f"{name} has {contents[name].total():,} rows, the run counted {stored:,}")
+        aside = sum(max(edge["set_aside"] for edge in flow["storage"]) for flow in life.report["flows"])
+        if contents[LETTERS].total() < aside:
+            wrong.append(
+                f"{aside:,} records were set aside, {contents[LETTERS].total():,} dead letters are kept"
+            )
         self._report.records = sum(self._copy.records.values())
         for problem in wrong:
-            self._report.broken.append(Broken(0, [], f"without any kill: {problem}", {}))
+            self._report.broken.append(Broken(0, [], problem, {}))
 
     def _learn(self, passed: dict[str, int]) -> None:
+        """Put the moments in the order of their stories: each place in turn, each time at another of its passages."""
         chance = random.Random(self._report.seed)  # noqa: S311  # nothing secret
-        self._first = [Moment(place, 1) for place in sorted(passed)]
-        later = [Moment(place, count) for place in sorted(passed) for count in range(2, passed[place] + 1)]
-        chance.shuffle(self._first)
-        chance.shuffle(later)
-        self._moments = self._first + later
+        places = sorted(passed)
+        chance.shuffle(places)
+        passages = [chance.sample(range(1, passed[place] + 1), passed[place]) for place in places]
+        self._moments = [
+            Moment(place, count)
+            for turn in itertools.zip_longest(*passages)
+            for place, count in zip(places, turn, strict=True)
+            if count is not None
+        ]
         self._report.places = len(passed)
         self._report.moments = len(self._moments)
 
-    def _first_kill(self, number: int, chance: random.Random) -> Kill:
-        """Return each place in turn, then each of its repetitions, and now and then a random time."""
-        if not self._moments or chance.random() < AT_RANDOM:
-            return Kill(after=chance.uniform(0, self._life_seconds))
-        return Kill(self._moments[(number - 1) % len(self._moments)])
-
-    def _next_kill(self, chance: random.Random) -> Kill:
-        if not self._first or chance.random() < AT_RANDOM:
-            return Kill(after=chance.uniform(0, self._life_seconds))
-        return Kill(chance.choice(self._first))
+    def _choose(self, number: int, chance: random.Random) -> list[Kill]:
+        """Return the kills of a story: for its first life the moments in turn, or, as for the next ones, any."""
+        kills = [Kill(self._moments[(number - 1) % len(self._moments)])]
+        while chance.random() < AGAIN:
+            kills.append(Kill(Moment(chance.choice(self._moments).place, 1)))
+        return [
+            Kill(after=chance.uniform(0, self._life_seconds)) if chance.random() < AT_RANDOM else kill
+            for kill in kills
+        ]
 
     def _judge(self, number: int, folder: Path, killed: list[str], life: Life) -> None:
         problem = ""
@@ -267,22 +277,21 @@ class _Trial:
         handed, acknowledged = {}, {}
         for name in self._senders:
             handed[name], acknowledged[name] = handed_over(folder / f"sender-{name}")
-        if handed == acknowledged:
-            least = self._of("least", acknowledged)
-            return least, least
-        return self._of("least", acknowledged), self._of("most", handed)
+        return self._of(acknowledged), self._of(handed)
 
-    def _of(self, name: str, only: dict[str, list[int]]) -> Contents:
+    def _of(self, only: dict[str, list[int]]) -> Contents:
         """Return what an undisturbed run stores of these chunks."""
-        folder = self._folder / name
-        folder.mkdir()
-        config = self._copy.at(folder, only=only)
-        life = live(config, self._log, kill=None, limit=LIFE_SECONDS)
-        if life.ended != "done":
-            raise FatalError(f"a run of the copy failed without any kill: {life.problem}")
-        contents = self._contents(folder, config)
-        shutil.rmtree(folder)
-        return contents
+        key = json.dumps(only)
+        if key not in self._known:
+            folder = self._folder / "bound"
+            folder.mkdir()
+            config = self._copy.at(folder, only=only)
+            life = live(config, self._log, kill=None, limit=LIFE_SECONDS)
+            if life.ended != "done":
+                raise FatalError(f"a run of the copy failed without any kill: {life.problem}")
+            self._known[key] = self._contents(folder, config)
+            shutil.rmtree(folder)
+        return self._known[key]
 
 
 def _first_difference(one: Contents, other: Contents) -> str:

@@ -37,7 +37,10 @@ def command(
         list[str] | None,
         typer.Option(help="Records in the place of a source, in its format.", metavar="SOURCE=FILE"),
     ] = None,
-    story: Annotated[int | None, typer.Option(help="Only this story of the seed.", min=1)] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="Kill here in every story; given again: there in the next life.", metavar="KILL"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Kill a copy of a pipeline with SIGKILL at every moment that matters, restart it, and compare what is stored.
@@ -50,6 +53,7 @@ def command(
 
     from rich.console import Console
 
+    from collectors.chaos.lives import Kill
     from collectors.chaos.trial import run_trial
     from collectors.config.load import load
     from collectors.settings import parse_duration, parse_size
@@ -62,7 +66,7 @@ def command(
         size=_parsed("--size", size, parse_size),
         samples=_samples(sample or []),
         seconds=None if limit is None else _parsed("--for", limit, parse_duration),
-        story=story,
+        at=[_parsed("--at", text, Kill.parse) for text in at or []],
     )
     report = _show(trial, _Progress(Console(stderr=True), quiet=as_json))
     if as_json:
@@ -141,6 +145,8 @@ def _sums(report: Report) -> str:
 
 
 def _print(report: Report, console: Console, pipeline: Path) -> None:
+    import shlex
+
     from rich.text import Text
 
     for note in report.notes:
@@ -150,7 +156,7 @@ def _print(report: Report, console: Console, pipeline: Path) -> None:
         f"{report.kills} kills: {at_moments} at {len(report.by_place)} of {report.places} crash points, "
         f"{report.at_random} at random times; {report.restarts} restarts; "
         f"{report.records:,} records in each of {report.stories} stories"
-        + (f"; {report.unanswered} commits without an answer" if report.unanswered else ""),
+        + (f"; {report.unanswered} commits whose answer got lost" if report.unanswered else ""),
         highlight=False,
         soft_wrap=True,
     )
@@ -159,15 +165,12 @@ def _print(report: Report, console: Console, pipeline: Path) -> None:
         median, most = (f"{seconds * 1000:,.0f} ms" for seconds in report.recovery)
         console.print(f"from a restart to the first commit: p50 {median}, max {most}", highlight=False)
     for each in report.broken:
-        places = "; then ".join(each.kills)
-        console.print(
-            Text(f"story {each.story}, killed {places}" if places else f"story {each.story}", "bold")
-        )
+        console.print(Text(each.title, "bold"), soft_wrap=True)
         for line in each.lines():
             console.print(Text(f"  {line}", "red"), soft_wrap=True)
-        if each.story:
-            again = f"collectors chaos {pipeline} --seed {report.seed} --story {each.story}"
-            console.print(Text(f"  again: {again}", "dim"), soft_wrap=True)
+        if each.kills:
+            at = "".join(f" --at {shlex.quote(kill)}" for kill in each.kills)
+            console.print(Text(f"  again: collectors chaos {pipeline} --kills 20{at}", "dim"), soft_wrap=True)
     verdict = Text("every promise was kept", "green") if report.held else Text("a promise was broken", "red")
     if not report.kills:
         verdict = Text("no kill came about", "yellow") if report.held else verdict
