@@ -36,6 +36,9 @@ __all__ = ["Engine", "run"]
 BATCH_PATIENCE = 60.0
 """Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
 
+CONNECT_SECONDS = 1.0
+"""For which the start waits for storages; one that needs longer connects beside the flows that need it not."""
+
 Notice = Callable[[str], None]
 
 
@@ -135,17 +138,27 @@ class Engine:
             raise ConfigurationError("\n".join(problems))
 
     async def _connect_backends(self, stack: AsyncExitStack) -> dict[str, Backend[Any]]:
-        """Find out what cannot start. A storage that is only away for now is left to its flows: intake goes on."""
+        """Find out what cannot start. A storage that is only away, or slow, is left to its flows: intake goes on."""
         backends = {name: component.make() for name, component in self.config.backends.items()}
-        problems: list[str] = []
-        for name, backend in backends.items():
+        for backend in backends.values():
             stack.push_async_callback(backend.disconnect)
-            try:
-                await backend.connect()
-            except ConfigurationError as error:
+        connecting = {name: asyncio.create_task(backend.connect()) for name, backend in backends.items()}
+        timer = asyncio.ensure_future(self.env.sleep(CONNECT_SECONDS))
+        stack.push_async_callback(_end, [timer, *connecting.values()])
+        waited_for: set[asyncio.Future[Any]] = {
+            timer,
+            asyncio.gather(*connecting.values(), return_exceptions=True),
+        }
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        problems: list[str] = []
+        for name, task in connecting.items():
+            error = task.exception() if task.done() else TransientError("has not answered yet")
+            if isinstance(error, ConfigurationError):
                 problems.append(f"{self.config.backends[name].where}: {error}")
-            except TransientError as error:
+            elif isinstance(error, TransientError):
                 self._on_notice(f"storage '{name}': {error}")
+            elif error is not None:
+                raise error
         if problems:
             raise ConfigurationError("\n".join(problems))
         return backends
@@ -255,6 +268,12 @@ class Engine:
         task = asyncio.ensure_future(telling)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+
+
+async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _choose_letter_keepers(edges: list[Edge], routes: int) -> None:
