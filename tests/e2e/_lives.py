@@ -23,6 +23,7 @@ from collectors.storage.sqlite_store import Database
 
 Sqlite = registry.find("backend", "sqlite")
 Parquet = registry.find("backend", "parquet")
+Postgres = registry.find("backend", "postgres")
 for kind in ("source", "codec"):
     registry.find(kind, {"source": "file", "codec": "ndjson"}[kind])
 
@@ -32,6 +33,7 @@ POINTS: list[tuple[Any, str]] = [
     (Parquet, "commit"),
     (Parquet, "flush"),
     (State, "_open"),
+    (sys.modules[Postgres.__module__].Connection, "wait"),
     *[
         (os, name)
         for name in ("writev", "fdatasync", "fsync", "link", "mkdir", "rename", "replace", "unlink")
