@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full check docs format clean
+.PHONY: demo test test-full check docs peers format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
@@ -20,6 +20,9 @@ check: .venv/ready
 
 docs: .venv/ready
 	$(BIN)/python docs/generate.py
+
+peers: .venv/ready
+	$(BIN)/python benchmarks/peers/run.py
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,6 @@
-"""Writes docs/reference from the components' files and the commands; a test fails when the pages are out of date.
+"""Writes docs/reference from the components' files and the commands, and parts of docs/reliability.md (reliability.py).
+
+A test fails when a page is out of date.
 
 python docs/generate.py
 """
@@ -10,6 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reliability
 
 from collectors import registry
 from collectors.cli._component_page import markdown
@@ -125,6 +131,9 @@ def main() -> None:
         target = REFERENCE / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
+    reliability.PAGE.write_text(
+        reliability.page(reliability.PAGE.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     sys.stderr.write(f"wrote {len(made)} pages to {REFERENCE}\n")
 
 

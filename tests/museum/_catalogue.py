@@ -22,9 +22,3 @@ patching = _load(HERE / "_patching.py")
 MUTANTS = {
     mutant.name: mutant for path in sorted((HERE / "mutants").glob("*.py")) for mutant in _load(path).MUTANTS
 }
-
-NOTHING = patching.mutant(
-    "nothing", "", "", "", "tests/runtime/test_budget.py::test_waits_until_there_is_room", "", *()
-)
-"""No mutant at all: the test passes."""
-ALL = MUTANTS | {NOTHING.name: NOTHING}

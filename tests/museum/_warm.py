@@ -1,6 +1,6 @@
-"""Run as a script by test_museum.py: for each mutant named on stdin, runs the test that must catch it in a fork.
+"""Run as a script by test_museum.py: for each line on stdin, [mutant or null, test], runs the test in a fork.
 
-Answers with one line of JSON each: the outcome of the call of that test, and its report.
+Answers with one line of JSON each: the outcomes of the calls of that test, and their reports.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class Watcher:
             )
 
 
-def run(name: str, scratch: str) -> list[dict[str, str]]:
-    mutant = _catalogue.ALL[name]
-    os.environ["COLLECTORS_MUTANT"] = name
-    os.environ["PYTHONPATH"] = f"{SITE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+def run(name: str | None, test: str, scratch: str) -> list[dict[str, str]]:
+    if name is not None:
+        os.environ["COLLECTORS_MUTANT"] = name
+        os.environ["PYTHONPATH"] = f"{SITE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        _catalogue.patching.apply(_catalogue.MUTANTS[name])
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = scratch
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which complains of what is imported already
     os.environ.pop("PYTEST_XDIST_WORKER", None)
-    _catalogue.patching.apply(mutant)
     watcher = Watcher()
     plugins = ["no:cacheprovider", "pytest_timeout", "_hypothesis_pytestplugin"]
     options = ["-q", f"--basetemp={scratch}/{name}", *(f"-p{plugin}" for plugin in plugins)]
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-        pytest.main([*options, str(ROOT / mutant.caught_by)], plugins=[watcher])
+        pytest.main([*options, str(ROOT / test)], plugins=[watcher])
     return watcher.reports or [{"test": "", "when": "collect", "outcome": "none", "text": told.getvalue()}]
 
 
@@ -79,7 +79,7 @@ def main(scratch: str) -> None:
         if child == 0:
             os.close(reading)
             try:
-                reports = run(line.strip(), scratch)
+                reports = run(*json.loads(line), scratch)
             except BaseException:
                 reports = [{"when": "mutation", "outcome": "failed", "text": traceback.format_exc()}]
             with os.fdopen(writing, "w") as answer:

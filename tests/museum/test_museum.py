@@ -35,17 +35,38 @@ def warm(tmp_path_factory):
     process.wait(10)
 
 
-@pytest.mark.parametrize("name", catalogue.MUTANTS)
-def test_the_mutant_is_caught(name, warm):
-    mutant = catalogue.MUTANTS[name]
-    warm.stdin.write(f"{name}\n")
+def reports_of(warm, mutant, test):
+    warm.stdin.write(json.dumps([mutant and mutant.name, test]) + "\n")
     warm.stdin.flush()
     reports = json.loads(warm.stdout.readline())
     assert reports, "the process that ran the test died"
+    return reports
+
+
+def see_it_caught(warm, mutant):
+    reports = reports_of(warm, mutant, mutant.caught_by)
     failed = [report for report in reports if report["outcome"] == "failed"]
     assert failed, f"{mutant.caught_by} does not notice: {mutant.bug}\n{reports[0]['text']}"
     assert {report["when"] for report in failed} == {"call"}, failed[0]["text"]
     assert any(mutant.because in report["text"] for report in failed), failed[0]["text"]
+
+
+@pytest.mark.parametrize("name", catalogue.MUTANTS)
+def test_the_mutant_is_caught(name, warm):
+    see_it_caught(warm, catalogue.MUTANTS[name])
+
+
+@pytest.mark.timeout(1800)
+def test_the_same_tests_pass_without_a_mutant(warm, full, figure):
+    """In the quick size for one of them, since the suite runs the others."""
+    tests = sorted({mutant.caught_by for mutant in catalogue.MUTANTS.values()})
+    for test in tests if full else ["tests/runtime/test_side_by_side.py"]:
+        reports = reports_of(warm, None, test)
+        assert {report["outcome"] for report in reports} == {"passed"}, reports
+    if full:
+        for mutant in catalogue.MUTANTS.values():
+            see_it_caught(warm, mutant)
+    figure("mutants", mutants=len(catalogue.MUTANTS), caught=len(catalogue.MUTANTS), by_tests=len(tests))
 
 
 def test_there_are_enough_of_them_and_each_has_its_peer():
@@ -58,11 +79,3 @@ def test_a_mutant_that_no_longer_fits_the_source_is_an_error():
     mutant = catalogue.patching.mutant("x", "", "", "", "", "", patch)
     with pytest.raises(AssertionError, match="does not have this text exactly once"):
         catalogue.patching.apply(mutant)
-
-
-def test_a_harmless_mutant_is_not_caught(warm, monkeypatch):
-    """The museum itself can fail: where nothing is broken, no test fails."""
-    warm.stdin.write("nothing\n")
-    warm.stdin.flush()
-    (report,) = json.loads(warm.stdout.readline())
-    assert report["outcome"] == "passed"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
+
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
-from collectors.errors import TransientError
+from collectors.errors import ConfigurationError, TransientError
 from collectors.runtime import spool as spool_module
 from collectors.runtime.engine import Engine
 from collectors.storage.base import Backend, BackendConfig
@@ -34,10 +36,15 @@ class Pushed(Source[SourceConfig]):
 
 
 class Store(Backend[BackendConfig]):
-    def __init__(self, *, away=False):
+    def __init__(self, *, away=False, mistake=None):
         super().__init__()
         self.rows = []
         self.away = away
+        self.mistake = mistake
+
+    def open(self):
+        if self.mistake:
+            raise ConfigurationError(self.mistake)
 
     def write(self, table, key):
         if self.away:
@@ -83,5 +90,15 @@ def test_what_no_store_has_yet_stays_in_the_spool(tmp_path, monkeypatch):
     run(tmp_path, Pushed(20, happened), store)
     assert happened[-1] == ("answer", 19)
     store.away = False
+    run(tmp_path, Pushed(0, happened), store)
+    assert store.rows == list(range(20))
+
+
+def test_a_bad_configuration_leaves_the_spool_as_it_is(tmp_path):
+    happened = []
+    run(tmp_path, Pushed(20, happened), Store(away=True))
+    with pytest.raises(ConfigurationError, match="no such table"):
+        run(tmp_path, Pushed(0, happened), Store(mistake="no such table"))
+    store = Store()
     run(tmp_path, Pushed(0, happened), store)
     assert store.rows == list(range(20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
@@ -59,11 +60,14 @@ def engine(tmp_path, source, *stores, env, **options):
     return Engine(config, env=env, **options)
 
 
-async def until(condition):
-    for _ in range(5_000):
+async def until(condition, env=None, rounds=20_000):
+    """Let other tasks and threads work, and time pass where there is an `env`, until the condition holds."""
+    for _ in range(rounds):
         if condition():
             return
         await asyncio.to_thread(int)
+        if env is not None:
+            await env.advance(1)
     raise AssertionError("it never came to that")
 
 
@@ -82,8 +86,7 @@ def test_the_source_is_told_only_what_every_store_has(tmp_path):
         await until(lambda: ready.rows == list(range(30)) and away.tries)
         assert source.committed == []
         away.away = False
-        await env.advance(60)
-        await until(lambda: source.committed[-1:] == [30])
+        await until(lambda: source.committed[-1:] == [30], env)
         assert away.rows == list(range(30))
         await end(running, work)
 
@@ -95,8 +98,8 @@ def test_a_store_that_is_away_does_not_hold_up_the_other(tmp_path):
         away, ready = Store("away", away=True), Store("ready")
         running = engine(tmp_path, Numbers(endless=True), away, ready, env=ManualEnv())
         work = asyncio.ensure_future(running.run())
-        for _ in range(1000):
-            await asyncio.to_thread(int)
+        with contextlib.suppress(AssertionError):
+            await until(lambda: len(ready.rows) == 30)
         assert ready.rows == list(range(30))
         await end(running, work)
 
@@ -106,13 +109,11 @@ def test_a_store_that_is_away_does_not_hold_up_the_other(tmp_path):
 def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
     async def scenario():
         env, away = ManualEnv(), Store("away", away=True)
-        running = engine(tmp_path, Numbers(endless=True), away, env=env, drain=30)
+        running = engine(tmp_path, Numbers(endless=True), away, env=env, drain=30, patience=10**9)
         work = asyncio.ensure_future(running.run())
         await until(lambda: away.tries and running.report.flows[0].read == 30)
         running.stop()
-        await asyncio.sleep(0)
-        await env.advance(31)
-        await until(work.done)
+        await until(work.done, env, 2_000)
         assert running.report.flows[0].in_flight == 30
 
     asyncio.run(scenario())
@@ -128,8 +129,7 @@ def test_a_full_memory_makes_the_source_wait_and_drops_nothing(tmp_path):
         for _ in range(500):
             await asyncio.to_thread(int)
         store.away = False
-        await env.advance(60)
-        await until(lambda: store.rows[-1:] == [299])
+        await until(lambda: store.rows[-1:] == [299], env)
         assert store.rows == list(range(300))
         await end(running, work)
 

@@ -102,4 +102,20 @@ MUTANTS = [
             "return\ndescriptor, self._writing = self._writing_descriptor(), None\n",
         ),
     ),
+    mutant(
+        "bad-configuration-eats-backlog",
+        "a start with a mistake in the configuration takes the backlog off the disk, and ends without it",
+        "Fluent Bit",
+        "https://github.com/fluent/fluent-bit/issues/2246",
+        INTAKE + "test_a_bad_configuration_leaves_the_spool_as_it_is",
+        "assert store.rows == list(range(20))",
+        Patch(
+            "runtime.engine:Engine._connect_backends",
+            "if problems:\n",
+            "if problems:\n"
+            "    for path in (self.config.state / 'spool').rglob('*.spool'):\n"
+            "        path.unlink()\n"
+            "if problems:\n",
+        ),
+    ),
 ]

@@ -5,4 +5,4 @@ import runpy
 from pathlib import Path
 
 museum = runpy.run_path(str(Path(__file__).parents[1] / "_catalogue.py"))
-museum["patching"].apply(museum["ALL"][os.environ["COLLECTORS_MUTANT"]])
+museum["patching"].apply(museum["MUTANTS"][os.environ["COLLECTORS_MUTANT"]])
