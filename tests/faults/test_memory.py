@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -97,7 +96,7 @@ def test_a_large_file(tmp_path, figure, full):
 @pytest.mark.timeout(300)
 def test_a_store_at_one_percent_of_its_speed(tmp_path, figure):
     """The other flow keeps nine tenths of its rate: the best of three pairs, since others use this machine, too."""
-    rows(tmp_path / "in.ndjson", 400_000)
+    rows(tmp_path / "in.ndjson", 2_000_000)
     best = 0.0
     for attempt in range(3):
         seconds = {}
@@ -131,13 +130,12 @@ sources:
   - {slow}
 storage:
   - {storage}
-  - {{type: "_stores:Slow", id: molasses, seconds: 5}}
+  - {{type: "_stores:Slow", id: molasses, seconds: 1}}
 pipelines:
   fast: {{from: fast, to: timed}}
   slow: {{from: slow, to: molasses}}
 """
     )
-    started = time.monotonic()
     done = subprocess.run(
         [
             sys.executable,
@@ -148,8 +146,6 @@ pipelines:
             "--json",
             "--for",
             "8s",
-            "--drain",
-            "60s",
         ],
         capture_output=True,
         text=True,
@@ -158,5 +154,4 @@ pipelines:
         env=os.environ | {"PYTHONPATH": str(HERE)},
     )
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 80
     return json.loads(done.stdout)

@@ -12,7 +12,7 @@ __all__ = ["Budget", "Share"]
 
 
 class Budget:
-    """The process's budget. A quarter of it is set apart in equal floors, one a flow, the rest is for all.
+    """The process's budget. Half of it is set apart in equal floors, one a flow, the rest is for all.
 
     So a flow whose backend is slow can fill the common part, and the others still move within their floors.
     """
@@ -38,7 +38,7 @@ class Budget:
         """Return whether the share may take this much more now. Something too large for the budget may, alone."""
         if self.used == 0:
             return True
-        floor = self.limit // 4 // len(self._shares)
+        floor = self.limit // 2 // len(self._shares)
         common = self.limit - floor * len(self._shares)
         others = sum(max(0, other.used - floor) for other in self._shares if other is not share)
         return others + max(0, share.used + size - floor) <= common

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from collectors.collection.base import Source
 from collectors.config.load import from_mapping, load
@@ -21,6 +21,7 @@ from collectors.runtime.delivery import Edge, Hooks
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
 from collectors.runtime.intake import Intake, SpoolSource
+from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport
 from collectors.runtime.preparing import Letters, Preparer, Way
 from collectors.runtime.scheduler import check_schedule, is_endless
@@ -76,6 +77,7 @@ class Engine:
         self._patience = patience
         self._shutdown: Shutdown | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        self._at_end: Callable[..., Any] = lambda _: None
 
     def stop(self) -> None:
         """Stop intake, drain, end; a second time: end at once. For callers in the same event loop."""
@@ -91,6 +93,7 @@ class Engine:
         started = self.env.monotonic()
         async with AsyncExitStack() as stack:
             stack.callback(self.env.close)
+            self._at_end = stack.callback
             self._lock(stack)
             state = State(self.config.state / "state.db", self.env)
             stack.push_async_callback(state.close)
@@ -207,6 +210,7 @@ class Engine:
             report=report,
             on_event=self._on_event,
             intake=intake,
+            isolate=self._isolate if self.config.file is not None else None,
             stop_above=self.config.stop_above if own is None else own,
         )
 
@@ -228,6 +232,11 @@ class Engine:
             patience=hooks.patience,
             notify=hooks.notify,
         )
+
+    def _isolate(self, preparer: Preparer) -> Preparer:
+        isolated = IsolatedPreparer.around(preparer, cast("Path", self.config.file))
+        self._at_end(isolated.close)
+        return isolated
 
     def _notifier(self, source: str) -> Callable[[str | None], None]:
         told: list[str | None] = [None]

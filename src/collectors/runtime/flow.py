@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from collectors.runtime.budget import Share
 from collectors.runtime.delivery import Edge, Hooks
 from collectors.runtime.error_budget import check_budget
 from collectors.runtime.intake import Intake, SpoolSource
+from collectors.runtime.isolation import DEATHS
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.preparing import Item, Prepared, Preparer
 from collectors.runtime.reading import Reader
@@ -47,6 +48,7 @@ class Flow:
         report: FlowReport,
         on_event: Callable[[str, FlowReport], None],
         intake: Intake | None = None,
+        isolate: Callable[[Preparer], Preparer] | None = None,
         stop_above: float | None = None,
     ) -> None:
         self.name = name
@@ -58,6 +60,7 @@ class Flow:
         self._hooks = hooks
         self._on_event = on_event
         self._intake = intake
+        self._isolate = isolate
         self._prepaid = 0
         source.make_room = self._make_room
         self._items: asyncio.Queue[Item | End] = asyncio.Queue()
@@ -91,6 +94,8 @@ class Flow:
         finally:
             self._share.release_all()
             await self._source.disconnect()
+            with suppress(TransientError):  # then the next start counts a death too many
+                await self._hooks.state.ended(self.name)
         self._check_budget(at_end=True)
         error = (
             self._over_budget
@@ -110,6 +115,7 @@ class Flow:
         last: Checkpoint = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
         self._seq, self._behind = first.seq, last.seq
         self._preparer.restore(first.schema or last.schema)
+        await self._look_out(first.seq)
         since, replay = first.position, []
         if isinstance(self._source, SpoolSource) and not self._source.knows(last.position):
             self.report.notices.append(
@@ -153,6 +159,18 @@ class Flow:
             "be read again as it was without the state folder of the run before; start where that folder is, or give "
             "that storage a new place: there it begins where the others are"
         )
+
+    async def _look_out(self, seq: int) -> None:
+        """Have another process prepare the chunks when this one has died again and again without getting further."""
+        deaths = await self._hooks.retrying(self._hooks.state.started, self.name, seq)
+        if deaths < DEATHS:
+            return
+        if self._isolate is None:
+            what = "a pipeline that is not from a file cannot be looked at in a process of its own"
+        else:
+            self._preparer = self._isolate(self._preparer)
+            what = "its chunks are prepared in a process of their own, to find the record that does it"
+        self.report.notices.append(f"the process died {deaths} times without getting further; {what}")
 
     def _start_at(self, last: Checkpoint) -> None:
         """Go on from the front: a backend is behind, and the chunks that it lacks cannot be read again as they were."""

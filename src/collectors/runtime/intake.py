@@ -52,7 +52,9 @@ class SpoolSource(Source[SourceConfig]):
         """Yield what is durable in the spool and what becomes so, until nothing more can come."""
         while True:
             self.grown.clear()
-            closed = self.closed  # before looking: what is written last may come while the spool is being read
+            closed = (
+                self.closed
+            )  # before looking: what is written last may come while the spool is being read
             waiting = self.spool.behind(since)
             if closed and waiting > SEGMENT_BYTES and self._shutdown.requested.is_set():
                 return

@@ -158,7 +158,7 @@ class Preparer:
     clock: Callable[[], float]
     schema: pa.Schema | None = None
     decoding: StepReport = field(default_factory=lambda: StepReport("decode"))
-    _schema_bytes: bytes | None = None
+    schema_bytes: bytes | None = None
 
     def joins(self, group: list[Item], item: Item) -> bool:
         """Return whether a waiting chunk may be decoded together with the group before it."""
@@ -190,7 +190,7 @@ class Preparer:
             first_seq=first.seq,
             seq=last.seq,
             position=last.data.position,
-            schema=self._schema_bytes,
+            schema=self.schema_bytes,
             size=sum(item.size for item in group),
             read=decoded.read,
             letters=letters,
@@ -209,7 +209,7 @@ class Preparer:
         """Go on with the schema of what was decoded."""
         if self.schema is None or not decoded.table.schema.equals(self.schema):
             self.schema = decoded.table.schema.remove_metadata()
-            self._schema_bytes = self.schema.serialize().to_pybytes()
+            self.schema_bytes = self.schema.serialize().to_pybytes()
         return decoded
 
     def _decode_letters(self, decoded: Decoded, first: Item) -> list[DeadLetter]:
@@ -238,7 +238,7 @@ class Preparer:
 
     def restore(self, schema: bytes | None) -> None:
         """Go on with the schema that a checkpoint kept."""
-        self._schema_bytes = schema
+        self.schema_bytes = schema
         self.schema = None if schema is None else pa.ipc.read_schema(pa.py_buffer(schema))
 
 

@@ -24,6 +24,7 @@ class Shutdown:
         self._deadline = deadline
         self._limit = limit
         self._timers: list[asyncio.Task[None]] = []
+        self._parts: list[Shutdown] = []
         self._restore_signals: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Shutdown:
@@ -34,16 +35,33 @@ class Shutdown:
 
     def __exit__(self, *_: object) -> None:
         self._restore_signals()
-        for timer in self._timers:
+        for timer in (*self._timers, *(timer for part in self._parts for timer in part._timers)):  # noqa: SLF001
             timer.cancel()
+
+    def part(self) -> Shutdown:
+        """Return one for a part of the whole: it stops when the whole does, or alone when it is asked to."""
+        part = Shutdown(self._env, deadline=self._deadline)
+        self._parts = [known for known in self._parts if not known.expired.is_set()]
+        self._parts.append(part)
+        for mine, its in ((self.requested, part.requested), (self.expired, part.expired)):
+            if mine.is_set():
+                its.set()
+        return part
 
     def request(self) -> None:
         """Ask for a stop; a second time: now."""
         if self.requested.is_set():
-            self.expired.set()
+            self._expire()
             return
         self.requested.set()
-        self._after(self._deadline, self.expired.set)
+        for part in self._parts:
+            part.requested.set()
+        self._after(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        self.expired.set()
+        for part in self._parts:
+            part.expired.set()
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         async def wait() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from collectors.errors import CollectorsError
@@ -26,18 +27,49 @@ class Supervisor:
     def __init__(self, shutdown: Shutdown, on_failure: Callable[[Flow, Exception], None]) -> None:
         self._shutdown = shutdown
         self._on_failure = on_failure
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._holds = 0
+        self._changed = asyncio.Event()
+
+    def start(self, flow: Flow) -> None:
+        """Let a flow run; the one before it of the same name must have ended."""
+        self._tasks[flow.name] = asyncio.create_task(self._run(flow), name=flow.name)
+        self._changed.set()
+
+    async def ended(self, name: str) -> None:
+        """Wait for the end of a flow, which it was asked for, and forget it."""
+        task = self._tasks.get(name)
+        if task is not None:
+            await asyncio.wait({task})
+            del self._tasks[name]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Do not return from `run` for now, although no flow may run: there will be others."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._changed.set()
 
     async def run(self, flows: list[Flow]) -> None:
-        """Return when every flow has ended; when the time for draining is over, those that have not are cancelled."""
-        tasks = [asyncio.create_task(self._run(flow), name=flow.name) for flow in flows]
+        """Start flows and return when every one has ended; when the time for draining is over, those that have not are cancelled."""
         expired: asyncio.Task[Any] = asyncio.create_task(self._shutdown.expired.wait())
-        running = set(tasks)
+        for flow in flows:
+            self.start(flow)
         try:
-            while running and not expired.done():
-                await asyncio.wait({expired, *running}, return_when=asyncio.FIRST_COMPLETED)
-                running = {task for task in running if not task.done()}
+            while not expired.done():
+                running = {task for task in self._tasks.values() if not task.done()}
+                if not running and not self._holds:
+                    return
+                self._changed.clear()
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({expired, changed, *running}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
         finally:
-            for task in (expired, *tasks):
+            tasks = (expired, *self._tasks.values())
+            for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
