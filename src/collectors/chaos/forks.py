@@ -52,6 +52,7 @@ def fork(
         os.close(reading)
         _be_born(work, log, writing, stdin=stdin)
     os.close(writing)
+    gc.unfreeze()
     in_time = False
     parts: list[bytes] = []
     end = time.monotonic() + limit

@@ -26,9 +26,11 @@ read readinto readline readlines pread tell seek fileno isatty readable writable
 fetchone fetchall fetchmany create_function interrupt set_blocking __enter__ _path_normpath
 """.split()  # noqa: SIM905  # a list of words is easier to read
 _WORLD = """
-posix _io _sqlite3 sqlite3 _socket fcntl duckdb _duckdb psycopg psycopg_c psycopg_binary
+posix _io _sqlite3 sqlite3 _socket fcntl
 """.split()  # noqa: SIM905
-"""Modules whose functions and objects reach out of the process: Python's own, and the clients of stores."""
+"""Modules of Python whose functions and objects reach out of the process."""
+_UNSEEN = {"duckdb", "psycopg"}
+"""Clients whose functions the interpreter does not report; the functions of modules that import one stand for them."""
 _INNER = """
 asyncio concurrent selectors threading logging importlib zipimport
 collectors.chaos.forks collectors.chaos.lives collectors.chaos.recordings
@@ -56,6 +58,7 @@ class Watch:
         self._dying = dying
         self._lock = threading.Lock()
         self._kinds: dict[type, bool] = {}
+        self._modules: dict[str, bool] = {}
 
     def begin(self) -> None:
         """Watch this thread and those that are started from now on."""
@@ -68,16 +71,27 @@ class Watch:
         threading.setprofile(None)
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
-        if event[0] != "c":  # a call of a Python function, or its return
-            return
-        name = getattr(function, "__name__", "")
-        if name in _READING or not self._reaches_out(function):
-            return
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(tuple(_INNER)):
-            return
-        when = "before" if event == "c_call" else "behind"
-        self._pass(f"{when} {name} in {frame.f_code.co_name} ({module}:{frame.f_lineno})")
+        """Take note of a call or a return; `function` is the one that is called when it is none of Python's."""
+        if event.startswith("c_"):
+            caller, name = frame, getattr(function, "__name__", "")
+            if name in _READING or not self._reaches_out(function):
+                return
+        else:
+            name = frame.f_code.co_name
+            if frame.f_back is None or name.startswith(("_", "<")) or not self._uses_unseen(frame.f_globals):
+                return
+            caller = frame.f_back
+        module = str(caller.f_globals.get("__name__", ""))
+        if not module.startswith(tuple(_INNER)):
+            when = "before" if event in {"c_call", "call"} else "behind"
+            self._pass(f"{when} {name} in {caller.f_code.co_name} ({module}:{caller.f_lineno})")
+
+    def _uses_unseen(self, names: dict[str, Any]) -> bool:
+        module = str(names.get("__name__", ""))
+        if module not in self._modules:
+            imported = {value.__name__ for value in list(names.values()) if isinstance(value, ModuleType)}
+            self._modules[module] = not _UNSEEN.isdisjoint(imported)
+        return self._modules[module]
 
     def _reaches_out(self, function: Any) -> bool:
         owner = getattr(function, "__self__", None)
