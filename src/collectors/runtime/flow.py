@@ -146,7 +146,7 @@ class Flow:
         """Return the number of a chunk; of one that is read again with no record of where it ended, by where it ends."""
         seq = self._seq + 1
         for end, place in self._ends.items():
-            if seq <= end and place == position:
+            if seq <= end and _end(place) == _end(position):
                 return end
         if seq in self._ends:
             raise self._not_as_it_was()
@@ -305,6 +305,11 @@ class Flow:
     def _set_waiting(self, problem: str | None) -> None:
         self.report.status = "waiting" if problem else "running"
         self._hooks.notify(problem)
+
+
+def _end(position: Position | None) -> Position | None:
+    """Return the place behind a chunk, without where the chunk began."""
+    return None if position is None else {key: value for key, value in position.items() if key != "start"}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
