@@ -1,10 +1,10 @@
 """Kills a process at every moment at which a backend touches the world, and looks what is left.
 
-A moment is a call from the backend's thread into the operating system, a file or SQLite, other than to read, or to wait
-for a server that it has just told something. For each one a process is
-forked that stores a few deliveries and is killed by SIGKILL just before that call; a second one then takes the flow over,
-stores what is missing in one delivery (the runtime may group chunks in another way after a crash), and compares. Runs in a process of its own, which forks before any thread
-exists.
+A moment is a call from the backend's thread into the operating system, a file, SQLite or DuckDB, other than to read, or
+to wait for a server that it has just told something. For each one a process is forked that stores a few deliveries and
+is killed by SIGKILL just before that call; a second one then takes the flow over, stores what is missing in one delivery
+(the runtime may group chunks in another way after a crash), and compares. Runs in a process of its own, which forks
+before any thread exists.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ _READING = {
     "fetchall",
 }
 _OUTSIDE = (sqlite3.Connection, sqlite3.Cursor, io.IOBase, socket.socket, type(select.poll()))
+_UNSEEN = {
+    ("collectors.storage.backends._duckdb_file", f"Connection.{name}")
+    for name in ("execute", "insert", "close")
+}
+"""Functions of ours that call outside in a way that Python's profiler is not told of."""
 
 
 def find_crash_losses(component: str, settings: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
@@ -159,15 +164,20 @@ class _Killer:
         self._left = moment
 
     def __call__(self, frame: FrameType, event: str, function: Any) -> None:
-        if event != "c_call" or not threading.current_thread().name.startswith("backend-"):
+        if not threading.current_thread().name.startswith("backend-"):
             return
-        owner = getattr(function, "__self__", None)
-        outside = getattr(owner, "__name__", "") == "posix" or isinstance(owner, _OUTSIDE)
-        if not outside or function.__name__ in _READING:
-            return
+        if event == "c_call":
+            owner, name = getattr(function, "__self__", None), function.__qualname__
+            outside = getattr(owner, "__name__", "") == "posix" or isinstance(owner, _OUTSIDE)
+            if not outside or function.__name__ in _READING:
+                return
+        else:
+            name = frame.f_code.co_qualname
+            if event != "call" or (frame.f_globals.get("__name__"), name) not in _UNSEEN:
+                return
         self._left -= 1
         if self._left == 0:
-            place = f"{function.__qualname__} in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+            place = f"{name} in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
             os.write(self._note, place.encode())
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,0 +1,290 @@
+"""The table that the `duckdb` backend fills: its columns, its rows, and which rows belong to which location."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+
+from collectors.enums import ErrorType
+from collectors.errors import DataError, FatalError
+from collectors.storage.backends._duckdb_file import Connection
+from collectors.storage.backends._duckdb_types import (
+    UnstorableError,
+    conversion,
+    fit,
+    quote,
+    sql_type,
+    storable,
+    widened,
+)
+from collectors.storage.records import plain
+
+__all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names"]
+
+ROW = "_collectors_row"
+_THEIR_TEXT = ("UUID", "ENUM", "JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table: its declared type, and the Arrow type in which it is read."""
+
+    name: str
+    declared: str
+    arrow: pa.DataType
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it is declared as we declare columns, so that it can be widened and compared as Arrow does it."""
+        try:
+            kind = storable(self.arrow)
+        except UnstorableError:
+            return False
+        return self.declared.replace('"', "") == sql_type(kind).replace(
+            '"', ""
+        )  # it quotes only where it must
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What rows mean for one column. `wanted` is the type to store as, None when the two types do not fit."""
+
+    existing: Column | None
+    brought: pa.DataType
+    wanted: pa.DataType | None
+
+    @property
+    def altered(self) -> bool:
+        """Whether the existing column gets another type."""
+        known = self.existing
+        return (
+            known is not None
+            and self.wanted is not None
+            and known.ordinary
+            and not known.arrow.equals(self.wanted)
+        )
+
+
+class RowTable:
+    """One table of an open file; whoever calls `insert` and `remove` opens the transaction."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._quoted = quote(name)
+
+    def columns(self) -> list[Column]:
+        """Return the columns, our row number left out; none when there is no such table."""
+        return [column for column in self._all_columns() if column.name != ROW]
+
+    def exists(self) -> bool:
+        """Return whether there is a table, or a view, of this name."""
+        return bool(self._all_columns())
+
+    def insert(self, table: pa.Table, location_id: str) -> bool:
+        """Store the rows under a location; returns whether columns were made or changed.
+
+        Raises DataError with `rows` for those whose values cannot be stored, without for those that a constraint of the
+        table refuses; FatalError when the columns do not fit.
+        """
+        existing = self._all_columns()
+        changes = column_changes(self._name, table, existing)
+        altered = self._alter(changes, existing)
+        if altered:
+            del self._connection.known[self._name]
+        columns: dict[str, pa.ChunkedArray] = {}
+        bad: dict[int, str] = {}
+        for name, change in changes.items():
+            columns[name], reasons = fit(table.column(name), change.wanted or change.brought)
+            bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
+        if bad:
+            row, reason = min(bad.items())
+            raise _refused(
+                f"{len(bad)} rows cannot be stored in table '{self._name}'; the first is row {row}: {reason}",
+                bad,
+            )
+        first, count = self._next_row(), table.num_rows
+        numbers = pa.array(range(first, first + count), pa.int64())
+        names = ", ".join(map(quote, [ROW, *columns]))
+        arrays = [numbers, *columns.values()]
+        try:
+            self._connection.insert(
+                self._quoted, names, pa.table(arrays, [f"c{number}" for number in range(len(arrays))])
+            )
+        except (duckdb.DataError, duckdb.IntegrityError) as error:
+            raise _refused(f"table '{self._name}' refuses rows: {error}") from error
+        self._connection.execute(
+            "insert into _collectors_writes values (?, ?, ?, ?, ?)",
+            [location_id, self._name, first, first + count - 1, datetime.now(UTC)],
+        )
+        return altered
+
+    def holds(self, location_id: str) -> bool:
+        """Return whether there are rows under the location."""
+        return bool(self._find(location_id))
+
+    def remove(self, location_id: str) -> None:
+        """Delete the rows of a location. Raises KeyError when there is none."""
+        found = self._find(location_id)
+        if not found:
+            raise KeyError(location_id)
+        self._connection.execute(f"delete from {self._quoted} where {ROW} between ? and ?", list(found[0]))  # noqa: S608  # quoted
+        self._connection.execute(
+            "delete from _collectors_writes where location_id = ? and table_name = ?",
+            [location_id, self._name],
+        )
+
+    def _all_columns(self) -> list[Column]:
+        """Return the columns with our row number; asked of the connection once, until the table is changed."""
+        columns: list[Column] | None = self._connection.known.get(self._name)
+        if columns is None:
+            columns = self._connection.known[self._name] = self._look_up()
+        return columns
+
+    def _look_up(self) -> list[Column]:
+        found = self._connection.rows(
+            "select table_name, column_name, data_type from duckdb_columns() "
+            "where schema_name = 'main' and lower(table_name) = lower(?) order by table_oid, column_index",
+            [self._name],
+        )
+        declared = [(name, text) for table, name, text in found if _folded(table) == _folded(self._name)]
+        if not declared:
+            return []
+        schema = self._connection.types(f"select * from {self._quoted}")  # noqa: S608  # quoted
+        kinds = [_plain(field.type) for field in schema]
+        return [Column(name, text, kind) for (name, text), kind in zip(declared, kinds, strict=True)]
+
+    def _find(self, location_id: str) -> list[tuple[int, int]]:
+        return self._connection.rows(
+            "select first_row, last_row from _collectors_writes where location_id = ? and table_name = ?",
+            [location_id, self._name],
+        )  # type: ignore[return-value]
+
+    def _next_row(self) -> int:
+        ((last,),) = self._connection.rows(
+            "select max(last_row) from _collectors_writes where table_name = ?", [self._name]
+        )
+        return (last or 0) + 1
+
+    def _alter(self, changes: dict[str, Change], existing: list[Column]) -> bool:
+        """Make the table and the columns that are missing, widen those that are too narrow."""
+        for name, change in changes.items():
+            if change.wanted is None:
+                raise _unfit(
+                    f"table '{self._name}', column '{name}': it is declared "
+                    f"{change.existing.declared if change.existing else None} and the rows bring "
+                    f"{sql_type(change.brought)}; cast '{name}' in a processor, rename it, or choose another table"
+                )
+        new = [
+            f"{quote(name)} {sql_type(change.brought)}"
+            for name, change in changes.items()
+            if change.existing is None
+        ]
+        if not existing:
+            self._connection.execute(f"create table {self._quoted} ({', '.join([f'{ROW} bigint', *new])})")
+            return True
+        if ROW not in {column.name for column in existing}:
+            new.insert(0, f"{ROW} bigint")
+        for column in new:
+            self._connection.execute(f"alter table {self._quoted} add column {column}")
+        widening = [(change.existing, change.wanted) for change in changes.values() if change.altered]
+        for known, wanted in widening:
+            self._widen(known, wanted)
+        return bool(new or widening)
+
+    def _widen(self, column: Column, wanted: pa.DataType) -> None:
+        """Give a column another type; each value must be the same before and behind."""
+        name, declared = quote(column.name), sql_type(wanted)
+        if not pa.types.is_nested(wanted):
+            lost = self._connection.rows(
+                f"select cast({name} as varchar) from {self._quoted} where {name} is distinct from "  # noqa: S608  # quoted
+                f"try_cast(try_cast({name} as {declared}) as {column.declared}) limit 1"
+            )
+            if lost:
+                raise _unfit(
+                    f"table '{self._name}', column '{column.name}': it is declared {column.declared}, the rows bring what "
+                    f"needs {declared}, and a value that is there, {lost[0][0]}, would not keep its digits; cast "
+                    f"'{column.name}' in a processor, rename it, or choose another table"
+                )
+        using = conversion(name, column.arrow, wanted)
+        self._connection.execute(f"alter table {self._quoted} alter {name} type {declared} using {using}")
+
+
+def column_changes(name: str, table: pa.Table, existing: list[Column]) -> dict[str, Change]:
+    """Return what rows mean for each of their columns; those without a type (all null) are left out.
+
+    Raises FatalError for names and types that DuckDB cannot have.
+    """
+    _check_names(name, table.column_names, [column.name for column in existing])
+    known = {column.name: column for column in existing}
+    changes = {}
+    for field in table.schema:
+        if pa.types.is_null(plain(pa.chunked_array([], field.type)).type):
+            continue
+        try:
+            changes[field.name] = _change(known.get(field.name), storable(field.type))
+        except UnstorableError as error:
+            raise _unfit(f"column '{field.name}': {error}") from error
+    return changes
+
+
+def table_names(connection: Connection) -> list[str]:
+    """Return the names of all tables and views, sorted."""
+    found = connection.rows(
+        "select table_name from information_schema.tables where table_schema = 'main' order by 1"
+    )
+    return [name for (name,) in found]
+
+
+def _check_names(table: str, names: Iterable[str], existing: list[str]) -> None:
+    if _folded(table).startswith("_collectors") or not table or "\0" in table:
+        raise _unfit(f"table {table!r}: names that begin with _collectors are taken; choose another")
+    seen = {_folded(name): name for name in existing}
+    met: set[str] = set()
+    for name in names:
+        if not name or "\0" in name or _folded(name).startswith("_collectors"):
+            raise _unfit(
+                f"column {name!r}: DuckDB cannot have this name, or it is ours; rename it in a processor"
+            )
+        other = seen.setdefault(_folded(name), name)
+        if other != name or name in met:
+            raise _unfit(
+                f"table '{table}': the columns '{other}' and '{name}' differ only in upper and lower case, which "
+                "DuckDB does not tell apart; rename one in a processor"
+            )
+        met.add(name)
+
+
+def _change(existing: Column | None, brought: pa.DataType) -> Change:
+    if existing is None:
+        return Change(None, brought, brought)
+    if existing.ordinary:
+        return Change(existing, brought, widened(existing.arrow, brought))
+    if existing.declared.startswith(_THEIR_TEXT) and pa.types.is_string(brought):
+        return Change(existing, brought, brought)
+    return Change(existing, brought, None)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a result as `storable` has it, where it has."""
+    try:
+        return storable(kind)
+    except UnstorableError:
+        return kind
+
+
+def _folded(name: str) -> str:
+    """Return the name as DuckDB compares it: only A to Z lose their case."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def _refused(message: str, rows: dict[int, str] | None = None) -> DataError:
+    return DataError(message, rows=rows, error_type=ErrorType.STORAGE)
+
+
+def _unfit(message: str) -> FatalError:
+    return FatalError(message, error_type=ErrorType.STORAGE)

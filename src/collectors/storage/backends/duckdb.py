@@ -1,0 +1,258 @@
+"""Rows in a table of a DuckDB file, typed, for analysis with SQL.
+
+    storage:
+      type: duckdb
+      path: readings.duckdb
+      table: readings
+
+The table and its folder are made with the first rows. A column that appears later is added, and older rows have null
+there; one that turns out too narrow (BIGINT for 1.5, an object with a new field) is widened where no value loses a
+digit. Objects and lists stay what they are: STRUCT, MAP and LIST. A type that does not fit stops the flow and says what
+to do. A table that exists already gets one more column, `_collectors_row`, which says which rows came with which commit.
+
+Delivery: exactly once: rows, position, dead letters and counts are one transaction. What is behind DuckDB's last
+CHECKPOINT, at most `checkpoint_after` ago, is told as durable: what came later is kept by its source or the spool, so
+that even a write-ahead log that DuckDB cannot replay after a crash costs nothing (it is moved aside, and a warning
+names it). While a pipeline writes to the file, no other process can open it: DuckDB's rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pyarrow as pa
+from pydantic import AfterValidator, Field
+
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.errors import ConfigurationError
+from collectors.models import QueryCriteria
+from collectors.settings import ByteSize, Duration, LocalPath
+from collectors.storage.backends import _duckdb_query
+from collectors.storage.backends._duckdb_file import CHECKPOINT_BYTES, Connection, Database, shared
+from collectors.storage.backends._duckdb_state import FlowTables, create_tables
+from collectors.storage.backends._duckdb_table import Change, RowTable, column_changes, table_names
+from collectors.storage.backends._duckdb_types import sql_type
+from collectors.storage.base import Backend, BackendConfig, source_of
+
+__all__ = ["COMPONENT", "DuckdbBackend", "DuckdbConfig"]
+
+SOURCE = "{source}"
+_TAKEN = "_collectors"
+
+
+def _table_name(name: str) -> str:
+    if not name or "\0" in name or name.lower().startswith(_TAKEN):
+        raise ValueError("expected the name of a table; those that begin with _collectors are taken")
+    return name
+
+
+class DuckdbConfig(BackendConfig):
+    """Settings of the `duckdb` backend."""
+
+    path: LocalPath
+    """The database file; it is made when it is not there."""
+    table: Annotated[str, AfterValidator(_table_name)] = "{source}"
+    """The table that takes the rows; `{source}` in it stands for the id of the source."""
+    checkpoint_after: Duration = 30.0
+    """Make a checkpoint when the oldest rows that are not behind one have waited so long, or at 64 MiB of log."""
+    memory: ByteSize = 128 * 2**20
+    """What DuckDB itself may take for its buffers, beside the memory of the pipeline."""
+    threads: int = Field(1, ge=1)
+    """So many cores work on a statement or a checkpoint."""
+
+    def scratch(self, folder: Path) -> Self:
+        """Return the settings for a file of the same name in the folder."""
+        return self.model_copy(update={"path": str(folder / Path(self.path).name)})
+
+
+class DuckdbBackend(Backend[DuckdbConfig]):
+    """Shares one connection with whoever uses the same file in this process."""
+
+    _database: Database | None = None
+    _durable: dict[str, int]
+
+    def open(self) -> None:
+        """Look whether the file is a database, if there is one; nothing is written."""
+        self._durable = {}
+        self._database = shared(
+            self.config.path, memory=self.config.memory, threads=self.config.threads, prepare=create_tables
+        )
+        self._database.join()
+        if not self._database.log_size():  # else it may be that only one who writes can open it
+            with self._database.reading():
+                pass
+
+    def close(self) -> None:
+        """Close the file, unless others of this process use it."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.leave()
+
+    def write(self, table: pa.Table, key: ChunkKey) -> int:
+        """Store the rows and return their number; `flush` brings them behind a checkpoint."""
+        with self._file.transaction() as connection:
+            rows = RowTable(connection, self._table(key.flow))
+            if rows.holds(self.location(key)):
+                return 0
+            rows.insert(table, self.location(key))
+        return int(table.num_rows)
+
+    def claim(self, flow: str) -> Checkpoint:
+        """Raise the flow's epoch and return how far it is stored in this table; all of that is durable."""
+        with self._file.transaction() as connection:
+            checkpoint = self._flows(connection).claim(flow)
+        self._checkpoint()
+        return checkpoint
+
+    def commit(self, delivery: Delivery) -> int:
+        """Store rows, letters, counts and position in one transaction; return the seq behind the last checkpoint."""
+        with self._file.transaction() as connection:
+            altered = self._store(connection, delivery)
+        if altered or self._file.log_size() >= CHECKPOINT_BYTES:
+            self._checkpoint()
+        return self._durable.get(delivery.key.flow, 0)
+
+    def rehearse(self, delivery: Delivery) -> None:
+        """Store a delivery and take it back."""
+        with self._file.transaction(take_back=True) as connection:
+            self._store(connection, delivery)
+
+    def stored(self, flow: str) -> Checkpoint:
+        """Return how far the flow is durably stored in this table: whoever has claimed flows makes a checkpoint."""
+        if self._durable:
+            self._checkpoint()
+        with self._reading() as flows:
+            return flows.stored(flow) if flows else Checkpoint(0)
+
+    def flush(self) -> None:
+        """Make a checkpoint, if there is anything to bring behind one."""
+        if self._file.log_size():
+            self._checkpoint()
+
+    def flush_interval(self) -> float:
+        """Return `checkpoint_after`."""
+        return self.config.checkpoint_after
+
+    def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
+        """Yield the letters of a pipeline that were set aside on the way to this file."""
+        with self._reading() as flows:
+            return iter(flows.dead_letters(pipeline) if flows else [])
+
+    def forget_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Delete these letters."""
+        if letters and Path(self.config.path).exists():
+            with self._file.transaction() as connection:
+                self._flows(connection).forget_letters(letters)
+            self._checkpoint()
+
+    def ledger(self, run: str) -> dict[str, Counts]:
+        """Return what a run has stored in this table, by flow."""
+        with self._reading() as flows:
+            return flows.ledger(run) if flows else {}
+
+    def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
+        """Return the matching rows; none while there is no file or no table."""
+        with self._file.reading() as connection:
+            name = None if connection is None else self._queried_table(connection)
+            return (
+                [] if connection is None or name is None else _duckdb_query.select(connection, name, criteria)
+            )
+
+    def remove(self, location_id: str) -> None:
+        """Delete the rows that were stored under the location."""
+        if not Path(self.config.path).exists():
+            raise KeyError(location_id)
+        with self._file.transaction() as connection:
+            RowTable(connection, self._table(location_id.rpartition(":")[0])).remove(location_id)
+        self._checkpoint()
+
+    def preview(self, table: pa.Table, flow: str) -> list[str]:
+        """Return what storing this table would change in the file."""
+        name = self._table(flow)
+        file = shared(
+            self.config.path, memory=self.config.memory, threads=self.config.threads, prepare=create_tables
+        )
+        with file.reading() as connection:
+            lines = [] if connection is not None else [f"+ file {self.config.path}"]
+            existing = [] if connection is None else RowTable(connection, name).columns()
+        lines += [] if existing else [f"+ table {name}"]
+        changes = column_changes(name, table, existing)
+        return lines + [_line(column, change, new=bool(existing)) for column, change in changes.items()]
+
+    def describe(self) -> str:
+        """Return the path, and the table where there is one for all sources."""
+        fixed = SOURCE not in self.config.table
+        return f"{self.config.path}:{self.config.table}" if fixed else self.config.path
+
+    @property
+    def _file(self) -> Database:
+        if self._database is None:
+            self.open()
+        assert self._database is not None  # noqa: S101  # open has set it, or raised
+        return self._database
+
+    def _store(self, connection: Connection, delivery: Delivery) -> bool:
+        """Store a delivery unless it is there; returns whether columns were made or changed for it."""
+        altered = False
+
+        def store_rows() -> None:
+            nonlocal altered
+            if delivery.table.num_rows:
+                rows = RowTable(connection, self._table(delivery.key.flow))
+                altered = rows.insert(delivery.table, self.location(delivery.key))
+
+        self._flows(connection).commit(delivery, store_rows)
+        return altered
+
+    def _checkpoint(self) -> None:
+        with self._file.checkpointed() as connection:
+            self._durable = self._flows(connection).seqs()
+
+    @contextmanager
+    def _reading(self) -> Iterator[FlowTables | None]:
+        """Give what the file knows about flows; None where there is no file, or nothing of ours in it."""
+        with self._file.reading() as connection:
+            flows = None if connection is None else self._flows(connection)
+            yield flows if flows is not None and flows.exist() else None
+
+    def _flows(self, connection: Connection) -> FlowTables:
+        return FlowTables(connection, self.config.table)
+
+    def _table(self, flow: str) -> str:
+        return self.config.table.replace(SOURCE, source_of(flow))
+
+    def _queried_table(self, connection: Connection) -> str | None:
+        """Return the table to query: the one of the settings, or the only one that there is."""
+        if SOURCE not in self.config.table:
+            return self.config.table
+        prefix, suffix = self.config.table.split(SOURCE, 1)
+        names = [
+            name
+            for name in table_names(connection)
+            if name.startswith(prefix) and name.endswith(suffix) and not name.startswith(_TAKEN)
+        ]
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"{self.config.path} has a table for each of {', '.join(names)}; say which one is meant: "
+                "--table NAME on the command line, `table:` in the settings"
+            )
+        return names[0] if names else None
+
+
+def _line(column: str, change: Change, *, new: bool) -> str:
+    known, brought = change.existing, sql_type(change.brought)
+    if known is None:
+        return f"+ {column} {brought}" + (" (new)" if new else "")
+    if change.wanted is None:
+        return f"! {column}: table has {known.declared}, rows bring {brought}"
+    return (
+        f"~ {column}: {known.declared} becomes {sql_type(change.wanted)}"
+        if change.altered
+        else f"= {column} {known.declared}"
+    )
+
+
+COMPONENT = DuckdbBackend
