@@ -63,7 +63,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._listens = False
         self._flows = asyncio.Event()
         self._changed = asyncio.Event()
         self._resets = False
@@ -91,8 +91,8 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._do(self._drop_all)
         self._do(self._stop_listening)
+        self._do(self._drop_all)
         asyncio.run_coroutine_threadsafe(_end_all(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -154,7 +154,7 @@ class Proxy:
             self._flows.set()
         else:
             self._flows.clear()
-        if listens and self._accepting is None:
+        if listens and not self._listens:
             self._listen()
         elif not listens:
             self._stop_listening()
@@ -174,31 +174,34 @@ class Proxy:
     def _listen(self) -> None:
         listener = self._bind()
         listener.listen(128)
-        self._accepting = self._loop.create_task(self._accept(listener))
+        self._loop.add_reader(listener, self._accept, listener)
+        self._listens = True
 
     def _stop_listening(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            self._accepting = None
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
+        self._listens = False
 
     def _drop_all(self) -> None:
         links, self._links = self._links, set()
         for link in links:
             link.reset()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
-            self.connections += 1
-            link = _Link(client)
-            if self._resets:
-                link.reset()
-            else:
-                self._links.add(link)
-                link.tasks.append(self._loop.create_task(self._connect(link)))
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:  # it has gone away again
+            return
+        client.setblocking(False)
+        self.connections += 1
+        link = _Link(client)
+        if self._resets:
+            link.reset()
+        else:
+            self._links.add(link)
+            link.tasks.append(self._loop.create_task(self._connect(link)))
 
     async def _connect(self, link: _Link) -> None:
         await self._flows.wait()
