@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full check docs peers format clean
+.PHONY: demo test test-full faults-full check docs peers format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
@@ -12,6 +12,10 @@ test: .venv/ready check
 
 test-full: .venv/ready check
 	$(BIN)/python -m pytest -n auto
+
+# Hours: the fault tests in full size; WHAT chooses some, for example WHAT=power_cuts. Figures go to benchmarks/results.
+faults-full: .venv/ready
+	$(BIN)/python -m pytest tests/faults tests/museum --full -s $(if $(WHAT),-k "$(WHAT)")
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -41,8 +41,8 @@ def test_a_full_flow_leaves_the_others_their_floor():
     async def scenario():
         budget = Budget(1000)
         hog, other = budget.share(), budget.share()
-        floor = 1000 // 4 // 2
-        await hog.acquire(750 + floor)
+        floor = 1000 // 2 // 2
+        await hog.acquire(500 + floor)
         full = asyncio.ensure_future(hog.acquire(1))
         await asyncio.wait_for(other.acquire(floor), 1)
         assert not full.done()

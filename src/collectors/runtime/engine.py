@@ -91,6 +91,7 @@ class Engine:
         in a flow later is in its report.
         """
         started = self.env.monotonic()
+        self.env.give_memory_back()
         async with AsyncExitStack() as stack:
             stack.callback(self.env.close)
             self._at_end = stack.callback
