@@ -7,6 +7,8 @@ entry is commit and fence in one, and a claim ends every commit that was under w
 
 from __future__ import annotations
 
+import glob
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -52,11 +54,17 @@ class Entry(msgspec.Struct, frozen=True):
     files: list[FileEntry] = []
     run: str = ""
     counts: dict[str, int] = {}
+    crc: int = 0
 
     @property
     def checkpoint(self) -> Checkpoint:
         """How far the flow is stored."""
         return Checkpoint(self.epoch, self.seq, self.position, self.schema)
+
+    def checked(self) -> Entry:
+        """Return the entry with the CRC-32 of all the rest of it."""
+        plain = msgspec.structs.replace(self, crc=0)
+        return msgspec.structs.replace(plain, crc=zlib.crc32(msgspec.json.encode(plain)))
 
 
 def file_name(flow: str) -> str:
@@ -97,6 +105,18 @@ class FlowLog:
             if self._removed_mark(number).exists() is removed:
                 yield self._read(number)
 
+    def of_run(self, run: str) -> Iterator[Entry]:
+        """Yield the commits of a run, newest first; reads no further than the run before it."""
+        seen = False
+        for number in reversed(self._numbers()):
+            entry = self._read(number)
+            if entry.kind == "commit":
+                if entry.run == run:
+                    seen = True
+                    yield entry
+                elif seen:
+                    return
+
     def has(self, number: int) -> bool:
         """Return whether there is an entry with this number."""
         return self._path(number).exists()
@@ -113,7 +133,7 @@ class FlowLog:
     def put(self, entry: Entry) -> bool:
         """Add an entry, durably; False when its number is taken."""
         scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number}.json.tmp"
-        return put_new(self._path(entry.number), msgspec.json.encode(entry), scratch)
+        return put_new(self._path(entry.number), msgspec.json.encode(entry.checked()), scratch)
 
     def is_there(self, entry: Entry) -> bool:
         """Return whether the entry with this number is this one, from a try whose outcome was unknown; durable then."""
@@ -139,7 +159,10 @@ class FlowLog:
         self._intent(epoch).unlink(missing_ok=True)
 
     def sweep(self, epoch: int) -> None:
-        """Delete what earlier owners left behind without committing it; only for who has claimed this epoch."""
+        """Delete what earlier owners left behind without committing it; only for who has claimed this epoch.
+
+        An intent says that there may be such files; which ones is told by their names, in case the intent is damaged.
+        """
         for path in self._scratch.glob(f"{self._name},*"):
             if _epoch_of(path, self._name) < epoch:
                 path.unlink(missing_ok=True)
@@ -151,7 +174,8 @@ class FlowLog:
         if intents:
             committed = {file.name for entry in self.entries() for file in entry.files}
             for path in intents:
-                names = msgspec.json.decode(path.read_bytes(), type=list[str])
+                pattern = glob.escape(part_prefix(self._name)) + f"*-{_epoch_of(path, self._name)}.parquet"
+                names = [found.relative_to(self._root).as_posix() for found in self._root.rglob(pattern)]
                 delete_files(self._root, [name for name in names if name not in committed])
                 path.unlink(missing_ok=True)
 
@@ -170,15 +194,25 @@ class FlowLog:
 
     def _numbers(self) -> list[int]:
         try:
-            return sorted(int(path.stem) for path in self._folder.iterdir() if path.suffix == ".json")
+            found = sorted(int(path.stem) for path in self._folder.iterdir() if path.suffix == ".json")
         except (FileNotFoundError, NotADirectoryError):
             return []
+        for number, there in enumerate(found, 1):
+            if number != there:
+                raise FatalError(
+                    f"{self._path(number)} is missing; nothing was read or stored; restore it from a copy",
+                    error_type=ErrorType.STORAGE,
+                )
+        return found
 
     def _read(self, number: int) -> Entry:
         path = self._path(number)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Entry)
-        except msgspec.MsgspecError as error:
+            entry = msgspec.json.decode(path.read_bytes(), type=Entry)
+            if entry != entry.checked():
+                raise ValueError("its checksum is wrong")
+            return entry
+        except ValueError as error:
             raise FatalError(
                 f"{path} is damaged ({error}); nothing was read or stored; restore it from a copy",
                 error_type=ErrorType.STORAGE,
@@ -187,7 +221,12 @@ class FlowLog:
 
 def part_name(flow: str, epoch: int, first_seq: int) -> str:
     """Return the name of the file, in each folder of a partition, that begins with this chunk."""
-    return f"part-{file_name(flow)}-{first_seq:012d}-{epoch}.parquet"
+    return f"{part_prefix(file_name(flow))}{first_seq:012d}-{epoch}.parquet"
+
+
+def part_prefix(name: str) -> str:
+    """Return how the names of all files of a flow begin, of which `file_name` gives the name."""
+    return f"part-{name}-"
 
 
 def delete_files(root: Path, names: list[str]) -> None:
