@@ -4,7 +4,7 @@
     python benchmarks/peers/run.py --only dlt-append --kills 40
 
 A round: a new folder, one life that is killed by SIGKILL before the n-th write, sync or rename, or at a random time, then
-lives until one ends by itself, then one more, as a schedule would start it. The generator numbers the records and gives
+lives until one ends by itself, then one more, as a schedule would start it; where four fail, it takes a person. The generator numbers the records and gives
 each a CRC; the oracle counts numbers that are missing, there more than once, or wrong.
 """
 
@@ -182,6 +182,10 @@ class Life:
     seconds: float
     said: str
 
+    @property
+    def last_words(self) -> str:
+        return next(iter(reversed(self.said.strip().splitlines())), "")[:200]
+
 
 def live(
     contestant: Contestant, folder: Path, source: Path, shim: dict[str, str], kill_after: float | None
@@ -280,12 +284,14 @@ def try_kills(contestant: Contestant, scratch: Path, library: Path, kills: int) 
         while lives[-1].code != 0 and len(lives) < MOST_LIVES:
             lives.append(live(contestant, folder, source, {}, None))
         live(contestant, folder, source, {}, None)
-        outcome = judge(expected, contestant.found(folder))
-        outcome["rounds_wrong"] = int(any(outcome.values()))
-        outcome["manual"] = int(lives[-1].code != 0)
+        if lives[-1].code == 0:
+            outcome = judge(expected, contestant.found(folder))
+            outcome["rounds_wrong"] = int(any(outcome.values()))
+        else:
+            outcome = {"manual": 1}
         total.update(outcome)
         if any(outcome.values()) and len(examples) < 5:
-            examples.append(f"{kind} {at:.2f}: {outcome}")
+            examples.append(f"{kind} {at:.2f}: {outcome} {lives[-1].last_words}".strip())
         shutil.rmtree(folder)
     names = ("lost", "duplicated", "wrong", "rounds_wrong", "manual")
     return {
@@ -311,7 +317,7 @@ def try_bad_input(contestant: Contestant, scratch: Path) -> dict[str, object]:
         "duplicated": outcome["duplicated"],
         "set_aside": contestant.set_aside(folder),
         "exit_codes": [life.code for life in lives],
-        "said": next(iter(reversed(lives[-1].said.strip().splitlines())), "")[:200],
+        "said": lives[-1].last_words,
     }
 
 

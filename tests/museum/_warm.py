@@ -36,7 +36,7 @@ class Watcher:
         self.reports: list[dict[str, str]] = []
 
     def pytest_runtest_logreport(self, report) -> None:
-        if report.when == "call" or report.failed:
+        if report.when == "call" or not report.passed:
             self.reports.append(
                 {
                     "test": report.nodeid,

@@ -19,10 +19,15 @@ from collectors.testing.clock import ManualEnv
 class Pushed(Source[SourceConfig]):
     """What senders push: it cannot be read again, and they wait for an answer."""
 
-    def __init__(self, count, happened):
+    def __init__(self, count, happened, mistake=None):
         super().__init__()
         self.count = count
         self.happened = happened
+        self.mistake = mistake
+
+    async def open(self):
+        if self.mistake:
+            raise ConfigurationError(self.mistake)
 
     def needs_spool(self):
         return True
@@ -36,15 +41,10 @@ class Pushed(Source[SourceConfig]):
 
 
 class Store(Backend[BackendConfig]):
-    def __init__(self, *, away=False, mistake=None):
+    def __init__(self, *, away=False):
         super().__init__()
         self.rows = []
         self.away = away
-        self.mistake = mistake
-
-    def open(self):
-        if self.mistake:
-            raise ConfigurationError(self.mistake)
 
     def write(self, table, key):
         if self.away:
@@ -97,8 +97,8 @@ def test_what_no_store_has_yet_stays_in_the_spool(tmp_path, monkeypatch):
 def test_a_bad_configuration_leaves_the_spool_as_it_is(tmp_path):
     happened = []
     run(tmp_path, Pushed(20, happened), Store(away=True))
-    with pytest.raises(ConfigurationError, match="no such table"):
-        run(tmp_path, Pushed(0, happened), Store(mistake="no such table"))
+    with pytest.raises(ConfigurationError, match="no such port"):
+        run(tmp_path, Pushed(0, happened, mistake="no such port"), Store())
     store = Store()
     run(tmp_path, Pushed(0, happened), store)
     assert store.rows == list(range(20))

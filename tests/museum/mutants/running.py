@@ -63,9 +63,7 @@ MUTANTS = [
         "https://github.com/vectordotdev/vector/issues/9739",
         SIDE_BY_SIDE + "test_a_stop_is_heard_while_a_store_is_being_retried",
         "it never came to that",
-        Patch(
-            "runtime.supervisor:Supervisor.run", "while running and not expired.done():\n", "while running:\n"
-        ),
+        Patch("runtime.supervisor:Supervisor.run", "not expired.done()", "True"),
         Patch(
             "runtime.delivery:Hooks.retrying",
             "if wait is None or self.shutdown.expired.is_set():\n",
@@ -86,12 +84,12 @@ MUTANTS = [
         "assert store.rows == list(range(300))",
         Patch(
             "runtime.flow:Flow._read",
-            "self._seq += 1\nsize = len(data.raw_data)\n",
+            "size = len(data.raw_data)\n",
             "size = len(data.raw_data)\n"
             "if not self._share._budget.fits(self._share, size):\n"
+            "    self._seq -= 1\n"
             "    since = data.position\n"
-            "    continue\n"
-            "self._seq += 1\n",
+            "    continue\n",
         ),
     ),
     mutant(

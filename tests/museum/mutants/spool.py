@@ -11,8 +11,8 @@ MUTANTS = [
         "the sender gets its answer while the bytes are only in the page cache",
         "Vector",
         "https://github.com/vectordotdev/vector/issues/22489",
-        INTAKE + "test_senders_are_answered_behind_the_fsync",
-        "assert on_disk > at_the_answer_before",
+        "tests/faults/test_power_cuts.py::test_power_cut[spool to sqlite-ext4]",
+        "cut ",
         Patch("runtime.spool:Spool.append", "os.fdatasync(self._writing_descriptor())\n", "pass\n"),
     ),
     mutant(
@@ -110,7 +110,7 @@ MUTANTS = [
         INTAKE + "test_a_bad_configuration_leaves_the_spool_as_it_is",
         "assert store.rows == list(range(20))",
         Patch(
-            "runtime.engine:Engine._connect_backends",
+            "runtime.engine:Engine._connect_sources",
             "if problems:\n",
             "if problems:\n"
             "    for path in (self.config.state / 'spool').rglob('*.spool'):\n"

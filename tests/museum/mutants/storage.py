@@ -10,8 +10,8 @@ MUTANTS = [
         "the database is told not to wait for the disk: a power cut takes what was acknowledged",
         "OpenTelemetry file_storage",
         "https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/20266",
-        "tests/storage/test_sqlite_store.py::test_a_file_survives_a_power_cut_after_a_commit",
-        "pragma synchronous",
+        "tests/faults/test_power_cuts.py::test_power_cut[sqlite-ext4]",
+        "stack.stored_seq(backend) >= seq",
         Patch("storage.sqlite_store:Database.settle", "synchronous = full", "synchronous = normal"),
     ),
     mutant(
@@ -19,8 +19,8 @@ MUTANTS = [
         "a new folder's own name is never made durable: after a power cut the acknowledged file in it is gone",
         "Vector",
         "https://github.com/vectordotdev/vector/pull/25766",
-        "tests/storage/test_files.py::test_each_new_folder_is_durable_in_its_parent",
-        "assert synced ==",
+        "tests/faults/test_power_cuts.py::test_power_cut[parquet-posix]",
+        "said that it keeps chunk",
         Patch("storage.files:make_folders", "sync_folder(path.parent)\n", "pass\n"),
     ),
     mutant(
@@ -28,8 +28,8 @@ MUTANTS = [
         "files are acknowledged without fsync: a power cut loses their rows or the whole table",
         "ClickHouse DeltaLake",
         "https://github.com/ClickHouse/ClickHouse/issues/111738",
-        PARQUET + "test_each_step_is_on_the_disk_before_the_next_one",
-        "sync scratch",
+        "tests/faults/test_power_cuts.py::test_power_cut[parquet-ext4]",
+        "finish(lives, stack)",
         Patch("storage.backends._parquet_file:_Sink.drain", "if sync:\n", "if False:\n"),
     ),
     mutant(
