@@ -71,7 +71,7 @@ class DeadLetter:
     empty where the source has one way only. `attempt` counts the tries; from the second on, `seq` counts the chunks of
     replays and `origin` is the id of the letter that was replayed. `head` is what its decoder needs in front of `raw`,
     `data_format` that decoder where it is not the source's own; `whole` is false when the source could hand over only
-    a part of the record.
+    a part of the record. `passed` is the step before the one that refused it.
     """
 
     pipeline: str
@@ -91,6 +91,7 @@ class DeadLetter:
     head: bytes = b""
     data_format: str = ""
     whole: bool = True
+    passed: str = ""
 
     @property
     def letter_id(self) -> str:
@@ -98,6 +99,11 @@ class DeadLetter:
         chunk = f"{self.seq}" if self.attempt == 1 else f"r{self.seq}"
         step = f"{self.route}/{self.step}" if self.route else self.step
         return f"{self.source}:{chunk}:{step}:{self.record}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The id and the run: unlike the id alone, never the same for two letters, whatever was deleted in between."""
+        return self.letter_id, self.run
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,19 @@ def file_size(size: float) -> str:
 
 
 def exit_code(report: RunReport) -> int:
-    """Return what the process exits with: 0 done and balanced, 1 failed, 2 bad configuration, 75 fenced."""
-    from collectors.errors import ConfigurationError, FencedError
+    """Return what the process exits with.
+
+    0 done and balanced, 1 failed or not balanced, 2 bad configuration, 3 too much was set aside, 75 fenced.
+    """
+    from collectors.errors import ConfigurationError, ErrorBudgetError, FencedError
 
     errors = [flow.error for flow in report.failed]
     if any(isinstance(error, FencedError) for error in errors):
         return 75
     if errors and all(isinstance(error, ConfigurationError) for error in errors):
         return 2
+    if errors and all(isinstance(error, ErrorBudgetError) for error in errors):
+        return 3
     return 0 if not errors and report.balanced else 1
 
 
@@ -161,14 +166,15 @@ def print_result(report: RunReport, console: Console, pipeline: str) -> None:
             ),
             soft_wrap=True,
         )
+    if not report.failed:
+        for line in report.imbalances():
+            console.print(Text(f"not balanced: {line}", style="red"), soft_wrap=True)
     if report.failed:
         verdict = Text(f"{len(report.failed)} of {len(report.flows)} sources failed", style="red")
     elif report.balanced:
         verdict = Text("balanced", style="green")
     else:
-        verdict = Text(
-            "not balanced: what is in flight was not stored; it is read again where its source can", "red"
-        )
+        verdict = Text("not balanced: what is in flight is read again where its source can", "red")
     total = sum(flow.read for flow in report.flows)
     rate = total / report.seconds if report.seconds else 0.0
     console.print(

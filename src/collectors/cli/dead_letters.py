@@ -1,4 +1,4 @@
-"""`collectors dead-letters`: which records were set aside, and why."""
+"""`collectors dead-letters`: which records were set aside, and why; sending them again, giving them up."""
 
 from __future__ import annotations
 
@@ -8,46 +8,67 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from collectors.chunks import DeadLetter
+    from collectors.config.model import PipelineConfig
+    from collectors.runtime.dead_letters import Box
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Which records were set aside, and why.",
+    help="Which records were set aside, and why; sending them again, giving them up.",
     no_args_is_help=True,
     epilog="Example: collectors dead-letters list readings.yaml --reasons",
 )
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids that `list` shows.", show_default=False)]
+Source = Annotated[str | None, typer.Option(help="Only those of this source.")]
+Step = Annotated[str | None, typer.Option(help="Only those of this step, for example decode or cast.")]
+Reason = Annotated[str | None, typer.Option(help="Only those with this text in their reason.")]
+Since = Annotated[
+    str | None,
+    typer.Option(help="Only those set aside since then: 2h, or 2026-01-31T12:00.", metavar="TIME"),
+]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list", epilog="Example: collectors dead-letters list readings.yaml --reasons")
 def list_command(
     pipeline: PipelineFile,
+    source: Source = None,
+    step: Step = None,
+    reason: Reason = None,
+    since: Since = None,
     limit: Annotated[int, typer.Option(help="At most this many, the newest.", min=1)] = 20,
     reasons: Annotated[
         bool, typer.Option("--reasons", help="Count them by step and reason instead.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """List the records that were set aside, the newest last."""
-    from collections import Counter
+    """List the records that were set aside, the newest last; also while the pipeline runs."""
+    from collectors.cli._rows import print_rows
 
-    letters = _letters(pipeline)
+    _, box = _look(pipeline)
+    letters = _choose(box, None, source, step, reason, since)
     if reasons:
-        counted = Counter((letter.source, letter.step, letter.reason) for letter in letters)
-        rows = [
-            {"source": source, "step": step, "records": count, "reason": reason}
-            for (source, step, reason), count in counted.most_common(limit)
-        ]
-        _print(rows, as_json=as_json)
-        return
-    shown = letters[-limit:]
-    if as_json:
-        _print([_as_dict(letter) for letter in shown], as_json=True)
-        return
-    _print([_summary(letter) for letter in shown], as_json=False)
-    if len(shown) < len(letters):
-        typer.echo(f"{len(letters) - len(shown):,} older ones are not shown; --limit shows more")
+        rows = _counted(letters)
+        print_rows(rows[:limit], as_json=as_json) if rows or as_json else typer.echo("no dead letters")
+    elif as_json:
+        print_rows([_as_dict(letter, box) for letter in letters[-limit:]], as_json=True)
+    elif not letters:
+        typer.echo("no dead letters")
+    else:
+        print_rows([_summary(letter, box) for letter in letters[-limit:]], as_json=False)
+        if len(letters) > limit:
+            typer.echo(f"{len(letters) - limit:,} older ones are not shown; --limit shows more")
+    if not as_json and (box.replayed or box.discarded):
+        total = len(box.letters) + box.replayed + box.discarded
+        typer.echo(
+            f"{total:,} in all = {len(box.letters):,} here + {box.replayed:,} replayed + {box.discarded:,} discarded"
+        )
 
 
 @app.command("show", epilog="Example: collectors dead-letters show readings.yaml readings:3:decode:17")
@@ -55,40 +76,251 @@ def show_command(
     pipeline: PipelineFile,
     letter_id: Annotated[str, typer.Argument(help="The id that `list` shows.", show_default=False)],
     raw: Annotated[bool, typer.Option("--raw", help="Write the record's bytes, nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one record that was set aside, with everything known about it."""
+    import json
     import sys
 
     from collectors.errors import ConfigurationError
 
-    found = [letter for letter in _letters(pipeline) if letter.letter_id == letter_id]
+    _, box = _look(pipeline)
+    found = [letter for letter in box.letters if letter.letter_id == letter_id]
     if not found:
         raise ConfigurationError(
             f"no dead letter '{letter_id}'; see: collectors dead-letters list {pipeline}"
         )
     if raw:
         sys.stdout.buffer.write(found[-1].raw)
+    elif as_json:
+        typer.echo(json.dumps(_as_dict(found[-1], box)))
+    else:
+        for name, value in _as_dict(found[-1], box).items():
+            if value not in {None, ""}:
+                typer.echo(f"{name:>10}  {value}")
+
+
+@app.command("replay", epilog="Example: collectors dead-letters replay readings.yaml --step decode")
+def replay_command(
+    pipeline: PipelineFile,
+    ids: Ids = None,
+    every: All = False,
+    source: Source = None,
+    step: Step = None,
+    reason: Reason = None,
+    since: Since = None,
+    from_start: Annotated[
+        bool,
+        typer.Option(
+            "--from-start",
+            help="Send records that a processor refused through all steps, not only from where they were.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send records through the pipeline as it is now; each is stored once, or set aside again.
+
+    Bytes that could not be decoded go to the decoder, records that a processor refused go on behind the step before it,
+    rows that a storage refused go to that storage. The pipeline must not run meanwhile.
+    """
+    import asyncio
+    import json
+
+    from rich.console import Console
+
+    from collectors.cli._progress import exit_code, print_result
+    from collectors.errors import ConfigurationError
+    from collectors.runtime.letter_ways import way_of
+    from collectors.runtime.replay import Replay
+
+    config, box = _look(pipeline)
+    letters = _chosen(box, ids, source, step, reason, since, every=every)
+    partial = [letter for letter in letters if not letter.whole]
+    if partial and ids:
+        raise ConfigurationError(_why_not(partial[0]))
+    letters = [letter for letter in letters if letter.whole]
+    for letter in letters:
+        way_of(config, letter, from_start=from_start)
+    console = Console(stderr=True)
+    if partial and not as_json:
+        console.print(f"{len(partial):,} stay: {_why_not(partial[0])}", style="yellow", soft_wrap=True)
+    if not letters:
+        typer.echo("nothing to replay" if not as_json else json.dumps({"replayed": 0}))
         return
-    for name, value in _as_dict(found[-1]).items():
-        typer.echo(f"{name:>10}  {value}")
+    _confirm("replay", letters, console, yes=yes)
+    engine = Replay(
+        config,
+        [letter.key for letter in letters],
+        from_start=from_start,
+        on_notice=lambda text: console.print(text, style="yellow", highlight=False, soft_wrap=True),
+    )
+    report = asyncio.run(engine.run())
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    else:
+        print_result(report, console, str(pipeline))
+    raise typer.Exit(exit_code(report))
 
 
-def _letters(pipeline: Path) -> list[DeadLetter]:
+@app.command(
+    "discard",
+    epilog="Example: collectors dead-letters discard readings.yaml --step decode --why 'test data'",
+)
+def discard_command(
+    pipeline: PipelineFile,
+    why: Annotated[str, typer.Option(help="Why they are not needed; it is remembered.", show_default=False)],
+    ids: Ids = None,
+    every: All = False,
+    source: Source = None,
+    step: Step = None,
+    reason: Reason = None,
+    since: Since = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete records that were set aside; how many, when and why is remembered. The pipeline must not run meanwhile."""
+    import asyncio
+    import json
+
+    from rich.console import Console
+
+    from collectors.runtime.dead_letters import discard
+
+    config, box = _look(pipeline)
+    letters = _chosen(box, ids, source, step, reason, since, every=every)
+    count = 0
+    if letters:
+        _confirm("discard", letters, Console(stderr=True), yes=yes)
+        count = asyncio.run(discard(config, {letter.key for letter in letters}, why))
+    typer.echo(json.dumps({"discarded": count}) if as_json else f"{count:,} discarded")
+
+
+def _look(pipeline: Path) -> tuple[PipelineConfig, Box]:
     import asyncio
 
     from collectors.config.load import load
-    from collectors.runtime.dead_letters import read_letters
+    from collectors.runtime.dead_letters import look
 
-    return asyncio.run(read_letters(load(pipeline)))
+    config = load(pipeline)
+    return config, asyncio.run(look(config))
 
 
-def _summary(letter: DeadLetter) -> dict[str, Any]:
+def _chosen(
+    box: Box,
+    ids: list[str] | None,
+    source: str | None,
+    step: str | None,
+    reason: str | None,
+    since: str | None,
+    *,
+    every: bool,
+) -> list[DeadLetter]:
+    """Return the letters that a command is about; it has to say which."""
+    from collectors.errors import ConfigurationError
+
+    filtered = source or step or reason or since
+    if not (ids or filtered or every):
+        raise ConfigurationError(
+            "say which: ids, --source, --step, --reason or --since; or --all for all of them"
+        )
+    if ids and (filtered or every):
+        raise ConfigurationError("give either ids or options that choose, not both")
+    return _choose(box, ids, source, step, reason, since)
+
+
+def _choose(
+    box: Box,
+    ids: list[str] | None,
+    source: str | None,
+    step: str | None,
+    reason: str | None,
+    since: str | None,
+) -> list[DeadLetter]:
+    from collectors.errors import ConfigurationError
+
+    earliest = _time(since) if since else None
+    unknown = set(ids or []) - {letter.letter_id for letter in box.letters}
+    if unknown:
+        raise ConfigurationError(f"no dead letter {', '.join(repr(name) for name in sorted(unknown))}")
+    return [
+        letter
+        for letter in box.letters
+        if (not ids or letter.letter_id in ids)
+        and source in {None, letter.source}
+        and step in {None, letter.step, f"{letter.route}/{letter.step}"}
+        and (reason is None or reason in letter.reason)
+        and (earliest is None or letter.created_at >= earliest)
+    ]
+
+
+def _time(text: str) -> Any:
+    from datetime import UTC, datetime, timedelta
+
+    from collectors.errors import ConfigurationError
+    from collectors.settings import parse_duration
+
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        pass
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except ValueError:
+        raise ConfigurationError(
+            f"--since '{text}': expected 2h, 30m, or a time as 2026-01-31T12:00"
+        ) from None
+
+
+def _confirm(verb: str, letters: list[DeadLetter], console: Console, *, yes: bool) -> None:
+    """Ask before anything happens; without a terminal `--yes` is needed."""
+    import sys
+
+    from collectors.errors import ConfigurationError
+
+    if yes:
+        return
+    question = f"{verb} {len(letters):,} record{'s' if len(letters) > 1 else ''}?"
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{question} Nobody is there to answer; say --yes")
+    for row in _counted(letters)[:5]:
+        console.print(
+            f"  {row['records']:,} x {row['source']} {row['step']}: {row['reason']}", highlight=False
+        )
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
+def _why_not(letter: DeadLetter) -> str:
+    return (
+        f"letter {letter.letter_id} has only a part of its record, since the source refused it ({letter.reason}); "
+        "it cannot be replayed"
+    )
+
+
+def _counted(letters: list[DeadLetter]) -> list[dict[str, Any]]:
+    from collections import Counter
+
+    counted = Counter((letter.source, _step(letter), letter.reason) for letter in letters)
+    return [
+        {"source": source, "step": step, "records": count, "reason": reason}
+        for (source, step, reason), count in counted.most_common()
+    ]
+
+
+def _step(letter: DeadLetter) -> str:
+    return f"{letter.route}/{letter.step}" if letter.route else letter.step
+
+
+def _summary(letter: DeadLetter, box: Box) -> dict[str, Any]:
     record = letter.raw[:60].decode("utf-8", "backslashreplace")
     return {
         "id": letter.letter_id,
+        "tries": letter.attempt if letter.attempt > 1 else None,
         "where": _where(letter),
         "reason": letter.reason,
         "record": record + ("…" if len(letter.raw) > 60 else ""),
+        "status": "being replayed" if letter.key in box.replaying else None,
     }
 
 
@@ -96,30 +328,26 @@ def _where(letter: DeadLetter) -> str:
     position = letter.position or {}
     if "path" in position:
         return f"{Path(str(position['path'])).name} byte {position.get('offset', 0):,}"
-    return f"chunk {letter.seq}"
+    return f"chunk {letter.seq}" if letter.attempt == 1 else f"see {letter.origin}"
 
 
-def _as_dict(letter: DeadLetter) -> dict[str, Any]:
+def _as_dict(letter: DeadLetter, box: Box) -> dict[str, Any]:
     return {
         "id": letter.letter_id,
         "pipeline": letter.pipeline,
         "source": letter.source,
+        "route": letter.route,
         "step": letter.step,
         "reason": letter.reason,
+        "tries": letter.attempt,
+        "first_id": letter.origin or letter.letter_id,
         "position": letter.position,
         "chunk": letter.seq,
         "record": letter.record,
         "run": letter.run,
         "version": letter.version,
         "set_aside": letter.created_at.isoformat(timespec="seconds"),
+        "whole": letter.whole,
+        "status": "being replayed" if letter.key in box.replaying else "held",
         "raw": letter.raw.decode("utf-8", "backslashreplace"),
     }
-
-
-def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    from collectors.cli._rows import print_rows
-
-    if rows or as_json:
-        print_rows(rows, as_json=as_json)
-    else:
-        typer.echo("no dead letters")

@@ -19,7 +19,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("collectors.cli.run", "Run a pipeline until its sources end, or until Ctrl-C."),
     "chaos": ("collectors.cli.chaos", "Kill a copy of a pipeline again and again, and count what it costs."),
     "query": ("collectors.cli.query", "Look at what a pipeline has stored."),
-    "dead-letters": ("collectors.cli.dead_letters", "See which records were set aside, and why."),
+    "dead-letters": (
+        "collectors.cli.dead_letters",
+        "See which records were set aside, and why; send them again.",
+    ),
+    "runs": ("collectors.cli.runs", "See what every run did, and where its records went."),
     "list": ("collectors.cli.list", "List the sources, processors, storage and formats that there are."),
     "describe": ("collectors.cli.describe", "Show what a component does, and all its settings."),
     "schema": ("collectors.cli.schema", "Print the JSON Schema of pipeline files, for editors."),
@@ -80,7 +84,7 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 bad configuration or usage, 75 fenced, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 bad configuration or usage, 3 too much was set aside, 75 fenced, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     # Taken out wherever it stands: the advice is "run it again with --debug", and people add that at the end.
     debug = "--debug" in given

@@ -11,8 +11,8 @@ __all__ = ["command"]
 
 EPILOG = """Example: collectors run readings.yaml --for 10s
 
-Exit codes: 0 done and balanced (records set aside are reported), 1 failed, 2 bad configuration,
-75 another process has taken the pipeline over."""
+Exit codes: 0 done and balanced (records set aside are reported), 1 failed or not balanced,
+2 bad configuration, 3 more was set aside than `stop_above` allows, 75 another process has taken the pipeline over."""
 
 
 def command(

@@ -84,6 +84,10 @@ class Codec(ABC, Generic[ConfigT]):
     def encode(self, table: pa.Table) -> bytes:
         """Return the table in this format. Raises DataError for values that it cannot express."""
 
+    def decode_letter(self, raw: bytes, head: bytes, schema: pa.Schema | None = None) -> Decoded:
+        """Decode the bytes of a record that was set aside, behind the preamble that its chunk had."""
+        return self.decode(head + raw, schema)
+
     def preamble(self, head: bytes) -> int:
         """Return how many first bytes of a stream every chunk needs in front of it; see `Framing`."""
         return 0

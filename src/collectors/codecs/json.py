@@ -65,6 +65,14 @@ class JsonCodec(Codec[JsonConfig]):
         rejected = [Rejected(elements[item.record], item.reason, item.record) for item in decoded.rejected]
         return Decoded(decoded.table, decoded.read, rejected)
 
+    def decode_letter(self, raw: bytes, head: bytes, schema: pa.Schema | None = None) -> Decoded:
+        """Decode a document that was set aside as a whole, or one of its elements."""
+        decoded = self.decode(raw, schema)
+        if not self._path or not decoded.rejected:
+            return decoded
+        element = self._lines.decode(raw.replace(b"\n", b" "), schema)
+        return decoded if element.rejected else element
+
     def encode(self, table: pa.Table) -> bytes:
         """Return an array with one object a row, each on a line of its own; values as `ndjson` writes them."""
         return b"[" + b",\n".join(to_lines(table)) + b"]\n"

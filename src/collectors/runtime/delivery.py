@@ -93,7 +93,6 @@ class Edge:
         self.seq = 0
         self.durable = 0
         self.queue: asyncio.Queue[Prepared | End] = asyncio.Queue()
-        self.report = EdgeReport(backend.get_backend_id(), backend.describe())
         self.keeps_route_letters = False
         self.keeps_decode_letters = False
         self.on_durable: Callable[[], Awaitable[None]] | None = None
@@ -102,6 +101,7 @@ class Edge:
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
         self._flow = flow if self._transactional else f"{flow}@{backend.get_backend_id()}"
+        self.report = EdgeReport(backend.get_backend_id(), backend.describe(), self._flow)
         self._hooks = hooks
         self._epoch = 0
         self._buffered: deque[tuple[int, Counts]] = deque()

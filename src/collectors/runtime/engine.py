@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,8 @@ from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport
 from collectors.runtime.preparing import Letters, Preparer, Way
+from collectors.runtime.reading import race
+from collectors.runtime.runs import Runs, stored_counts
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.spool import Spool
@@ -32,13 +34,16 @@ from collectors.runtime.supervisor import Supervisor
 from collectors.storage.base import Backend
 from collectors.storage.files import translated
 
-__all__ = ["Engine", "run"]
+__all__ = ["Engine", "choose_letter_keepers", "run"]
 
 BATCH_PATIENCE = 60.0
 """Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
 
 CONNECT_SECONDS = 1.0
 """For which the start waits for storages; one that needs longer connects beside the flows that need it not."""
+
+NOTE_SECONDS = 2.0
+"""So often a run writes down how far it is."""
 
 Notice = Callable[[str], None]
 
@@ -108,12 +113,55 @@ class Engine:
                 patience = BATCH_PATIENCE
             await self._connect_sources(sources, stack)
             backends = await self._connect_backends(stack)
-            flows = [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
-            await Supervisor(shutdown, self._on_failure).run(flows)
-            await asyncio.gather(*self._telling)
+            flows = await self._flows(sources, backends, state, shutdown, patience)
+            async with self._noted(Runs(state, self.env), backends, started):
+                await Supervisor(shutdown, self._on_failure).run(flows)
+                await asyncio.gather(*self._telling)
+                await self._finish(backends, state)
+        return self.report
+
+    @asynccontextmanager
+    async def _noted(
+        self, runs: Runs, backends: Mapping[str, Backend[Any]], started: float
+    ) -> AsyncIterator[None]:
+        """Keep the record of this run in the state file. A state file that is away stops no run."""
+
+        async def note() -> None:
+            while True:
+                await self.env.sleep(NOTE_SECONDS)
+                with suppress(TransientError):
+                    await runs.update(self._measured(started))
+
+        with suppress(TransientError):
+            await runs.begin(self.report, self.config.version, backends)
+        noting = asyncio.create_task(note())
+        try:
+            yield
+        finally:
+            noting.cancel()
+            await asyncio.wait({noting})
+            with suppress(TransientError):
+                await runs.end(self._measured(started))
+
+    def _measured(self, started: float) -> RunReport:
         self.report.seconds = self.env.monotonic() - started
         self.report.peak_memory = self.env.peak_memory()
         return self.report
+
+    async def _finish(self, backends: dict[str, Backend[Any]], state: State) -> None:
+        """Compare with the ledgers of the stores; of a flow that broke off, those are the truth."""
+        by_id = {backend.get_backend_id(): backend for backend in backends.values()}
+        expired = asyncio.Event() if self._shutdown is None else self._shutdown.expired
+        for flow in self.report.flows:
+            whole = flow.error is None and not flow.in_flight
+            for edge in flow.edges:
+                with suppress(CollectorsError):  # a store that is away is not asked
+                    asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
+                    counts = await race(asking, expired)
+                    if counts is not None and whole:
+                        edge.ledger = counts
+                    elif counts is not None:
+                        edge.counts = counts
 
     def _lock(self, stack: AsyncExitStack) -> None:
         path = self.config.state / "lock"
@@ -167,6 +215,16 @@ class Engine:
             raise ConfigurationError("\n".join(problems))
         return backends
 
+    async def _flows(
+        self,
+        sources: Mapping[str, Source[Any]],
+        backends: dict[str, Backend[Any]],
+        state: State,
+        shutdown: Shutdown,
+        patience: float | None,
+    ) -> list[Flow]:
+        return [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
+
     def _flow(
         self,
         source: Source[Any],
@@ -193,7 +251,7 @@ class Engine:
             for number, route in enumerate(routes)
             for backend in route.backends
         ]
-        _choose_letter_keepers(edges, len(routes))
+        choose_letter_keepers(edges, len(routes))
         preparer = Preparer(make_codecs(source), ways, letters, source.data_format, self.env.monotonic)
         report.decoding = preparer.decoding
         report.ways = [(way.name, way.steps) for way in ways]
@@ -286,7 +344,7 @@ async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _choose_letter_keepers(edges: list[Edge], routes: int) -> None:
+def choose_letter_keepers(edges: list[Edge], routes: int) -> None:
     """Letters of decoding are kept at one edge of the flow, those of a route's steps at one edge of the route.
 
     The first backend with room for them in its commit; if there is none, the first, by way of the state file.

@@ -27,6 +27,7 @@ from collectors.runtime.isolation import DEATHS
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.preparing import Item, Prepared, Preparer
 from collectors.runtime.reading import Reader
+from collectors.runtime.replaying import LetterSource
 
 __all__ = ["Flow"]
 
@@ -117,9 +118,10 @@ class Flow:
         self._preparer.restore(first.schema or last.schema)
         await self._look_out(first.seq)
         since, replay = first.position, []
-        if isinstance(self._source, SpoolSource) and not self._source.knows(last.position):
+        if isinstance(self._source, SpoolSource | LetterSource) and not self._source.knows(last.position):
+            what = "spool" if isinstance(self._source, SpoolSource) else "queue of replays"
             self.report.notices.append(
-                f"the spool of source '{self.report.source}' is another one than before; it is read from its beginning"
+                f"the {what} of source '{self.report.source}' is another one than before; it is read from its beginning"
             )
             since = None
             if first.seq < last.seq:

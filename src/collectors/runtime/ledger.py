@@ -28,6 +28,8 @@ class StepReport:
     rows_out: int = 0
     set_aside: int = 0
     seconds: float = 0.0
+    entered: int = 0
+    """Rows that did not come from the step before: letters, taken up here."""
 
     def add(self, rows_in: int, rows_out: int, set_aside: int, seconds: float) -> None:
         """Count what the step did to one table."""
@@ -53,6 +55,7 @@ class EdgeReport:
 
     backend: str
     where: str
+    flow: str = ""
     counts: Counts = field(default_factory=Counts)
     skipped: int = 0
     ledger: Counts | None = None
@@ -106,7 +109,7 @@ class FlowReport:
         for way, steps in self.ways:
             before = self.decoding
             for step in steps:
-                if step.rows_in != before.rows_out:
+                if step.rows_in - step.entered != before.rows_out:
                     name = f"{way}/{step.name}" if way else step.name
                     found.append(
                         f"{self.source}: step {before.name} gave {before.rows_out:,} rows, "
@@ -172,6 +175,7 @@ class FlowReport:
                 {
                     "backend": edge.backend,
                     "where": edge.where,
+                    "flow": edge.flow,
                     "read": edge.counts.read,
                     "added": edge.counts.added,
                     "stored": edge.counts.stored,
@@ -194,6 +198,22 @@ class RunReport:
     flows: list[FlowReport]
     seconds: float = 0.0
     peak_memory: int = 0
+    kind: str = "run"
+    """`run`, or `replay` of dead letters."""
+
+    @property
+    def status(self) -> str:
+        """How it ended: done, stopped, failed, or unbalanced."""
+        if self.failed:
+            return "failed"
+        if not self.balanced:
+            return "unbalanced"
+        return "stopped" if any(flow.status == "stopped" for flow in self.flows) else "done"
+
+    @property
+    def reason(self) -> str:
+        """Why it ended badly; empty if it did not."""
+        return "\n".join([f"{flow.source}: {flow.error}" for flow in self.failed] or self.imbalances())
 
     @property
     def failed(self) -> list[FlowReport]:

@@ -229,11 +229,18 @@ class Preparer:
         applied = way.pipeline.apply(table)
         letters: list[DeadLetter] = []
         counts = base
+        passed = ""
         for report, outcome in zip(way.steps, applied.steps, strict=True):
             counts += count_step(report, outcome)
             letters += self.letters.make(
-                outcome.rejected, outcome.name, first.seq, lambda _: first.since, route=way.name
+                outcome.rejected,
+                outcome.name,
+                first.seq,
+                lambda _: first.since,
+                route=way.name,
+                passed=passed,
             )
+            passed = outcome.name
         return Part(applied.table, letters, counts)
 
     def restore(self, schema: bytes | None) -> None:

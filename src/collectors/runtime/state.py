@@ -40,19 +40,25 @@ create table if not exists _collectors_starts (
 class State:
     """The open state file. Its methods run in one thread of its own, each in one transaction."""
 
-    def __init__(self, path: Path, env: Env) -> None:
+    def __init__(self, path: Path, env: Env, *, read_only: bool = False) -> None:
         self._path = path
+        self._read_only = read_only
         self._thread = env.own_thread("collectors-state")
         self._connection: Database | None = None
         self._tables: DeliveryTables | None = None
 
     async def open(self) -> None:
-        """Open the file, made anew if it is not there. Raises ConfigurationError when it is no SQLite database."""
+        """Open the file, made anew if it is not there, unless it is only to be read.
+
+        Raises ConfigurationError when it is no SQLite database.
+        """
         await self._call(self._open)
 
     def _open(self) -> None:
-        self._connection = open_database(self._path)
+        self._connection = open_database(self._path, read_only=self._read_only)
         self._tables = DeliveryTables(self._connection)
+        if self._read_only:
+            return
         self._tables.create()
         with self._connection.translated():
             self._connection.execute(_BOUNDARIES)
@@ -64,6 +70,16 @@ class State:
             await self._call(self._connection.close)
             self._connection = None
         self._thread.shutdown(wait=True)
+
+    async def call(self, function: Callable[[Database], Result]) -> Result:
+        """Run a function on the open file, for those who keep tables of their own in it."""
+
+        def run() -> Result:
+            database = self._open_connection()
+            with database.translated():
+                return function(database)
+
+        return await self._call(run)
 
     async def claim(self, flow: str) -> Checkpoint:
         """Take a flow over, for a backend that keeps no position."""

@@ -31,6 +31,7 @@ LETTER_COLUMNS = (
     "head",
     "data_format",
     "whole",
+    "passed",
 )
 """The columns in the order of `letter_values`: text, but integer `seq`, `record`, `attempt`, `whole`, binary `raw`, `head`."""
 
@@ -57,6 +58,7 @@ def letter_values(letter: DeadLetter) -> tuple[Any, ...]:
         letter.head,
         letter.data_format,
         int(letter.whole),
+        letter.passed,
     )
 
 

@@ -27,7 +27,7 @@ from collectors.storage.files import make_folders, translated
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
 from collectors.storage.positions import check_follows
 
-__all__ = ["Database", "DeliveryTables", "open_database"]
+__all__ = ["Database", "DeliveryTables", "delete_letters", "open_database"]
 
 _COLUMNS = ", ".join(LETTER_COLUMNS)
 _MARKS = ", ?" * len(LETTER_COLUMNS)
@@ -49,7 +49,7 @@ create table if not exists _collectors_dead_letters (
     source text not null, run text not null, seq integer not null, record integer not null, step text not null,
     reason text not null, raw blob not null, position text, version text not null, created_at text not null,
     route text not null, attempt integer not null, origin text not null, head blob not null,
-    data_format text not null, whole integer not null
+    data_format text not null, whole integer not null, passed text not null
 );
 create index if not exists _collectors_dead_letters_owner on _collectors_dead_letters (owner, seq);
 create index if not exists _collectors_dead_letters_pipeline on _collectors_dead_letters (pipeline, letter_id);
@@ -252,7 +252,7 @@ class DeliveryTables:
             if store_rows is not None:
                 store_rows()
             self._replace_letters(key.flow, delivery.first_seq, delivery.dead_letters)
-            self._forget(delivery.resolved)
+            delete_letters(self._database, delivery.resolved)
             self._count(delivery)
             position = None if delivery.position is None else msgspec.json.encode(delivery.position).decode()
             self._database.execute(
@@ -285,7 +285,7 @@ class DeliveryTables:
         """Delete these letters, whoever keeps them in this file."""
         if letters and _has_tables(self._database):
             with self._database.transaction():
-                self._forget(letters)
+                delete_letters(self._database, letters)
 
     def ledger(self, run: str | None = None) -> dict[tuple[str, str], Counts]:
         """Return the counts of a run, or of all, by run and flow."""
@@ -316,12 +316,6 @@ class DeliveryTables:
             [(owner, *letter_values(letter)) for letter in letters],
         )
 
-    def _forget(self, letters: Sequence[DeadLetter]) -> None:
-        self._database.executemany(
-            "delete from _collectors_dead_letters where pipeline = ? and letter_id = ? and run = ?",
-            [(letter.pipeline, letter.letter_id, letter.run) for letter in letters],
-        )
-
     def _count(self, delivery: Delivery) -> None:
         counts = delivery.counts
         self._database.execute(
@@ -342,6 +336,14 @@ class DeliveryTables:
                 _now(),
             ),
         )
+
+
+def delete_letters(database: Database, letters: Sequence[DeadLetter]) -> None:
+    """Delete letters, whoever keeps them in this file, inside of a transaction."""
+    database.executemany(
+        "delete from _collectors_dead_letters where pipeline = ? and letter_id = ? and run = ?",
+        [(letter.pipeline, letter.letter_id, letter.run) for letter in letters],
+    )
 
 
 def _has_tables(database: Database) -> bool:

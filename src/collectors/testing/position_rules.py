@@ -171,6 +171,7 @@ class PositionRules(BackendRig):
                 head=b"\x00a,b\n",
                 data_format="csv",
                 whole=False,
+                passed="cast",
             )
             plain = replace(letter, record=1, raw=b"", position=None)
             await self._commit(backend, replace(what, dead_letters=[full, plain]))

@@ -37,7 +37,7 @@ create table {schema}_collectors_dead_letters (
     pipeline text not null, source text not null, run text not null, seq bigint not null, record bigint not null,
     step text not null, reason text not null, raw bytea not null, position text, version text not null,
     created_at text not null, route text not null, attempt bigint not null, origin text not null,
-    head bytea not null, data_format text not null, whole bigint not null
+    head bytea not null, data_format text not null, whole bigint not null, passed text not null
 );
 create index on {schema}_collectors_dead_letters (owner, seq);
 create index on {schema}_collectors_dead_letters (pipeline, letter_id)

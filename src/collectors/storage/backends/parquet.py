@@ -108,6 +108,15 @@ class ParquetBackend(Backend[ParquetConfig]):
         """Return how far the flow is durably stored."""
         return self._flow(flow).stored()
 
+    def ledger(self, run: str) -> dict[str, Counts]:
+        """Return what a run has published, by flow."""
+        found: dict[str, Counts] = {}
+        with translated(self._root, "cannot read the log in"):
+            for log in flow_logs(self._root):
+                for entry in log.of_run(run):
+                    found[entry.flow] = found.get(entry.flow, Counts()) + Counts(**entry.counts)
+        return found
+
     def flush(self) -> None:
         """Publish what was taken of every flow."""
         for flow in self._flows.values():

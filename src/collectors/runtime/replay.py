@@ -1,0 +1,150 @@
+"""`dead-letters replay`: a run whose sources are the dead letters.
+
+1. The chosen letters are queued in the state file, each with its way: which routes, which backends.
+2. Each way is a flow like any other, with a name, seq and position of its own at every backend, so no row is stored
+   twice. The commit that stores a letter's rows, or sets it aside anew, deletes it where the backend keeps letters.
+3. What every backend has leaves the queue. What some have and others lack, because the replay was killed, is finished
+   by the next one; what none has is given back and can be chosen again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from typing import Any
+
+from collectors.collection.base import Source
+from collectors.config.model import PipelineConfig
+from collectors.errors import ConfigurationError, TransientError
+from collectors.runtime.assembly import make_codecs, make_pipeline
+from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.engine import Engine, choose_letter_keepers
+from collectors.runtime.flow import Flow
+from collectors.runtime.ledger import FlowReport
+from collectors.runtime.letter_queue import LetterQueue
+from collectors.runtime.letter_ways import finish, lanes_of, replay_name, tidy, way_of
+from collectors.runtime.preparing import Letters, Way
+from collectors.runtime.replaying import LetterPreparer, LetterSource
+from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.state import State
+from collectors.storage.base import Backend, KeepsPosition
+
+__all__ = ["Replay"]
+
+PATIENCE = 60.0
+
+
+class Replay(Engine):
+    """Replays letters, by their keys, and finishes what an earlier replay has left in the middle.
+
+    `from_start` sends letters of processors through all steps of their route again. Run it once, as an `Engine`.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        chosen: Collection[tuple[str, str]],
+        *,
+        from_start: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(config, **{"patience": PATIENCE, **options})
+        self.report.kind = "replay"
+        self._chosen = set(chosen)
+        self._from_start = from_start
+
+    async def _connect_sources(self, sources: Mapping[str, Source[Any]], stack: AsyncExitStack) -> None:
+        """Leave the sources alone: they only say how their records are decoded."""
+
+    async def _flows(
+        self,
+        sources: Mapping[str, Source[Any]],
+        backends: dict[str, Backend[Any]],
+        state: State,
+        shutdown: Shutdown,
+        patience: float | None,
+    ) -> list[Flow]:
+        queue = LetterQueue(state, self.env)
+        held = await tidy(self.config, queue, backends, state, self.report.run)
+        await queue.put(
+            [
+                (way_of(self.config, letter, from_start=self._from_start), self._from_start, letter)
+                for letter in held
+                if letter.key in self._chosen
+            ]
+        )
+        return [
+            await self._replay_flow(sources, way, name, queue, backends, state, shutdown, patience)
+            for name, way in await queue.ways()
+        ]
+
+    async def _replay_flow(
+        self,
+        sources: Mapping[str, Source[Any]],
+        way: str,
+        name: str,
+        queue: LetterQueue,
+        backends: dict[str, Backend[Any]],
+        state: State,
+        shutdown: Shutdown,
+        patience: float | None,
+    ) -> Flow:
+        if name not in sources:
+            raise ConfigurationError(
+                f"letters of source '{name}' are half replayed, and there is no such source any more; put it back"
+            )
+        source = sources[name]
+        report = FlowReport(f"{name} ({way})" if way else name)
+        letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
+        hooks = Hooks(self.env, shutdown, state, letters, patience, self._notifier(name))
+        lanes = lanes_of(self.config, name, way)
+        routes = {lane.route.name: lane.route for lane in lanes}
+        several = any(lane.route_name for lane in lanes)
+        ways = [Way(route.name if several else "", make_pipeline(route)) for route in routes.values()]
+        edges = [
+            Edge(
+                lane.flow,
+                backends[lane.backend],
+                list(routes).index(lane.route.name),
+                hooks,
+                route_name=lane.route_name,
+            )
+            for lane in lanes
+        ]
+        choose_letter_keepers(edges, len(routes))
+        done = partial(finish, queue, list(backends.values()), self.report.run)
+        preparer = LetterPreparer(make_codecs(source), ways, letters, source.data_format, self.env.monotonic)
+        preparer.known = await _schema(name, self.config, backends)
+        report.decoding, report.edges = preparer.decoding, [edge.report for edge in edges]
+        report.ways = [(each.name, each.steps) for each in ways]
+        self.report.flows.append(report)
+        return Flow(
+            name=f"{self.config.name}/{name}/{replay_name(way)}",
+            source=LetterSource(name, way, queue, done),
+            preparer=preparer,
+            edges=edges,
+            share=self.budget.share(),
+            hooks=hooks,
+            report=report,
+            on_event=self._on_event,
+        )
+
+    async def _finish(self, backends: dict[str, Backend[Any]], state: State) -> None:
+        await super()._finish(backends, state)
+        with suppress(TransientError):  # a backend is away: the next replay, or `discard`, does it
+            await tidy(self.config, LetterQueue(state, self.env), backends, state, self.report.run)
+
+
+async def _schema(source: str, config: PipelineConfig, backends: dict[str, Backend[Any]]) -> bytes | None:
+    """Return the schema that the source's own flow has reached, where some backend keeps it."""
+    several = sum(source in route.sources for route in config.routes) > 1
+    for route in config.routes:
+        for name in route.backends if source in route.sources else ():
+            backend = backends[name]
+            flow = f"{config.name}/{source}/{route.name}" if several else f"{config.name}/{source}"
+            if isinstance(backend, KeepsPosition):
+                found = await backend.call(backend.stored, flow)
+                if found.schema is not None:
+                    return bytes(found.schema)
+    return None

@@ -1,0 +1,230 @@
+"""What is remembered of every run, in the state file; a run that is under way can be looked at from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from collectors.chunks import Counts
+from collectors.config.model import PipelineConfig
+from collectors.errors import CollectorsError
+from collectors.runtime.env import Env
+from collectors.runtime.ledger import RunReport
+from collectors.runtime.state import State
+from collectors.storage.base import Backend, KeepsLedger
+from collectors.storage.sqlite_store import Database, DeliveryTables
+
+__all__ = ["Run", "Runs", "read_runs", "stored_counts"]
+
+_TABLE = """
+create table if not exists _collectors_runs (
+    run text primary key, kind text not null, version text not null, status text not null, reason text not null,
+    started_at text not null, seen_at text not null, ended_at text, report text not null
+) without rowid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: `status` is running, done, stopped, failed, unbalanced or crashed; `report` is `RunReport.as_dict`."""
+
+    run: str
+    kind: str
+    version: str
+    status: str
+    reason: str
+    started_at: datetime
+    seen_at: datetime
+    ended_at: datetime | None
+    report: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the run for `--json`."""
+        return {
+            **self.report,
+            "run": self.run,
+            "kind": self.kind,
+            "version": self.version,
+            "status": self.status,
+            "reason": self.reason,
+            "started_at": self.started_at.isoformat(),
+            "seen_at": self.seen_at.isoformat(),
+            "ended_at": self.ended_at.isoformat() if self.ended_at else None,
+        }
+
+
+class Runs:
+    """The runs in an open state file; for the process that has the pipeline's lock."""
+
+    def __init__(self, state: State, env: Env) -> None:
+        self._state = state
+        self._env = env
+
+    async def begin(self, report: RunReport, version: str, backends: Mapping[str, Backend[Any]]) -> None:
+        """Note a run that starts. Whatever is noted as running is not: its process died."""
+        dead: list[Run] = await self._state.call(self._open)
+        by_id = {backend.get_backend_id(): backend for backend in backends.values()}
+        for run in dead:
+            await self._correct(run, by_id)
+        now = self._env.now().isoformat()
+        values = (
+            report.run,
+            report.kind,
+            version,
+            "running",
+            "",
+            report.started_at.isoformat(),
+            now,
+            None,
+            _encoded(report.as_dict()),
+        )
+        await self._write(
+            "insert or replace into _collectors_runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values
+        )
+
+    async def update(self, report: RunReport) -> None:
+        """Note how far a run is."""
+        await self._write(
+            "update _collectors_runs set seen_at = ?, report = ? where run = ?",
+            self._env.now().isoformat(),
+            _encoded(report.as_dict()),
+            report.run,
+        )
+
+    async def end(self, report: RunReport) -> None:
+        """Note how a run ended."""
+        now = self._env.now().isoformat()
+        await self._write(
+            "update _collectors_runs set seen_at = ?, ended_at = ?, status = ?, reason = ?, report = ? where run = ?",
+            now,
+            now,
+            report.status,
+            report.reason,
+            _encoded(report.as_dict()),
+            report.run,
+        )
+
+    async def _write(self, statement: str, *values: Any) -> None:
+        def write(database: Database) -> None:
+            with database.transaction():
+                database.execute(statement, values)
+
+        await self._state.call(write)
+
+    def _open(self, database: Database) -> list[Run]:
+        with database.transaction():
+            database.execute(_TABLE)
+            dead = _read(database, "where status = 'running'")
+            database.execute(
+                "update _collectors_runs set status = 'crashed', ended_at = seen_at, "
+                "reason = 'its process died' where status = 'running'"
+            )
+        return dead
+
+    async def _correct(self, run: Run, backends: Mapping[str, Backend[Any]]) -> None:
+        """Take the counts of a run that died from the stores: what was noted last is older than the last commit."""
+        for flow in run.report.get("flows", []):
+            for edge in flow["storage"]:
+                backend = backends.get(edge["backend"])
+                if backend is None:
+                    continue
+                with suppress(CollectorsError):  # a store that is away: what was noted last has to do
+                    counts = await stored_counts(backend, edge["flow"], run.run, self._state)
+                    if counts is not None:
+                        edge |= {name: getattr(counts, name) for name in _COUNTED}
+        await self._write(
+            "update _collectors_runs set report = ? where run = ?", _encoded(run.report), run.run
+        )
+
+
+_COUNTED = ("read", "added", "stored", "filtered", "set_aside")
+
+
+async def stored_counts(backend: Backend[Any], flow: str, run: str, state: State) -> Counts | None:
+    """Return what a run has durably stored of a flow by the store's own ledger; None where it keeps none."""
+    if isinstance(backend, KeepsLedger):
+        ledger: dict[str, Counts] = await backend.call(backend.ledger, run)
+        return ledger.get(flow, Counts())
+    ledgers = await state.call(lambda database: DeliveryTables(database).ledger(run))
+    return ledgers.get((run, flow))
+
+
+async def read_runs(config: PipelineConfig, env: Env | None = None) -> list[Run]:
+    """Return the runs of a pipeline, oldest first, while it runs or not. One whose process died is `crashed`."""
+    env = env or Env()
+    path = config.state / "state.db"
+    if not path.exists():
+        return []
+    state = State(path, env, read_only=True)
+    try:
+        await state.open()
+        runs = await state.call(lambda database: _read(database, "order by started_at, run"))
+    finally:
+        await state.close()
+        env.close()
+    alive = _is_alive(config.state / "lock")
+    return [run if run.status != "running" or alive else _crashed(run) for run in runs]
+
+
+def _is_alive(lock: Path) -> bool:
+    """Return whether the process that has written itself into the lock file is there; a lock is not tried.
+
+    Trying it, even for an instant, could turn away a run that starts just then.
+    """
+    try:
+        found = re.match(r"process (\d+), since ([\d-]+ [\d:]+) UTC", lock.read_text(encoding="utf-8"))
+        if found is None:
+            return False
+        since = datetime.fromisoformat(f"{found[2]}+00:00").timestamp()
+        return psutil.Process(int(found[1])).create_time() <= since + 1
+    except (OSError, psutil.Error):
+        return False
+
+
+def _crashed(run: Run) -> Run:
+    return Run(
+        run.run,
+        run.kind,
+        run.version,
+        "crashed",
+        "its process died",
+        run.started_at,
+        run.seen_at,
+        run.seen_at,
+        run.report,
+    )
+
+
+def _read(database: Database, which: str) -> list[Run]:
+    there = database.execute("select 1 from sqlite_schema where name = '_collectors_runs'")
+    if there.fetchone() is None:
+        return []
+    rows = database.execute(
+        f"select run, kind, version, status, reason, started_at, seen_at, ended_at, report from _collectors_runs {which}"  # noqa: S608
+    )
+    return [
+        Run(
+            run,
+            kind,
+            version,
+            status,
+            reason,
+            datetime.fromisoformat(started_at),
+            datetime.fromisoformat(seen_at),
+            datetime.fromisoformat(ended_at) if ended_at else None,
+            msgspec.json.decode(report),
+        )
+        for run, kind, version, status, reason, started_at, seen_at, ended_at, report in rows
+    ]
+
+
+def _encoded(report: dict[str, Any]) -> str:
+    return msgspec.json.encode(report, enc_hook=str).decode()
