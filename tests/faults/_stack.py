@@ -250,7 +250,9 @@ class Stack:
         for backend in self.backends:
             ids, (read, _, stored, filtered, set_aside) = self.ids(backend), self.ledger(backend)
             if ids != kept or (stored, set_aside) != (ids.total(), letters.total()):
-                found.append(f"{backend}: ledger {self.ledger(backend)} for {ids.total()} of {kept.total()} rows")
+                found.append(
+                    f"{backend}: ledger {self.ledger(backend)} for {ids.total()} of {kept.total()} rows"
+                )
             if read != stored + filtered + set_aside:
                 found.append(f"{backend}: ledger {self.ledger(backend)} does not balance")
         return found
