@@ -74,17 +74,17 @@ class Connection:
         relation = self._duckdb.sql(statement, params=values)
         yield from relation.to_arrow_reader(size)
 
-    def insert(self, target: str, names: str, table: pa.Table) -> None:
-        """Append a table to the columns `names` of the table `target`, both quoted, in its order."""
+    def insert(self, quoted: str, table: pa.Table) -> None:
+        """Append a table, in its order, to what stands `quoted` here: a table and its columns, `"t" ("a", "b")`."""
         self._duckdb.register("_collectors_rows", table)
         try:
-            self._duckdb.execute(f"insert into {target} ({names}) select * from _collectors_rows")  # noqa: S608  # quoted
+            self._duckdb.execute(f"insert into {quoted} select * from _collectors_rows")  # noqa: S608  # quoted
         finally:
             self._duckdb.unregister("_collectors_rows")
 
-    def types(self, query: str) -> pa.Schema:
-        """Return the Arrow schema of a query's result."""
-        return self._duckdb.sql(f"select * from ({query}) limit 0").to_arrow_table().schema  # noqa: S608  # our query
+    def types(self, quoted: str) -> pa.Schema:
+        """Return the Arrow schema of a table."""
+        return self._duckdb.sql(f"select * from {quoted} limit 0").to_arrow_table().schema  # noqa: S608  # quoted
 
     def close(self) -> None:
         """Close it; DuckDB makes a checkpoint if it can."""

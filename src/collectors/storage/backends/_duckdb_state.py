@@ -6,6 +6,7 @@ No table has a key or an index: those are what DuckDB's log most often fails to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,7 +45,7 @@ create table if not exists _collectors_writes (
 _COLUMNS = ", ".join(LETTER_COLUMNS)
 _NUMBERS = {"seq", "record", "attempt", "whole"}
 _BYTES = {"raw", "head"}
-_COUNTS = ("read", "added", "stored", "filtered", "set_aside")
+_COUNTS = "read, added, stored, filtered, set_aside"
 
 
 def create_tables(connection: Connection) -> None:
@@ -128,7 +129,7 @@ class FlowTables:
     def ledger(self, run: str) -> dict[str, Counts]:
         """Return the counts of a run, by flow."""
         rows = self._connection.rows(
-            f"select flow, {', '.join(_COUNTS)} from _collectors_ledger where target = ? and run = ?",  # noqa: S608
+            f"select flow, {_COUNTS} from _collectors_ledger where target = ? and run = ?",  # noqa: S608
             [self._target, run],
         )
         return {flow: Counts(*counts) for flow, *counts in rows}
@@ -156,14 +157,14 @@ class FlowTables:
             for name, values in zip(LETTER_COLUMNS, columns, strict=True)
         }
         table = pa.table({"owner": [owner] * len(delivery.dead_letters), **arrays})
-        self._connection.insert("_collectors_dead_letters", f"owner, {_COLUMNS}", table)
+        self._connection.insert(f"_collectors_dead_letters (owner, {_COLUMNS})", table)
 
     def _count(self, delivery: Delivery) -> None:
-        counts = [getattr(delivery.counts, name) for name in _COUNTS]
+        counts = astuple(delivery.counts)
         where = [delivery.run, delivery.key.flow, self._target]
-        added = ", ".join(f"{name} = {name} + ?" for name in _COUNTS)
         updated = self._connection.rows(
-            f"update _collectors_ledger set {added}, last_at = ? where run = ? and flow = ? and target = ?",  # noqa: S608
+            "update _collectors_ledger set read = read + ?, added = added + ?, stored = stored + ?, "
+            "filtered = filtered + ?, set_aside = set_aside + ?, last_at = ? where run = ? and flow = ? and target = ?",
             [*counts, _now(), *where],
         )
         if updated == [(0,)]:

@@ -108,13 +108,12 @@ class RowTable:
                 bad,
             )
         first, count = self._next_row(), table.num_rows
-        numbers = pa.array(range(first, first + count), pa.int64())
-        names = ", ".join(map(quote, [ROW, *columns]))
+        numbers = pa.arange(first, first + count)
         arrays = [numbers, *columns.values()]
+        rows = pa.table(arrays, [f"c{number}" for number in range(len(arrays))])
+        quoted = f"{self._quoted} ({', '.join(map(quote, [ROW, *columns]))})"
         try:
-            self._connection.insert(
-                self._quoted, names, pa.table(arrays, [f"c{number}" for number in range(len(arrays))])
-            )
+            self._connection.insert(quoted, rows)
         except (duckdb.DataError, duckdb.IntegrityError) as error:
             raise _refused(f"table '{self._name}' refuses rows: {error}") from error
         self._connection.execute(
@@ -154,7 +153,7 @@ class RowTable:
         declared = [(name, text) for table, name, text in found if _folded(table) == _folded(self._name)]
         if not declared:
             return []
-        schema = self._connection.types(f"select * from {self._quoted}")  # noqa: S608  # quoted
+        schema = self._connection.types(self._quoted)
         kinds = [_plain(field.type) for field in schema]
         return [Column(name, text, kind) for (name, text), kind in zip(declared, kinds, strict=True)]
 
@@ -179,30 +178,30 @@ class RowTable:
                     f"{change.existing.declared if change.existing else None} and the rows bring "
                     f"{sql_type(change.brought)}; cast '{name}' in a processor, rename it, or choose another table"
                 )
-        new = [
+        quoted = [
             f"{quote(name)} {sql_type(change.brought)}"
             for name, change in changes.items()
             if change.existing is None
         ]
-        if not existing:
-            self._connection.execute(f"create table {self._quoted} ({', '.join([f'{ROW} bigint', *new])})")
-            return True
         if ROW not in {column.name for column in existing}:
-            new.insert(0, f"{ROW} bigint")
-        for column in new:
-            self._connection.execute(f"alter table {self._quoted} add column {column}")
+            quoted.insert(0, f"{ROW} bigint")
+        if not existing:
+            self._connection.execute(f"create table {self._quoted} ({', '.join(quoted)})")
+            return True
+        for new_quoted in quoted:
+            self._connection.execute(f"alter table {self._quoted} add column {new_quoted}")
         widening = [(change.existing, change.wanted) for change in changes.values() if change.altered]
         for known, wanted in widening:
             self._widen(known, wanted)
-        return bool(new or widening)
+        return bool(quoted or widening)
 
     def _widen(self, column: Column, wanted: pa.DataType) -> None:
         """Give a column another type; each value must be the same before and behind."""
-        name, declared = quote(column.name), sql_type(wanted)
+        quoted, declared = quote(column.name), sql_type(wanted)
         if not pa.types.is_nested(wanted):
             lost = self._connection.rows(
-                f"select cast({name} as varchar) from {self._quoted} where {name} is distinct from "  # noqa: S608  # quoted
-                f"try_cast(try_cast({name} as {declared}) as {column.declared}) limit 1"
+                f"select cast({quoted} as varchar) from {self._quoted} where {quoted} is distinct from "  # noqa: S608  # quoted
+                f"try_cast(try_cast({quoted} as {declared}) as {column.declared}) limit 1"
             )
             if lost:
                 raise _unfit(
@@ -210,8 +209,8 @@ class RowTable:
                     f"needs {declared}, and a value that is there, {lost[0][0]}, would not keep its digits; cast "
                     f"'{column.name}' in a processor, rename it, or choose another table"
                 )
-        using = conversion(name, column.arrow, wanted)
-        self._connection.execute(f"alter table {self._quoted} alter {name} type {declared} using {using}")
+        widening_quoted = f"{quoted} type {declared} using {conversion(quoted, column.arrow, wanted)}"
+        self._connection.execute(f"alter table {self._quoted} alter {widening_quoted}")
 
 
 def column_changes(name: str, table: pa.Table, existing: list[Column]) -> dict[str, Change]:

@@ -88,7 +88,7 @@ def widens(existing: str, kind: pa.DataType) -> bool:
 
 def is_binary(existing: str, kind: pa.DataType) -> bool:
     """Return whether what `encode` gives has the binary form of the column's type."""
-    return existing == column_type(kind) or (existing == "double precision" and pa.types.is_integer(kind))
+    return existing == column_type(kind) and not pa.types.is_decimal256(kind)
 
 
 def encode(column: pa.ChunkedArray, existing: str) -> Encoded:
@@ -97,6 +97,7 @@ def encode(column: pa.ChunkedArray, existing: str) -> Encoded:
     if kind in {"bigint", "numeric", "double precision"}:
         return _encode_numbers(column, existing)
     if kind == "text":
+        column = column.cast(pa.large_string())
         return column, _refuse(pc.match_substring(column, "\0"), "PostgreSQL cannot store NUL in text")
     if kind == "jsonb":
         return _encode_json(column)
@@ -126,7 +127,7 @@ def _encode_numbers(column: pa.ChunkedArray, existing: str) -> Encoded:
         return column, _refuse(beyond, f"is too large for a column of type {existing}", column)
     if existing == "double precision":
         values = column.cast(pa.float64(), safe=False)
-        beyond = pc.greater(pc.abs(values), float(_EXACT))
+        beyond = pc.greater_equal(pc.abs(values), float(_EXACT))
         bad = {row: value for row, value in _at(beyond, column) if int(float(value)) != value}
         reasons = {row: f"{value} loses digits in a double precision column" for row, value in bad.items()}
         return values, reasons

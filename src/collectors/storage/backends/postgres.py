@@ -26,7 +26,7 @@ from typing import Annotated, Any, Self
 import psycopg
 import pyarrow as pa
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
 from collectors.errors import ConfigurationError, TransientError
@@ -64,6 +64,8 @@ def _dsn(dsn: SecretStr) -> SecretStr:
 
 class PostgresConfig(BackendConfig):
     """Settings of the `postgres` backend."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
     """Where the database is, as a URL or as `key=value` pairs of libpq."""
