@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 __all__ = ["Budget", "Share"]
+
+LARGE = 8 * 2**20
 
 
 class Budget:
@@ -20,6 +24,7 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.peak = 0
+        self.large = asyncio.Lock()
         self._shares: list[Share] = []
         self._waiting: deque[tuple[Share, int, asyncio.Future[None]]] = deque()
 
@@ -81,6 +86,15 @@ class Share:
     def __init__(self, budget: Budget) -> None:
         self.used = 0
         self._budget = budget
+
+    @asynccontextmanager
+    async def decoding(self, size: int) -> AsyncIterator[None]:
+        """Decode one large chunk at a time over all flows: for a moment that takes a multiple of its size."""
+        if size < LARGE:
+            yield
+            return
+        async with self._budget.large:
+            yield
 
     async def acquire(self, size: int) -> None:
         """Wait until this many bytes fit, and charge them."""

@@ -242,7 +242,8 @@ class Flow:
         while group := await take_waiting(self._items, held, self._joins):
             if self._over_budget is not None:
                 continue
-            prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
+            async with self._share.decoding(sum(item.size for item in group)):
+                prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
             self.report.read += prepared.read
             size = prepared.held
             self._share.adjust(size - prepared.size)

@@ -24,6 +24,8 @@ TABLES = {"parquet", "arrow"}
 """Formats whose codec gives the slices of a file as Arrow."""
 _DOCUMENT_BYTES = 256 * 2**20
 _HASHED_BYTES = 16 * 2**20
+_SLICE_BYTES = 4 * 2**20
+_USUAL_RATIO = 8
 
 
 class WholeReader:
@@ -71,7 +73,7 @@ class WholeReader:
         if self._done:
             self.finished = True
             return
-        yield Room(min(self._size, _DOCUMENT_BYTES))
+        yield Room(self._bytes_to_come())
         try:
             for raw, index, data_format in self._slices():
                 start, self._index = self._index, index
@@ -124,6 +126,17 @@ class WholeReader:
             )
         for index, raw in slices(_Seekable.open(self.handle), self._index):
             yield raw, index, "arrow"
+
+    def _bytes_to_come(self) -> int:
+        """Return about how many bytes the first slice brings into memory; gzip says so at its end (RFC 1952, ISIZE)."""
+        if self._kind in TABLES:
+            return min(self._size, _SLICE_BYTES)
+        size = self._size
+        if self._compression == "gzip":
+            size = max(size, int.from_bytes(self.handle.read_at(4, max(0, size - 4)), "little"))
+        elif self._compression == "zstd":
+            size *= _USUAL_RATIO
+        return min(size, _DOCUMENT_BYTES)
 
     def _document(self) -> bytes:
         limit = _DOCUMENT_BYTES
