@@ -3,6 +3,7 @@
 from museum__patching import Patch, mutant
 
 PARQUET = "tests/storage/backends/test_backend_parquet.py::"
+DUCKDB = "tests/storage/backends/test_backend_duckdb_log.py::"
 
 MUTANTS = [
     mutant(
@@ -97,5 +98,31 @@ MUTANTS = [
         "tests/e2e/test_bad_input.py::test_full_disk",
         "assert done.returncode == 1",
         Patch("cli._progress:exit_code", "return 0 if not errors and report.balanced else 1\n", "return 0\n"),
+    ),
+    mutant(
+        "durable-by-the-log",
+        "what is only in DuckDB's write-ahead log counts as durable: gone when the log has to be removed to start",
+        "HitKeep",
+        "https://github.com/PascaleBeier/hitkeep/issues/259",
+        DUCKDB + "test_what_was_told_as_durable_does_not_need_the_log",
+        "assert stored >= told",
+        Patch(
+            "storage.backends.duckdb:DuckdbBackend.commit",
+            "return self._durable.get(delivery.key.flow, 0)\n",
+            "return delivery.key.seq\n",
+        ),
+    ),
+    mutant(
+        "log-keeps-from-starting",
+        "a write-ahead log that cannot be replayed ends every start, until somebody deletes it",
+        "Distillery",
+        "https://github.com/norrietaylor/distillery/issues/647",
+        DUCKDB + "test_what_was_told_as_durable_does_not_need_the_log",
+        "cannot be replayed",
+        Patch(
+            "storage.backends._duckdb_file:Database._open_whatever_the_log",
+            "if not self.log_size() or _is_passing(error):\n",
+            "if True:\n",
+        ),
     ),
 ]
