@@ -129,9 +129,7 @@ class Flow:
             self._seq = self._behind = last.seq
         elif first.seq < last.seq:
             recorded = await self._hooks.retrying(self._hooks.state.boundaries, self.name, first.seq)
-            if [seq for seq, _ in recorded][: last.seq - first.seq] == list(
-                range(first.seq + 1, last.seq + 1)
-            ):
+            if _lead_to(recorded, first, checkpoints):
                 replay = [position for _, position in recorded]
             elif self._replays and first.epoch > 1:
                 self._ends = {checkpoint.seq: checkpoint.position for checkpoint in checkpoints}
@@ -313,6 +311,16 @@ class Flow:
 def _end(position: Position | None) -> Position | None:
     """Return the place behind a chunk, without where the chunk began."""
     return None if position is None else {key: value for key, value in position.items() if key != "start"}
+
+
+def _lead_to(recorded: list[tuple[int, Position]], first: Checkpoint, others: list[Checkpoint]) -> bool:
+    """Return whether chunks recorded behind `first` end where all others are: not so when another machine made theirs."""
+    ends = dict(recorded)
+    gapless = [seq for seq, _ in recorded] == list(range(first.seq + 1, first.seq + 1 + len(recorded)))
+    return gapless and all(
+        other.seq == first.seq or (other.seq in ends and _end(ends[other.seq]) == _end(other.position))
+        for other in others
+    )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

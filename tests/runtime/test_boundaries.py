@@ -1,0 +1,68 @@
+"""Two machines with a state folder each feed the same two stores: what one has noted of chunks is not the other's."""
+
+from __future__ import annotations
+
+import asyncio
+
+from collectors.collection.base import Source, SourceConfig
+from collectors.config.load import from_mapping
+from collectors.errors import FatalError, TransientError
+from collectors.runtime.engine import Engine
+from collectors.testing._sim_sources import Lines
+from collectors.testing._sim_stores import Store, make_backend
+from collectors.testing.clock import ManualEnv
+
+
+class Numbers(Source[SourceConfig]):
+    data_format = f"{Lines.__module__}:Lines"
+
+    def __init__(self, per_chunk):
+        super().__init__(SourceConfig(id="numbers"))
+        self.per_chunk = per_chunk
+
+    async def read(self, since):
+        first = since["n"] if since else 0
+        while first < 10:
+            last = min(first + self.per_chunk, 10)
+            yield self.replay({"n": first}, {"n": last})
+            first = last
+
+    def replay(self, since, until):
+        first = since["n"] if since else 0
+        return self.chunk(b"".join(b"numbers %d\n" % n for n in range(first, until["n"])), until)
+
+
+def run(folder, stores, per_chunk, away=()):
+    backends = [make_backend(store) for store in stores]
+
+    def refuse(delivery):
+        raise TransientError("away")
+
+    for backend in backends:
+        if backend.get_backend_id() in away:
+            backend.commit = refuse
+    config = from_mapping(
+        {"sources": [Numbers(per_chunk)], "storage": backends, "state": str(folder)}, name="test"
+    )
+    return asyncio.run(Engine(config, env=ManualEnv(hurry=True), patience=60.0).run()).flows[0]
+
+
+def test_chunks_that_another_machine_cut_are_not_taken_for_ours(tmp_path):
+    stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
+    run(tmp_path / "a", stores, 3, away=("one", "two"))
+    run(tmp_path / "b", stores, 5, away=("two",))
+    assert stores[0].numbers("numbers")[:5] == [0, 1, 2, 3, 4]
+    assert stores[1].rows == []
+    flow = run(tmp_path / "a", stores, 3)
+    for store in stores:
+        numbers = store.numbers("numbers")
+        assert numbers == list(range(len(numbers)))
+    assert flow.error is None or isinstance(flow.error, FatalError)
+
+
+def test_chunks_of_an_earlier_run_here_are_cut_as_they_were(tmp_path):
+    stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
+    run(tmp_path, stores, 3, away=("two",))
+    flow = run(tmp_path, stores, 4)
+    assert flow.error is None
+    assert [store.numbers("numbers") for store in stores] == [list(range(10))] * 2
