@@ -12,9 +12,9 @@ from collectors.config.model import PipelineConfig
 from collectors.errors import ConfigurationError
 from collectors.runtime.env import Env
 from collectors.runtime.letter_queue import LetterQueue
-from collectors.runtime.letter_ways import tidy
+from collectors.runtime.letter_ways import kept_letters, tidy
 from collectors.runtime.state import State
-from collectors.storage.base import KeepsDeadLetters
+from collectors.storage.base import KeepsDeadLetters, KeepsPosition
 
 __all__ = ["Box", "discard", "look", "read_letters"]
 
@@ -40,25 +40,25 @@ async def look(config: PipelineConfig) -> Box:
     replaying: list[DeadLetter] = []
     path = config.state / "state.db"
     env = Env()
-    if path.exists():
-        state = State(path, env, read_only=True)
-        try:
+    async with AsyncExitStack() as stack:
+        backends: dict[str, Any] = {name: each.make() for name, each in config.backends.items()}
+        for backend in backends.values():
+            has_position = isinstance(backend, KeepsPosition)
+            if has_position:
+                stack.push_async_callback(backend.disconnect)
+                await backend.connect()
+        if path.exists():
+            state = State(path, env, read_only=True)
+            stack.push_async_callback(state.close)
             await state.open()
             queue = LetterQueue(state, env)
-            found += await state.dead_letters(config.name)
+            found += await kept_letters(config.name, backends, state)
             replaying = await queue.waiting()
             outcomes = (await queue.settled()).outcomes
-        finally:
-            await state.close()
-    for component in config.backends.values():
-        backend: Any = component.make()
-        keeps = isinstance(backend, KeepsDeadLetters)
-        if keeps:
-            await backend.connect()
-            try:
+        for backend in backends.values():
+            keeps = isinstance(backend, KeepsDeadLetters)
+            if keeps:
                 found += await backend.call(lambda kept=backend: list(kept.dead_letters(config.name)))
-            finally:
-                await backend.disconnect()
     letters = {letter.key: letter for letter in [*replaying, *found] if letter.key not in outcomes}
     return Box(
         sorted(letters.values(), key=lambda letter: (letter.created_at, letter.seq, letter.record)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from collectors.chunks import DeadLetter
@@ -15,8 +16,9 @@ from collectors.runtime.preparing import Way
 from collectors.runtime.replaying import first_step
 from collectors.runtime.state import State
 from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition
+from collectors.storage.sqlite_store import letter_owners, letters_of
 
-__all__ = ["Lane", "finish", "lanes_of", "replay_name", "tidy", "way_of"]
+__all__ = ["Lane", "finish", "kept_letters", "lanes_of", "replay_name", "tidy", "way_of"]
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,40 @@ async def tidy(
         await queue.give_back(source, way, max(reached))
     settled = (await queue.settled()).outcomes
     waiting = {letter.key for letter in await queue.waiting()}
-    held = await state.dead_letters(config.name)
+    held = await kept_letters(config.name, backends, state)
     for backend in backends.values():
         if isinstance(backend, KeepsDeadLetters):
             found: list[DeadLetter] = await backend.call(_reading(backend, config.name))
             await backend.call(backend.forget_letters, [letter for letter in found if letter.key in settled])
             held += found
     return [letter for letter in held if letter.key not in settled and letter.key not in waiting]
+
+
+async def kept_letters(pipeline: str, backends: Mapping[str, Backend[Any]], state: State) -> list[DeadLetter]:
+    """Return the letters that the state file keeps for backends, without those of chunks that were never committed.
+
+    For a backend with a position, but without room for letters, they are written before its commit: when that did not
+    happen, the chunk is read again, and what is set aside then takes their place.
+    """
+    without_room = {
+        backend.get_backend_id(): backend
+        for backend in backends.values()
+        if isinstance(backend, KeepsPosition) and not isinstance(backend, KeepsDeadLetters)
+    }
+    found: list[DeadLetter] = []
+    for owner in await state.call(letter_owners):
+        flow, _, name = owner.rpartition("@")
+        last = None
+        if name in without_room:
+            backend: Any = without_room[name]
+            last = (await backend.call(backend.stored, flow)).seq
+        letters = await state.call(partial(letters_of, owner=owner))
+        found += [
+            letter
+            for letter in letters
+            if letter.pipeline == pipeline and (last is None or letter.seq <= last)
+        ]
+    return found
 
 
 def _reading(backend: KeepsDeadLetters, pipeline: str) -> Any:

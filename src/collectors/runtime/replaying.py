@@ -29,7 +29,7 @@ __all__ = ["LetterPreparer", "LetterSource", "first_step"]
 
 
 class LetterSource(Source[SourceConfig]):
-    """Reads the letters of one source that wait for the same way; they can be read again."""
+    """Reads the letters of one source that wait for the same way; they can be read again. Made in the event loop."""
 
     def __init__(
         self, source: str, way: str, queue: LetterQueue, done: Callable[[Sequence[Queued]], Awaitable[None]]
@@ -39,10 +39,6 @@ class LetterSource(Source[SourceConfig]):
         self._queue = queue
         self._done = done
         self._settled = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def open(self) -> None:
-        """Remember the loop, for `replay`."""
         self._loop = asyncio.get_running_loop()
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
@@ -57,7 +53,6 @@ class LetterSource(Source[SourceConfig]):
         reading = self._queue.read(
             self.get_source_id(), self._way, since["letter"] if since else 0, until["letter"], limited=False
         )
-        assert self._loop is not None, "the source is not connected"  # noqa: S101
         return self._batch(asyncio.run_coroutine_threadsafe(reading, self._loop).result())
 
     async def commit(self, position: Position) -> None:

@@ -27,7 +27,7 @@ from collectors.storage.files import make_folders, translated
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
 from collectors.storage.positions import check_follows
 
-__all__ = ["Database", "DeliveryTables", "delete_letters", "open_database"]
+__all__ = ["Database", "DeliveryTables", "delete_letters", "letter_owners", "letters_of", "open_database"]
 
 _COLUMNS = ", ".join(LETTER_COLUMNS)
 _MARKS = ", ?" * len(LETTER_COLUMNS)
@@ -344,6 +344,22 @@ def delete_letters(database: Database, letters: Sequence[DeadLetter]) -> None:
         "delete from _collectors_dead_letters where pipeline = ? and letter_id = ? and run = ?",
         [(letter.pipeline, letter.letter_id, letter.run) for letter in letters],
     )
+
+
+def letter_owners(database: Database) -> list[str]:
+    """Return who keeps letters in this file, see `replace_dead_letters`."""
+    if not _has_tables(database):
+        return []
+    return [owner for (owner,) in database.execute("select distinct owner from _collectors_dead_letters")]
+
+
+def letters_of(database: Database, owner: str) -> list[DeadLetter]:
+    """Return the letters of one owner, in the order in which they were set aside."""
+    rows = database.execute(
+        f"select {_COLUMNS} from _collectors_dead_letters where owner = ? order by number",  # noqa: S608  # our names
+        (owner,),
+    )
+    return [read_letter(row) for row in rows]
 
 
 def _has_tables(database: Database) -> bool:
