@@ -326,6 +326,10 @@ int unlinkat(int folder, const char *path, int flags) {
 }
 int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
 int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
+int remove(const char *path) {
+    int done = unlink(path);
+    return done && errno == EISDIR ? rmdir(path) : done;
+}
 int mkdirat(int folder, const char *path, mode_t rights) {
     struct names names = {folder, folder, (int)rights, path, NULL};
     return change(R_MKDIR, folder, path, folder, NULL, do_mkdirat, &names);

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -35,14 +37,17 @@ storage:
 """
 STORAGE = {
     "sqlite": "  - {type: sqlite, path: data/db/out.db, table: readings}\n",
+    "duckdb": "  - {type: duckdb, path: data/duck/out.duckdb, table: readings}\n",
     "parquet": "  - {type: parquet, path: data/lake, max_rows: 200}\n",
 }
 PUSHED = "  - {type: '_pushed:Pushed', id: readings, path: in.ndjson}"
 """What it brings goes through the spool."""
+DATABASES = {"sqlite": "db/out.db", "duckdb": "duck/out.duckdb"}
 STACKS = {
     "sqlite": ["sqlite"],
     "parquet": ["parquet"],
     "both": ["sqlite", "parquet"],
+    **({"duckdb": ["duckdb"]} if find_spec("duckdb") else {}),
     "spool to sqlite": ["spool", "sqlite"],
     "spool to both": ["spool", "sqlite", "parquet"],
 }
@@ -170,8 +175,8 @@ class Stack:
     # what is there
 
     def ids(self, backend: str) -> Counter:
-        if backend == "sqlite":
-            return Counter(row[0] for row in self._sql("db/out.db", "select id from readings"))
+        if backend in DATABASES:
+            return Counter(row[0] for row in self._sql(DATABASES[backend], "select id from readings"))
         paths = [
             str(path) for path in (self.data / "lake").rglob("*.parquet") if "_collectors" not in path.parts
         ]
@@ -181,9 +186,10 @@ class Stack:
 
     def ledger(self, backend: str) -> tuple[int, ...]:
         names = ("read", "added", "stored", "filtered", "set_aside")
-        if backend == "sqlite":
+        if backend in DATABASES:
             return self._sql(
-                "db/out.db", f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger"
+                DATABASES[backend],
+                f"select {', '.join(f'sum({name})' for name in names)} from _collectors_ledger",
             )[0]
         entries = [
             json.loads(path.read_bytes()) for path in (self.data / "lake/_collectors/log").rglob("*.json")
@@ -191,7 +197,8 @@ class Stack:
         return tuple(sum(entry.get("counts", {}).get(name, 0) for entry in entries) for name in names)
 
     def letters(self, host: str = "hidden") -> Counter:
-        path = "db/out.db" if "sqlite" in self.backends else f"{host}/state/state.db"
+        keeper = next((name for name in self.backends if name in DATABASES), None)
+        path = DATABASES[keeper] if keeper else f"{host}/state/state.db"
         if not (self.data / path).exists():
             return Counter()
         return Counter(
@@ -199,11 +206,9 @@ class Stack:
         )
 
     def stored_seq(self, backend: str) -> int:
-        if backend == "sqlite":
-            return max(
-                (row[0] for row in self._sql("db/out.db", "select seq from _collectors_checkpoint")),
-                default=0,
-            )
+        if backend in DATABASES:
+            rows = self._sql(DATABASES[backend], "select seq from _collectors_checkpoint")
+            return max((row[0] for row in rows), default=0)
         entries = sorted((self.data / "lake/_collectors/log").rglob("*.json"))
         return json.loads(entries[-1].read_bytes())["seq"] if entries else 0
 
@@ -212,11 +217,8 @@ class Stack:
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             for file in (self.data / path).parent.glob(f"{Path(path).name}*"):
                 shutil.copy(file, folder)
-            database = sqlite3.connect(f"file:{folder}/{Path(path).name}?mode=rw", uri=True)
-            try:
+            with closing(_open(f"{folder}/{Path(path).name}")) as database:
                 return database.execute(statement).fetchall()
-            finally:
-                database.close()
 
     def differences(self) -> list[str]:
         """Return what is lost, doubled, or counted wrongly; nothing when all is well."""
@@ -256,6 +258,14 @@ class Stack:
             if read != stored + filtered + set_aside:
                 found.append(f"{backend}: ledger {self.ledger(backend)} does not balance")
         return found
+
+
+def _open(path: str):
+    if path.endswith(".duckdb"):
+        import duckdb
+
+        return duckdb.connect(path)
+    return sqlite3.connect(f"file:{path}?mode=rw", uri=True)
 
 
 def finish(lives: Lives, stack: Stack) -> None:

@@ -25,7 +25,9 @@ def small_disk(tmp_path):
             pytest.skip("needs root, to mount a small tmpfs; test_errors.py fills a disk without")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            pytest.skip(f"needs the right to mount a tmpfs; test_errors.py fills a disk without: {done.stderr}")
+            pytest.skip(
+                f"needs the right to mount a tmpfs; test_errors.py fills a disk without: {done.stderr}"
+            )
         mounted.append(folder)
 
     yield mount
@@ -50,7 +52,11 @@ def test_a_full_disk_is_waited_for(lives, tmp_path, small_disk, name, full, figu
     free = os.statvfs(stack.data).f_bavail * os.statvfs(stack.data).f_frsize
     filler.write_bytes(bytes(free - 512 * 1024))
     pid = lives.start(stack, notices=str(notices), patience=1e9)
-    wait_for(lambda: notices.exists() and ("disk is full" in notices.read_text() or "No space" in notices.read_text()))
+    wait_for(
+        lambda: (
+            notices.exists() and ("disk is full" in notices.read_text() or "No space" in notices.read_text())
+        )
+    )
     filler.unlink()
     began = time.monotonic()
     ended = lives.wait(pid)
