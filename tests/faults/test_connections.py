@@ -164,6 +164,20 @@ FAULTS = {
 }
 
 
+async def run_with_fault(stack: Stack, proxy: Proxy, fault: str, moment: int) -> None:
+    """Run the pipeline; the fault is there from its n-th COMMIT on until it has tried again, or a little longer."""
+    proxy.cuts(COMMIT, "with", ())
+    running = asyncio.create_task(stack.run())
+    await until(lambda: running.done() or proxy.seen >= moment)
+    accepted = proxy.connections
+    FAULTS[fault](proxy)
+    if fault not in {"refused", "crawling"}:
+        await until(lambda: running.done() or proxy.connections > accepted)
+    await asyncio.wait([running], timeout=0.1)
+    proxy.passes()
+    await running
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_comes_and_goes(tmp_path, server, proxy, fault, full, figure):
@@ -171,20 +185,7 @@ def test_a_fault_that_comes_and_goes(tmp_path, server, proxy, fault, full, figur
     rounds = range(1, FILES + 3) if full else (1, 2, 9)
     for moment in rounds:
         stack = Stack(tmp_path, server, proxy.port, name=f"{moment}", timeout="300ms")
-        proxy.cuts(COMMIT, "with", ())
-
-        async def main() -> None:
-            running = asyncio.create_task(stack.run())
-            await until(lambda: running.done() or proxy.seen >= moment)
-            accepted = proxy.connections
-            FAULTS[fault](proxy)
-            if fault not in {"refused", "crawling"}:
-                await until(lambda: running.done() or proxy.connections > accepted)  # it has tried again
-            await asyncio.wait([running], timeout=0.1)
-            proxy.passes()
-            await running
-
-        asyncio.run(main())
+        asyncio.run(run_with_fault(stack, proxy, fault, moment))
         stack.check()
     figure("connection faults that come and go", fault=fault, rounds=len(rounds), lost=0, doubled=0)
 
@@ -294,6 +295,7 @@ def test_others_go_on_while_it_hangs_and_it_can_be_stopped(tmp_path, server, pro
         took = time.monotonic() - asked
     finally:
         process.kill()
+        process.communicate()
     assert took < 1.0 + 1.0
     proxy.passes()
     stack.file.write_text(stack.file.read_text().replace(", follow: true", ""))

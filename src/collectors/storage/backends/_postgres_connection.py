@@ -28,7 +28,7 @@ from psycopg.waiting import Ready, Wait
 from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, ConfigurationError, DataError, FatalError, TransientError
 
-__all__ = ["Connection", "translated"]
+__all__ = ["Connection", "is_refusal", "translated"]
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +215,11 @@ def translated() -> Iterator[None]:
         raise _translate(error) from error
 
 
+def is_refusal(error: psycopg.Error) -> bool:
+    """Return whether the server is fine and refused a value."""
+    return (error.sqlstate or "").startswith(_BAD_DATA) and error.diag.schema_name != "pg_catalog"
+
+
 def _translate(error: psycopg.Error) -> CollectorsError:
     code = error.sqlstate
     text = " ".join(str(error).split())
@@ -227,7 +232,7 @@ def _translate(error: psycopg.Error) -> CollectorsError:
     message = f"PostgreSQL: {text} (SQLSTATE {code})"
     if code.startswith(_AGAIN) or error.diag.schema_name == "pg_catalog":
         return TransientError(message, error_type=ErrorType.STORAGE)
-    if code.startswith(_BAD_DATA):
+    if is_refusal(error):
         return DataError(message, error_type=ErrorType.STORAGE)
     if code.startswith(_SETTINGS):
         return ConfigurationError(message)

@@ -17,7 +17,7 @@ from pgpq.schema import Jsonb
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
-from collectors.storage.backends._postgres_connection import Connection
+from collectors.storage.backends._postgres_connection import Connection, is_refusal
 from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, widens
 from collectors.storage.records import plain, to_values
 
@@ -26,6 +26,7 @@ __all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_name"
 ROW = "_collectors_row"
 _RANGE = 2**24
 _BATCH = 16 * 1024
+_MOST_REFUSED = 1024
 _LONGEST_NAME = 63
 _SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 TABLES = f"""
@@ -90,16 +91,39 @@ class RowTable:
         first, is_there = taken
         if is_there:
             self._run(f"lock table {self.quoted} in row exclusive mode")
-        kinds = self._prepare(table)
-        bad: dict[int, str] = {}
-        columns = {ROW: pa.chunked_array([pa.array(range(first, first + table.num_rows), pa.int64())])}
-        for name, kind in kinds.items():
-            columns[name], reasons = encode(plain(table.column(name)), kind)
-            bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
-        if bad:
-            raise self._refused(bad)
-        self._copy(columns, kinds)
+        rows, kinds = self._encoded(table, first)
+        self._copy(rows, kinds)
         return int(table.num_rows)
+
+    def refused(self, table: pa.Table) -> dict[int, str]:
+        """Return the rows that the server refuses, with its reasons; not more than it tells in so many tries.
+
+        Stores the others, half by half, so that a row is also refused for one before it; the caller takes that back.
+        """
+        self._run("set constraints all immediate")
+        (first,) = self._connection.execute(
+            "select nextval(%s)", [f"{self._quoted_schema}_collectors_rows"]
+        ).fetchone() or (0,)
+        rows, kinds = self._encoded(table, first)
+        bad: dict[int, str] = {}
+        waiting = [(0, table.num_rows)]
+        while waiting and len(bad) < _MOST_REFUSED:
+            start, end = waiting.pop()
+            self._run("savepoint part")
+            try:
+                self._copy(rows.slice(start, end - start), kinds)
+            except psycopg.Error as error:
+                if not is_refusal(error):
+                    raise
+                self._run("rollback to savepoint part")
+                if end - start == 1:
+                    bad[start] = " ".join(
+                        filter(None, [error.diag.message_primary, error.diag.message_detail])
+                    )
+                else:
+                    middle = (start + end) // 2
+                    waiting += [(middle, end), (start, middle)]
+        return bad
 
     def remove(self, location_id: str) -> None:
         """Delete the rows of a location. Raises KeyError when there is none."""
@@ -154,9 +178,20 @@ class RowTable:
                     f"lose digits as {brought}, which the rows bring; {advice}"
                 )
 
-    def _copy(self, columns: dict[str, pa.ChunkedArray], kinds: dict[str, str]) -> None:
-        names = ", ".join(map(quote, columns))
-        rows = pa.table(columns)
+    def _encoded(self, table: pa.Table, first: int) -> tuple[pa.Table, dict[str, str]]:
+        """Return the rows as they are sent, numbered from `first` on, and the types of their columns, which are made."""
+        kinds = self._prepare(table)
+        bad: dict[int, str] = {}
+        columns = {ROW: pa.chunked_array([pa.array(range(first, first + table.num_rows), pa.int64())])}
+        for name, kind in kinds.items():
+            columns[name], reasons = encode(plain(table.column(name)), kind)
+            bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
+        if bad:
+            raise self._refused(bad)
+        return pa.table(columns), kinds
+
+    def _copy(self, rows: pa.Table, kinds: dict[str, str]) -> None:
+        names = ", ".join(map(quote, rows.column_names))
         if all(
             is_binary(kind, rows.column(name).type) or _is_json(kind, rows, name)
             for name, kind in kinds.items()

@@ -29,7 +29,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
-from collectors.errors import ConfigurationError, TransientError
+from collectors.errors import ConfigurationError, DataError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration
 from collectors.storage.backends import _postgres_query
@@ -145,7 +145,11 @@ class PostgresBackend(Backend[PostgresConfig]):
 
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number."""
-        with self._writer() as connection, connection.durable_transaction():
+        with (
+            self._writer() as connection,
+            self._naming(connection, table, key),
+            connection.durable_transaction(),
+        ):
             return self._rows(connection, key.flow).insert(table, self.location(key))
 
     def claim(self, flow: str) -> Checkpoint:
@@ -155,13 +159,8 @@ class PostgresBackend(Backend[PostgresConfig]):
 
     def commit(self, delivery: Delivery) -> int:
         """Store rows, letters, counts and position in one transaction."""
-        with self._writer() as connection:
+        with self._writer() as connection, self._naming(connection, delivery.table, delivery.key):
             return self._tables(connection).commit(delivery, lambda: self._store_rows(connection, delivery))
-
-    def rehearse(self, delivery: Delivery) -> None:
-        """Store the rows and take them back."""
-        with self._writer() as connection, connection.rehearsal():
-            self._store_rows(connection, delivery)
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is stored in this table."""
@@ -218,6 +217,17 @@ class PostgresBackend(Backend[PostgresConfig]):
         known = self.config.parameters()
         place = f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
         return f"postgresql://{place}" + ("" if SOURCE in self.config.table else f":{self.config.table}")
+
+    @contextmanager
+    def _naming(self, connection: Connection, table: pa.Table, key: ChunkKey) -> Iterator[None]:
+        """Find the rows that the server has refused, which does not say which: store them and take that back."""
+        try:
+            yield
+        except DataError as error:
+            if not error.rows:
+                with connection.rehearsal():
+                    error.rows = self._rows(connection, key.flow).refused(table)
+            raise
 
     def _store_rows(self, connection: Connection, delivery: Delivery) -> None:
         if delivery.table.num_rows:
