@@ -122,21 +122,23 @@ class Edge:
 
     async def run(self, release: Callable[[Prepared], None]) -> None:
         """Store what comes through the queue until its end; `release` is told of each group once it is handed over."""
-        held: list[Prepared | End] = []
-        flusher = asyncio.ensure_future(self._flush_in_time())
-        try:
-            while group := await take_waiting(self.queue, held, self._fits):
-                fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
-                self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
-                if fresh:
-                    async with self._lock:
-                        await self._deliver(fresh)
-                while group:
-                    release(group.pop(0))
-                del fresh  # while waiting for more, nothing of this is kept
-            await self.flush()
-        finally:
+        async with asyncio.TaskGroup() as tasks:
+            flusher = tasks.create_task(self._flush_in_time())
+            await self._store(release)
             flusher.cancel()
+
+    async def _store(self, release: Callable[[Prepared], None]) -> None:
+        held: list[Prepared | End] = []
+        while group := await take_waiting(self.queue, held, self._fits):
+            fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
+            self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
+            if fresh:
+                async with self._lock:
+                    await self._deliver(fresh)
+            while group:
+                release(group.pop(0))
+            del fresh  # while waiting for more, nothing of this is kept
+        await self.flush()
 
     def _wants(self, item: Prepared) -> bool:
         return self.stop_behind is None or item.seq <= self.stop_behind
@@ -145,8 +147,17 @@ class Edge:
         """Make durable what the backend holds in its buffer."""
         async with self._lock:
             if self._buffered:
-                await self._retrying(lambda: self.backend.call(self.backend.flush))
-                await self._acknowledge((await self._retrying(self._stored)).seq)
+                await self._retrying(self._flush)
+                await self._acknowledge((await self._retrying(self._stored_by_us)).seq)
+
+    async def _flush(self) -> None:
+        try:
+            await self.backend.call(self.backend.flush)
+        except FencedError as error:
+            await self._stored_by_us()
+            raise TransientError(
+                str(error)
+            ) from error  # another flow is meant; the backend has dropped what it had of it
 
     async def _flush_in_time(self) -> None:
         interval = self.backend.flush_interval()
@@ -233,29 +244,43 @@ class Edge:
                 f"which rows, and cannot rehearse parts of them: {reason}; nothing of them was stored",
                 error_type=ErrorType.STORAGE,
             )
+        found = await self._search(delivery, reason, together=False)
+        if not found and self._transactional:
+            found = await self._search(delivery, reason, together=True)
+        return found
+
+    async def _search(self, delivery: Delivery, reason: str, *, together: bool) -> Culprits:
+        """Try parts of a delivery, each alone or, where rows are refused because of others, with all that passed."""
         trying = search(delivery.table.num_rows, reason, MOST_TRIES)
+        passed: list[tuple[int, int]] = []
         try:
-            start, end = next(trying)
+            part = next(trying)
             while True:
-                start, end = trying.send(await self._try(delivery, start, end))
+                told = await self._try(delivery, part, passed if together else [])
+                if told is None:
+                    passed.append(part)
+                part = trying.send(told)
         except StopIteration as done:
             found: Culprits = done.value
             return found
 
-    async def _try(self, delivery: Delivery, start: int, end: int) -> str | None:
+    async def _try(
+        self, delivery: Delivery, part: tuple[int, int], beside: Sequence[tuple[int, int]]
+    ) -> str | None:
         """Return why the backend refuses a part of a delivery, None when it takes it."""
-        table = delivery.table.slice(start, end - start)
+        rows = delivery.table
+        table = pa.concat_tables([rows.slice(start, end - start) for start, end in [*beside, part]])
         backend: Any = self.backend
         if self._transactional:
-            part = replace(delivery, table=table, dead_letters=[], resolved=[])
-            attempt = partial(backend.call, backend.rehearse, part)
+            rehearsed = replace(delivery, table=table, dead_letters=[], resolved=[])
+            attempt = partial(backend.call, backend.rehearse, rehearsed)
         else:
-            key = replace(delivery.key, flow=f"{delivery.key.flow}/{start}-{end}")
+            key = replace(delivery.key, flow=f"{delivery.key.flow}/{part[0]}-{part[1]}")
             attempt = partial(backend.call, backend.write, table, key)
         try:
             await self._retrying(attempt)
         except DataError as error:
-            return error.rows.get(0, str(error)) if end - start == 1 else str(error)
+            return str(error)
         return None
 
     async def _acknowledge(self, seq: int) -> None:
@@ -289,6 +314,16 @@ class Edge:
         if self._transactional:
             return await self.backend.call(self.backend.stored, self._flow)  # type: ignore[attr-defined,no-any-return]
         return await self._hooks.state.stored(self._flow)
+
+    async def _stored_by_us(self) -> Checkpoint:
+        """Return how far the flow is stored. Raises FencedError when that is no longer our doing."""
+        checkpoint = await self._stored()
+        if checkpoint.epoch != self._epoch:
+            raise FencedError(
+                f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "
+                f"ours is {self._epoch}); stop one of the two"
+            )
+        return checkpoint
 
     def _without(
         self,
@@ -328,12 +363,7 @@ class Edge:
         async def checked() -> Result | int:
             nonlocal tried
             if seq is not None and tried:
-                checkpoint = await self._stored()
-                if checkpoint.epoch != self._epoch:
-                    raise FencedError(
-                        f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "
-                        f"ours is {self._epoch}); stop one of the two"
-                    )
+                checkpoint = await self._stored_by_us()
                 if checkpoint.seq >= seq:
                     return checkpoint.seq
             tried = True

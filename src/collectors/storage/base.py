@@ -143,7 +143,11 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         raise FatalError(f"the backend '{self.get_backend_id()}' cannot delete", error_type=ErrorType.STORAGE)
 
     def flush(self) -> Any:
-        """Make everything durable that was handed over; called when a flow pauses and before `close`."""
+        """Make everything durable that was handed over; called when a flow pauses and before `close`.
+
+        Raises FencedError when one of the flows is another's now; what it had of that one is dropped, so that the next
+        call goes on with the others.
+        """
 
     def flush_interval(self) -> float | None:
         """Seconds after which buffered rows should be flushed even when no more come; None: nothing is buffered."""
