@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,14 @@ class Runs:
     def __init__(self, state: State, env: Env) -> None:
         self._state = state
         self._env = env
+        self._begin: Callable[[], Awaitable[None]] | None = None
 
     async def begin(self, report: RunReport, version: str, backends: Mapping[str, Backend[Any]]) -> None:
-        """Note a run that starts. Whatever is noted as running is not: its process died."""
+        """Note a run that starts. Whatever is noted as running is not: its process died.
+
+        What could not be noted now is noted with the next `update`, or with `end`.
+        """
+        self._begin = partial(self.begin, report, version, backends)
         dead: list[Run] = await self._state.call(self._open)
         by_id = {backend.get_backend_id(): backend for backend in backends.values()}
         for run in dead:
@@ -89,9 +95,11 @@ class Runs:
         await self._write(
             "insert or replace into _collectors_runs values (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values
         )
+        self._begin = None
 
     async def update(self, report: RunReport) -> None:
         """Note how far a run is."""
+        await self._catch_up()
         await self._write(
             "update _collectors_runs set seen_at = ?, report = ? where run = ?",
             self._env.now().isoformat(),
@@ -101,6 +109,7 @@ class Runs:
 
     async def end(self, report: RunReport) -> None:
         """Note how a run ended."""
+        await self._catch_up()
         now = self._env.now().isoformat()
         await self._write(
             "update _collectors_runs set seen_at = ?, ended_at = ?, status = ?, reason = ?, report = ? where run = ?",
@@ -111,6 +120,10 @@ class Runs:
             _encoded(report.as_dict()),
             report.run,
         )
+
+    async def _catch_up(self) -> None:
+        if self._begin is not None:
+            await self._begin()
 
     async def _write(self, statement: str, *values: Any) -> None:
         def write(database: Database) -> None:
