@@ -154,7 +154,7 @@ def print_result(report: RunReport, console: Console, pipeline: str) -> None:
             console.print(
                 f"{flow.source}: resumed behind what an earlier run had stored", style="dim", highlight=False
             )
-        for notice in flow.notices:
+        for notice in flow.remarks():
             console.print(Text(notice, style="yellow"))
         if flow.error is not None:
             console.print(Text(f"{flow.source} failed: {flow.error}", style="red"), soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ __all__ = [
     "ByteSourceConfig",
     "Framing",
     "LineFraming",
+    "Remembers",
     "Replays",
     "Room",
     "Source",
@@ -105,6 +106,18 @@ class Answers(Protocol):
         """
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A source that needs the spool and has to know, in a new process, what it handed on before."""
+
+    def remember(self, folder: Path, kept: Iterable[CollectedData]) -> None:
+        """Learn what is kept: called once, in a worker thread, before the first reading.
+
+        `folder` is a place for files of its own. `kept` are the latest chunks that are durable, oldest first: at least
+        those that were not yet committed to it when a process before died.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What `read` yields before it reads much: the runtime goes on with it once so many bytes fit its memory budget."""
@@ -142,6 +155,10 @@ class Source(IDataSource, Generic[ConfigT]):
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.make_room: Callable[[int], Awaitable[None]] = _any_room
+        self.tell: Callable[[str], None] = _to_nobody
+        """Takes one line for people; it is shown, and stands in the report of the run."""
+        self.count_lost: Callable[[int], None] = _to_nobody
+        """Takes the number of records that were lost before this source could have them."""
         self._resources: AsyncExitStack | None = None
         self._position: Position | None = None
 
@@ -282,6 +299,10 @@ class Source(IDataSource, Generic[ConfigT]):
 
 async def _any_room(size: int) -> None:
     """Outside of a pipeline there is no budget."""
+
+
+def _to_nobody(what: object) -> None:
+    """Outside of a pipeline there is no report."""
 
 
 async def _from_thread(

@@ -280,6 +280,8 @@ class Engine:
             report.notices.append(text)
             self._on_notice(f"source '{name}': {text}")
 
+        source.tell = tell
+        source.count_lost = report.count_lost
         folder = self.config.state / "spool" / name
         spool = Spool(folder, name, self.config.spool, now=self.env.now, tell=tell)
         return Intake(

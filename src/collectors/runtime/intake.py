@@ -14,7 +14,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from collectors.collection.base import Answers, Room, Source, SourceConfig
+from collectors.collection.base import Answers, Remembers, Room, Source, SourceConfig
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
 from collectors.runtime.budget import Share
@@ -127,10 +127,16 @@ class Intake:
         """Open the spool, trying until that works. Raises what stops it for good."""
         while True:
             try:
-                await asyncio.to_thread(self.spooled.spool.open)
+                await asyncio.to_thread(self._open)
                 return
             except TransientError as error:
                 await self._wait(error)
+
+    def _open(self) -> None:
+        spool = self.spooled.spool
+        spool.open()
+        if isinstance(self._source, Remembers):
+            self._source.remember(spool.folder, spool.recent())
 
     async def run(self) -> None:
         """Return when the source has ended and all of it is durable; what went wrong then is in `error`."""

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from collectors.chunks import Counts
+from collectors.chunks import Counts, DeadLetter
 from collectors.models import Position
 
 __all__ = ["EdgeReport", "FlowReport", "RunReport", "StepReport"]
+
+MOST_REASONS = 1000
 
 FlowStatus = Literal["starting", "running", "waiting", "done", "stopped", "failed"]
 
@@ -60,6 +62,17 @@ class EdgeReport:
     skipped: int = 0
     ledger: Counts | None = None
     """What the store itself says about this run, asked for at its end."""
+    committed: Counts = field(default_factory=Counts)
+    """As `counts`, with what the backend has taken and not made durable yet."""
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Step and reason of what was set aside, with numbers; the first thousand different ones."""
+
+    def note(self, counts: Counts, letters: list[DeadLetter]) -> None:
+        """Count a commit, and why records were set aside on the way to it."""
+        self.committed += counts
+        for letter in letters:
+            if len(self.reasons) < MOST_REASONS or (letter.step, letter.reason) in self.reasons:
+                self.reasons[letter.step, letter.reason] += 1
 
 
 @dataclass
@@ -71,6 +84,8 @@ class FlowReport:
     read: int = 0
     chunks: int = 0
     bytes_read: int = 0
+    lost: int = 0
+    """Records that the source knows to be lost before it could have them (a socket's buffer that ran over)."""
     lag_bytes: int | None = None
     resumed_at: Position | None = None
     notices: list[str] = field(default_factory=list)
@@ -78,13 +93,16 @@ class FlowReport:
     decoding: StepReport = field(default_factory=lambda: StepReport("decode"))
     ways: list[tuple[str, list[StepReport]]] = field(default_factory=list)
     edges: list[EdgeReport] = field(default_factory=list)
-    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Step and reason of what was set aside, with numbers; the first thousand different ones."""
 
     @property
     def in_flight(self) -> int:
         """Records that were read and that some backend has not acknowledged."""
         return max((self.read - edge.skipped - edge.counts.read for edge in self.edges), default=0)
+
+    @property
+    def worst(self) -> EdgeReport:
+        """The way into the backend on which most was set aside."""
+        return max(self.edges, key=lambda edge: edge.committed.set_aside)
 
     @property
     def set_aside(self) -> int:
@@ -95,6 +113,15 @@ class FlowReport:
     def balanced(self) -> bool:
         """Whether every record that was read is accounted for at every backend."""
         return not self.imbalances()
+
+    def count_lost(self, records: int) -> None:
+        """Count records that never reached the source."""
+        self.lost += records
+
+    def remarks(self) -> list[str]:
+        """Return what people should know about this run, beside its numbers and its error."""
+        lost = f"{self.source}: {self.lost:,} records were lost before they could be read"
+        return [*self.notices, *([lost] if self.lost else [])]
 
     def steps(self) -> list[tuple[str, StepReport]]:
         """Return all steps with their names: decoding, then those of each route."""
@@ -150,6 +177,7 @@ class FlowReport:
             "chunks": self.chunks,
             "bytes_read": self.bytes_read,
             "lag_bytes": self.lag_bytes,
+            "lost_before_source": self.lost,
             "resumed_at": self.resumed_at,
             "balanced": self.balanced,
             "imbalances": self.imbalances(),
@@ -157,7 +185,7 @@ class FlowReport:
             "notices": self.notices,
             "reasons": [
                 {"step": step, "reason": reason, "records": count}
-                for (step, reason), count in self.reasons.most_common(10)
+                for (step, reason), count in (self.worst.reasons.most_common(10) if self.edges else [])
             ],
             "steps": [
                 {

@@ -13,7 +13,7 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,8 +57,8 @@ class _Segment:
 class Spool:
     """One source's spool. Methods block; one thread appends, one reads, `trim` may run beside both.
 
-    `durable` is the number of the last frame that is on disk, `size` the bytes of all segments. `tell` gets one line
-    for people about what was found damaged.
+    `durable` is the number of the last frame that is on disk, `size` the bytes of all segments, `folder` where they are.
+    `tell` gets one line for people about what was found damaged.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Spool:
         tell: Callable[[str], None],
     ) -> None:
         self.durable = 0
-        self._folder = folder
+        self.folder = folder
         self._source = source
         self._quota = quota
         self._now = now
@@ -89,10 +89,10 @@ class Spool:
 
     def open(self) -> None:
         """Find out what is there. Raises TransientError when the folder cannot be made, FatalError for foreign files."""
-        with translated(self._folder, "cannot open the spool in"):
-            make_folders(self._folder.parent)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(self._folder.parent)
+        with translated(self.folder, "cannot open the spool in"):
+            make_folders(self.folder.parent)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(self.folder.parent)
             acknowledged = self._read_marks()
             self._find_segments()
             last = self._last_number(self._segments[-1]) if self._segments else 0
@@ -133,6 +133,18 @@ class Spool:
         segment.end += size
         self.durable += len(chunks)
         self._write_marks()
+
+    def recent(self) -> Iterator[CollectedData]:
+        """Yield the chunks of the last two segments, stored ones included, without their positions."""
+        for segment in self._segments[-2:]:
+            descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
+            try:
+                start = HEADER_SIZE
+                while (frame := find_frame(descriptor, start, segment.end)) is not None:
+                    yield unpack(frame.payload)
+                    start = frame.end
+            finally:
+                os.close(descriptor)
 
     def behind(self, since: Position | None) -> int:
         """Return how many bytes of frames lie behind a position."""
@@ -186,20 +198,20 @@ class Spool:
         if not self.knows(position):
             return
         self._trimmed = max(self._trimmed, int(position["frame"]))
-        with translated(self._folder, "cannot remove a segment of the spool in"):
+        with translated(self.folder, "cannot remove a segment of the spool in"):
             if ended and self._trimmed >= self.durable and self.size > HEADER_SIZE:
                 self.close()
                 os.close(self._new_segment())
             while len(self._segments) > 1 and self._segments[1].first - 1 <= self._trimmed:
                 self._write_marks()
-                segment_path(self._folder, self._segments[0].ordinal).unlink(missing_ok=True)
+                segment_path(self.folder, self._segments[0].ordinal).unlink(missing_ok=True)
                 del self._segments[0]
 
     # what is on disk
 
     def _find_segments(self) -> None:
-        for ordinal in sorted(int(path.stem) for path in self._folder.glob("*.spool") if path.stem.isdigit()):
-            path = segment_path(self._folder, ordinal)
+        for ordinal in sorted(int(path.stem) for path in self.folder.glob("*.spool") if path.stem.isdigit()):
+            path = segment_path(self.folder, ordinal)
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 end = os.fstat(descriptor).st_size
@@ -225,7 +237,7 @@ class Spool:
     def _last_number(self, segment: _Segment) -> int:
         """Return the number of the last whole frame of a segment; that before its first if there is none."""
         last, start = segment.first - 1, HEADER_SIZE
-        descriptor = os.open(segment_path(self._folder, segment.ordinal), os.O_RDONLY)
+        descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
         try:
             while True:
                 frame = read_frame(descriptor, start, segment.end) or find_frame(
@@ -239,11 +251,11 @@ class Spool:
 
     def _read_marks(self) -> int:
         try:
-            data = (self._folder / "marks").read_bytes()
+            data = (self.folder / "marks").read_bytes()
         except FileNotFoundError:
             return 0
         if len(data) < _MARKS.size + 4 or data[-4:] != struct.pack("<I", zlib.crc32(data[:-4])):
-            self._tell(f"{self._folder / 'marks'} is damaged; it is made anew")
+            self._tell(f"{self.folder / 'marks'} is damaged; it is made anew")
             return 0
         magic, spool, acknowledged, trimmed = _MARKS.unpack_from(data)
         if magic != _MARKS_MAGIC:
@@ -254,7 +266,7 @@ class Spool:
     def _write_marks(self) -> None:
         data = _MARKS.pack(_MARKS_MAGIC, self._id, self.durable, self._trimmed)
         with suppress(OSError):
-            descriptor = os.open(self._folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self.folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.pwrite(descriptor, data + struct.pack("<I", zlib.crc32(data)), 0)
             finally:
@@ -269,12 +281,12 @@ class Spool:
                 "it empties as soon as the storage takes more (`spool:` sets the limit)",
                 error_type=ErrorType.STORAGE,
             )
-        with translated(self._folder, "cannot look at the disk of"):
-            disk = os.statvfs(self._folder)
+        with translated(self.folder, "cannot look at the disk of"):
+            disk = os.statvfs(self.folder)
         keep = min(KEEP_FREE, disk.f_blocks * disk.f_frsize // 8)
         if disk.f_bavail * disk.f_frsize < size + keep:
             raise TransientError(
-                f"{self._folder}: the disk is full but for {keep / 2**20:,.0f} MiB, which are for the storage; "
+                f"{self.folder}: the disk is full but for {keep / 2**20:,.0f} MiB, which are for the storage; "
                 "intake goes on by itself as soon as there is room",
                 error_type=ErrorType.STORAGE,
             )
@@ -289,7 +301,7 @@ class Spool:
         last = self._segments[-1] if self._segments else None
         if last is not None and last.end == HEADER_SIZE and not last.abandoned:
             self._writing = os.open(
-                segment_path(self._folder, last.ordinal), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+                segment_path(self.folder, last.ordinal), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             )
             return last
         self._writing = self._new_segment()
@@ -299,12 +311,12 @@ class Spool:
         """Begin a segment and return its descriptor: its name is durable before a frame in it is acknowledged."""
         ordinal = self._segments[-1].ordinal + 1 if self._segments else 1
         segment = _Segment(ordinal, self.durable + 1, HEADER_SIZE)
-        path = segment_path(self._folder, ordinal)
+        path = segment_path(self.folder, ordinal)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             write_all(descriptor, [Header(self._id, segment.first).pack()])
             os.fsync(descriptor)
-            sync_folder(self._folder)
+            sync_folder(self.folder)
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):
@@ -336,7 +348,7 @@ class Spool:
     def _failed(self, error: OSError) -> TransientError:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         reason = "the disk is full" if full else f"the disk failed ({error.strerror})"
-        return TransientError(f"{self._folder}: {reason}; nothing was kept", error_type=ErrorType.STORAGE)
+        return TransientError(f"{self.folder}: {reason}; nothing was kept", error_type=ErrorType.STORAGE)
 
     # reading
 
@@ -359,10 +371,10 @@ class Spool:
     def _next_in(self, segment: _Segment, start: int, expected: int, last: int) -> CollectedData:
         """Return the chunk with the expected number, or one that tells which chunks cannot be read."""
         try:
-            descriptor = os.open(segment_path(self._folder, segment.ordinal), os.O_RDONLY)
+            descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
         except FileNotFoundError:
             return self._lost(expected, last, segment, start, start)
-        with translated(self._folder, "cannot read the spool in"):
+        with translated(self.folder, "cannot read the spool in"):
             try:
                 frame = read_frame(descriptor, start, segment.end)
                 if frame is None or frame.number != expected:
@@ -394,7 +406,7 @@ class Spool:
         raw, kept = b"", ""
         if segment is not None and descriptor is not None and end > start:
             raw = os.pread(descriptor, min(end - start, SEGMENT_BYTES), start)
-            path = self._folder / "quarantine" / f"{segment.ordinal:020d}-{start}.bad"
+            path = self.folder / "quarantine" / f"{segment.ordinal:020d}-{start}.bad"
             try:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 path.write_bytes(raw)
@@ -405,7 +417,7 @@ class Spool:
         count = last - first + 1
         which = f"chunk {first}" if count == 1 else f"{count:,} chunks, {first} to {last},"
         reason = f"the spool is damaged: {which} cannot be read{kept}"
-        self._tell(f"{self._folder}: {reason}")
+        self._tell(f"{self.folder}: {reason}")
         return CollectedData(
             source_id=self._source,
             timestamp=self._now(),
