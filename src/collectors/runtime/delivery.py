@@ -96,7 +96,7 @@ class Edge:
         self.keeps_route_letters = False
         self.keeps_decode_letters = False
         self.on_durable: Callable[[], Awaitable[None]] | None = None
-        self.on_commit: Callable[[Delivery], None] | None = None
+        self.on_commit: Callable[[], None] | None = None
         self.reaching = 0
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
@@ -176,11 +176,12 @@ class Edge:
         last = group[-1]
         parts = [item.parts[self.route] for item in group]
         table = concat([part.table for part in parts])
-        letters: list[DeadLetter] = []
-        if self.keeps_decode_letters:
-            letters += [letter for item in group for letter in item.letters]
-        if self.keeps_route_letters:
-            letters += [letter for part in parts for letter in part.letters]
+        decoding = [letter for item in group for letter in item.letters]
+        processing = [letter for part in parts for letter in part.letters]
+        letters = [
+            *(decoding if self.keeps_decode_letters else []),
+            *(processing if self.keeps_route_letters else []),
+        ]
         delivery = Delivery(
             key=ChunkKey(self._flow, self._epoch, last.seq),
             first_seq=self.seq + 1,
@@ -196,8 +197,9 @@ class Edge:
         origins = [letter for part in parts for letter in part.origins]
         delivery, durable = await self._commit_all_it_can(delivery, origins)
         self.seq = delivery.key.seq
+        self.report.note(delivery.counts, [*decoding, *processing, *delivery.dead_letters[len(letters) :]])
         if self.on_commit is not None:
-            self.on_commit(delivery)
+            self.on_commit()
         if not self._buffered:
             self._oldest = self._hooks.env.monotonic()
         self._buffered.append((delivery.key.seq, delivery.counts))

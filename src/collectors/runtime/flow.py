@@ -11,10 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from functools import partial
 from typing import Any
 
-from collectors.chunks import Checkpoint, Counts, Delivery
+from collectors.chunks import Checkpoint
 from collectors.collection.base import Source
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
@@ -30,8 +29,6 @@ from collectors.runtime.reading import Reader
 from collectors.runtime.replaying import LetterSource
 
 __all__ = ["Flow"]
-
-MOST_REASONS = 1000
 
 
 class Flow:
@@ -72,7 +69,6 @@ class Flow:
         self._ends: dict[int, Position | None] = {}
         self._reading_error: Exception | None = None
         self._stop_above = stop_above
-        self._committed = {edge: Counts() for edge in edges}
         self._over_budget: Exception | None = None
         self._intaking: list[asyncio.Task[None]] = []
 
@@ -111,7 +107,7 @@ class Flow:
         checkpoints = [await edge.claim() for edge in self._edges]
         for edge in self._edges:
             edge.on_durable = self._on_durable
-            edge.on_commit = partial(self._on_commit, edge)
+            edge.on_commit = self._check_budget
         first: Checkpoint = min(checkpoints, key=lambda checkpoint: checkpoint.seq)
         last: Checkpoint = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
         self._seq, self._behind = first.seq, last.seq
@@ -281,20 +277,11 @@ class Flow:
             self._hooks.notify(f"cannot acknowledge: {error}")
         self._on_event("stored", self.report)
 
-    def _on_commit(self, edge: Edge, delivery: Delivery) -> None:
-        self._committed[edge] += delivery.counts
-        reasons = self.report.reasons
-        for letter in delivery.dead_letters:
-            if len(reasons) < MOST_REASONS or (letter.step, letter.reason) in reasons:
-                reasons[letter.step, letter.reason] += 1
-        self._check_budget(at_end=False)
-
-    def _check_budget(self, *, at_end: bool) -> None:
+    def _check_budget(self, *, at_end: bool = False) -> None:
         """When too much was set aside, read no more; every backend gets what one of them has, and nothing behind it."""
         if self._over_budget is not None:
             return
-        worst = max(self._committed.values(), key=lambda counts: counts.set_aside)
-        self._over_budget = check_budget(self._stop_above, worst, self.report.reasons, at_end=at_end)
+        self._over_budget = check_budget(self._stop_above, self.report.worst, at_end=at_end)
         if self._over_budget is None:
             return
         front = max(edge.reaching for edge in self._edges)
