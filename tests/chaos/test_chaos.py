@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from collectors import registry
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -105,8 +110,8 @@ def test_nothing_of_the_user_is_touched(folder, stored_before):
 
 def test_only_kills_that_came_about_are_counted(folder):
     write(folder)
-    told = chaos(folder, kills=12)
-    assert told["kills"] >= 12
+    told = chaos(folder, kills=8)
+    assert told["kills"] >= 8
     assert told["kills"] == sum(told["kills_by_place"].values()) + told["kills_at_random_times"]
     assert told["kills"] == told["restarts"]
     assert all(place.startswith(("before ", "behind ")) for place in told["kills_by_place"])
@@ -127,6 +132,38 @@ def test_a_kill_whose_moment_never_comes_is_not_counted(folder):
     told = chaos(folder, "--at", "before nothing in nowhere (x:1)")
     assert told["kills"] == told["stories"] == 0
     assert told["kills_that_did_not_come_about"] > 0
+
+
+@pytest.mark.parametrize("storage", ["parquet", "duckdb"])
+def test_other_stores(folder, storage):
+    if storage not in registry.names("backend") or (
+        storage == "duckdb" and not importlib.util.find_spec(storage)
+    ):
+        pytest.skip(f"needs {storage}: pip install 'collectors-io[{storage}]'")
+    write(folder, storage=f"{{type: {storage}, path: store}}")
+    told = chaos(folder)
+    assert told["held"]
+    assert told["storage"][storage]["expected"] == 100
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_when_it_is_stopped(folder, how):
+    write(folder)
+    scratch = folder.parent / "tmp"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collectors", "chaos", "p.yaml", "--kills", "100000"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    while not list(scratch.glob("*/story-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(how)
+    assert process.wait(timeout=60) == (130 if how == signal.SIGINT else 143)
+    assert list(scratch.iterdir()) == []
 
 
 def test_duplicates_where_they_are_expected(folder):

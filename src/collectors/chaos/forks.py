@@ -47,9 +47,13 @@ def fork(
     """
     gc.freeze()  # a collection in the child would copy every page
     reading, writing = os.pipe()
+    # What a handler raises while Python forks would be dropped.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     child = os.fork()
     if child == 0:
         os.close(reading)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _be_born(work, log, writing, stdin=stdin)
     os.close(writing)
     gc.unfreeze()
@@ -57,6 +61,7 @@ def fork(
     parts: list[bytes] = []
     end = time.monotonic() + limit
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         while select.select([reading], [], [], max(0.0, end - time.monotonic()))[0]:
             part = os.read(reading, 2**16)
             if not part:

@@ -77,9 +77,12 @@ def command(
 
 
 def _show(trial: Callable[..., Report], progress: _Progress) -> Report:
-    """Make the trial in a folder that is gone afterwards."""
+    """Make the trial in a folder that is gone afterwards, whether it is ended by Ctrl-C or by SIGTERM."""
+    import signal
+    import sys
     import tempfile
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="collectors-chaos-") as folder:
         try:
             return trial(Path(folder), on_progress=progress.show)
