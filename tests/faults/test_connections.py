@@ -241,10 +241,10 @@ def test_the_pipeline_is_killed(tmp_path, server, full, figure):
     """Kill -9 before and behind each wait for the server, life after life, until one survives."""
     kills = 0
     script = Path(__file__).parents[1] / "e2e" / "_lives.py"
-    for first in range(1, 25 if full else 3):
+    for first in range(1, 25 if full else 2):
         stack = Stack(tmp_path, server, server.port, name=f"{first}", timeout="10s")
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", script, stack.file, str(first), "9", "40" if full else "16"],
+            [sys.executable, "-W", "ignore", script, stack.file, str(first), "9", "40" if full else "14"],
             capture_output=True,
             text=True,
             timeout=300,

@@ -9,6 +9,7 @@ from collectors.testing.backend_contract import BackendContract
 from collectors.testing.postgres_server import PostgresServer
 
 
+@pytest.mark.timeout(400)  # a schema and its tables for each of hundred examples
 class TestPostgres(BackendContract):
     component = "postgres"
     cannot_store = "\0"
