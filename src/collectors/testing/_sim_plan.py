@@ -10,6 +10,9 @@ from collectors.testing._sim_stores import Kind, Store
 
 __all__ = ["Life", "Plan", "Weather", "make_plan"]
 
+_FAIR = 0.2
+"""The share of runs in which no store and no disk ever fails."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weather:
@@ -35,7 +38,10 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole run: `hosts` are the lives of each machine, one after the other; both machines are up at the same time."""
+    """A whole run: `hosts` are the lives of each machine, one after the other; both machines are up at the same time.
+
+    `jumps` are when and how far the time of day jumps, `full` is how often the machines' own disks are full.
+    """
 
     series: list[Series]
     stores: list[Store]
@@ -43,7 +49,7 @@ class Plan:
     hosts: list[list[Life]]
     jumps: list[tuple[float, float]]
     memory: int
-    state_failures: float
+    full: float
 
 
 def make_plan(seed: str) -> Plan:
@@ -56,7 +62,7 @@ def make_plan(seed: str) -> Plan:
     rival = exact and chance.random() < 0.25
     if rival:
         for store in stores:
-            store.kind = "lettered"  # letters in the state of two machines would be told of twice
+            store.kind = "lettered" if store.kind == "transactional" else store.kind
     series = [
         _series(chance, number, 60 if large else 20, spooled=not rival)
         for number in range(chance.choice((1, 2, 3) if large else (1, 1, 2)))
@@ -68,7 +74,7 @@ def make_plan(seed: str) -> Plan:
         hosts=[[_life(chance) for _ in range(chance.randrange(4))] for _ in range(2 if rival else 1)],
         jumps=[(chance.expovariate(1 / 30), chance.choice((-3600.0, 3600.0, 86400.0)))] * chance.randrange(2),
         memory=chance.choice((64, 1024, 2**20)),
-        state_failures=0.0,
+        full=chance.choice((0.0, 0.0, 0.02, 0.2)) if stormy >= _FAIR else 0.0,
     )
 
 
@@ -91,7 +97,7 @@ def _series(chance: random.Random, number: int, most: int, *, spooled: bool) -> 
 
 
 def _weather(chance: random.Random, stormy: float) -> Weather:
-    if stormy < 0.2:
+    if stormy < _FAIR:
         return Weather(0, 0, 0, ())
     outages = [
         (start, start + 10 ** chance.uniform(0, 4.2))

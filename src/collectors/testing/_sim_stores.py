@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
-from collectors.errors import DataError
+from collectors.errors import DataError, FencedError
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.positions import check_follows
 
@@ -130,9 +130,13 @@ class _Buffering(_Transactional):
         return 10.0
 
     def _publish(self, flow: str) -> None:
-        while self._taken[flow]:
-            self.store_.publish(self._taken[flow][0])
-            del self._taken[flow][0]
+        try:
+            while self._taken[flow]:
+                self.store_.publish(self._taken[flow][0])
+                del self._taken[flow][0]
+        except FencedError:
+            self._taken[flow] = []
+            raise
 
 
 def make_backend(store: Store) -> Backend[Any]:

@@ -24,6 +24,7 @@ __all__ = ["PIPELINE", "Run", "World"]
 PIPELINE = "simulated"
 _START = datetime(2026, 3, 1, tzinfo=UTC)
 _FALLIBLE = {"open", "claim", "stored", "commit", "write", "flush"}
+_SETTING_UP = {"_open", "close"}
 _SETTLING_SECONDS = 1e-3
 _CALM_SECONDS = 3600.0
 
@@ -214,6 +215,10 @@ class World:
         name = getattr(call.function, "__name__", "")
         if not self.calm and call.thread.startswith("backend-") and name in _FALLIBLE:
             self._disturb(call, name)
+        elif call.thread == "collectors-state" and name not in _SETTING_UP and self.hits(self.plan.full):
+            call.before = TransientError(f"the disk is full (state: {name})")
+        elif name == "append" and self.hits(self.plan.full):
+            call.before = TransientError("the disk is full (spool)")
         process = current()
         if process is not None:
             run = next(run for run in self.runs if run.process is process)
@@ -269,6 +274,9 @@ class _SimEnv(Env):
 
     def new_id(self) -> str:
         return f"run-{self._process.name}"
+
+    def give_memory_back(self) -> None:
+        """Leave the allocators as they are."""
 
     def peak_memory(self) -> int:
         return 0
