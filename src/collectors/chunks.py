@@ -57,6 +57,15 @@ class Counts:
             self.set_aside + other.set_aside,
         )
 
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(
+            self.read - other.read,
+            self.added - other.added,
+            self.stored - other.stored,
+            self.filtered - other.filtered,
+            self.set_aside - other.set_aside,
+        )
+
     @property
     def in_flight(self) -> int:
         """What has been read and is accounted for nowhere yet; 0 at the end of a run, or something is wrong."""

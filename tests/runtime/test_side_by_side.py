@@ -113,7 +113,7 @@ def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
         work = asyncio.ensure_future(running.run())
         await until(lambda: away.tries and running.report.flows[0].read == 30)
         running.stop()
-        await until(work.done, env, 2_000)
+        await until(work.done, env)
         assert running.report.flows[0].in_flight == 30
 
     asyncio.run(scenario())

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from collectors.chunks import Counts
 from collectors.collection.base import Source
 from collectors.config.load import from_mapping, load
 from collectors.config.model import PipelineConfig
@@ -15,26 +16,23 @@ from collectors.enums import EventType
 from collectors.errors import CollectorsError, ConfigurationError, TransientError, to_info
 from collectors.interfaces.crosscutting import IErrorHandler, IEventEmitter
 from collectors.models import SystemEvent
-from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
+from collectors.runtime.assembly import make_sources
 from collectors.runtime.budget import Budget
-from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.building import Builder
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
-from collectors.runtime.intake import Intake, SpoolSource
-from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport
-from collectors.runtime.preparing import Letters, Preparer, Way
 from collectors.runtime.reading import race
+from collectors.runtime.reload import Reloader
 from collectors.runtime.runs import Runs, stored_counts
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
-from collectors.runtime.spool import Spool
 from collectors.runtime.state import State
 from collectors.runtime.supervisor import Supervisor
 from collectors.storage.base import Backend
 from collectors.storage.files import translated
 
-__all__ = ["Engine", "choose_letter_keepers", "run"]
+__all__ = ["Engine", "run"]
 
 BATCH_PATIENCE = 60.0
 """Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
@@ -83,6 +81,7 @@ class Engine:
         self._shutdown: Shutdown | None = None
         self._telling: set[asyncio.Task[None]] = set()
         self._at_end: Callable[..., Any] = lambda _: None
+        self._reloader: Reloader | None = None
 
     def stop(self) -> None:
         """Stop intake, drain, end; a second time: end at once. For callers in the same event loop."""
@@ -115,10 +114,19 @@ class Engine:
             backends = await self._connect_backends(stack)
             flows = await self._flows(sources, backends, state, shutdown, patience)
             async with self._noted(Runs(state, self.env), backends, started):
-                await Supervisor(shutdown, self._on_failure).run(flows)
-                await asyncio.gather(*self._telling)
+                await self._run(flows, Supervisor(shutdown, self._on_failure))
                 await self._finish(backends, state)
         return self.report
+
+    async def _run(self, flows: list[Flow], supervisor: Supervisor) -> None:
+        reloading: asyncio.Future[Any] = asyncio.Future()
+        if self._reloader is not None:
+            reloading = asyncio.ensure_future(self._reloader.run(supervisor))
+        try:
+            await supervisor.run(flows)
+        finally:
+            await _end([reloading])
+        await asyncio.gather(*self._telling)
 
     @asynccontextmanager
     async def _noted(
@@ -152,15 +160,24 @@ class Engine:
         """Compare with the ledgers of the stores; of a flow that broke off, those are the truth."""
         by_id = {backend.get_backend_id(): backend for backend in backends.values()}
         expired = asyncio.Event() if self._shutdown is None else self._shutdown.expired
+        before: dict[tuple[str, str], Counts] = {}  # by flows of the same name that a reload has ended
         for flow in self.report.flows:
             whole = flow.error is None and not flow.in_flight
             for edge in flow.edges:
+                if flow.reloaded or edge.backend not in by_id:
+                    before[edge.backend, edge.flow] = (
+                        before.get((edge.backend, edge.flow), Counts()) + edge.counts
+                    )
+                    continue
                 with suppress(CollectorsError):  # a store that is away is not asked
                     asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
                     counts = await race(asking, expired)
-                    if counts is not None and whole:
+                    if counts is None:
+                        continue
+                    counts -= before.get((edge.backend, edge.flow), Counts())
+                    if whole:
                         edge.ledger = counts
-                    elif counts is not None:
+                    else:
                         edge.counts = counts
 
     def _lock(self, stack: AsyncExitStack) -> None:
@@ -192,8 +209,7 @@ class Engine:
     async def _connect_backends(self, stack: AsyncExitStack) -> dict[str, Backend[Any]]:
         """Find out what cannot start. A storage that is only away, or slow, is left to its flows: intake goes on."""
         backends = {name: component.make() for name, component in self.config.backends.items()}
-        for backend in backends.values():
-            stack.push_async_callback(backend.disconnect)
+        stack.push_async_callback(_disconnect, backends)
         connecting = {name: asyncio.create_task(backend.connect()) for name, backend in backends.items()}
         timer = asyncio.ensure_future(self.env.sleep(CONNECT_SECONDS))
         stack.push_async_callback(_end, [timer, *connecting.values()])
@@ -223,93 +239,21 @@ class Engine:
         shutdown: Shutdown,
         patience: float | None,
     ) -> list[Flow]:
-        return [self._flow(source, backends, state, shutdown, patience) for source in sources.values()]
-
-    def _flow(
-        self,
-        source: Source[Any],
-        backends: dict[str, Backend[Any]],
-        state: State,
-        shutdown: Shutdown,
-        patience: float | None,
-    ) -> Flow:
-        name = source.get_source_id()
-        flow_name = f"{self.config.name}/{name}"
-        routes = [route for route in self.config.routes if name in route.sources]
-        ways = [Way(route.name if len(routes) > 1 else "", make_pipeline(route)) for route in routes]
-        report = FlowReport(name)
-        letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
-        hooks = Hooks(self.env, shutdown, state, letters, patience, self._notifier(name))
-        edges = [
-            Edge(
-                f"{flow_name}/{ways[number].name}" if ways[number].name else flow_name,
-                backends[backend],
-                number,
-                hooks,
-                route_name=ways[number].name,
-            )
-            for number, route in enumerate(routes)
-            for backend in route.backends
-        ]
-        choose_letter_keepers(edges, len(routes))
-        preparer = Preparer(make_codecs(source), ways, letters, source.data_format, self.env.monotonic)
-        report.decoding = preparer.decoding
-        report.ways = [(way.name, way.steps) for way in ways]
-        report.edges = [edge.report for edge in edges]
-        self.report.flows.append(report)
-        own = source.config.stop_above
-        intake = self._intake(source, report, hooks) if source.needs_spool() else None
-        return Flow(
-            name=flow_name,
-            source=source if intake is None else intake.spooled,
-            preparer=preparer,
-            edges=edges,
-            share=self.budget.share(),
-            hooks=hooks,
-            report=report,
+        builder = Builder(
+            env=self.env,
+            report=self.report,
+            state=state,
+            budget=self.budget,
+            intake_budget=self._intake_budget,
+            patience=patience,
+            on_notice=self._on_notice,
             on_event=self._on_event,
-            intake=intake,
-            isolate=self._isolate if self.config.file is not None else None,
-            stop_above=self.config.stop_above if own is None else own,
+            at_end=self._at_end,
         )
-
-    def _intake(self, source: Source[Any], report: FlowReport, hooks: Hooks) -> Intake:
-        name = source.get_source_id()
-
-        def tell(text: str) -> None:
-            report.notices.append(text)
-            self._on_notice(f"source '{name}': {text}")
-
-        source.tell = tell
-        source.count_lost = report.count_lost
-        folder = self.config.state / "spool" / name
-        spool = Spool(folder, name, self.config.spool, now=self.env.now, tell=tell)
-        return Intake(
-            source,
-            SpoolSource(source, spool, hooks.shutdown),
-            self._intake_budget.share(),
-            self.env,
-            hooks.shutdown,
-            patience=hooks.patience,
-            notify=hooks.notify,
-        )
-
-    def _isolate(self, preparer: Preparer) -> Preparer:
-        isolated = IsolatedPreparer.around(preparer, cast("Path", self.config.file))
-        self._at_end(isolated.close)
-        return isolated
-
-    def _notifier(self, source: str) -> Callable[[str | None], None]:
-        told: list[str | None] = [None]
-
-        def notify(problem: str | None) -> None:
-            if problem is None and told[0] is not None:
-                self._on_notice(f"source '{source}': going on")
-            elif problem is not None:
-                self._on_notice(f"source '{source}': {problem}")
-            told[0] = problem
-
-        return notify
+        stops = {name: shutdown.part() for name in sources}
+        if self.config.file is not None:
+            self._reloader = Reloader(self.config, builder, backends, stops, shutdown)
+        return [builder.flow(self.config, source, backends, stops[name]) for name, source in sources.items()]
 
     def _on_failure(self, flow: Flow, error: Exception) -> None:
         self._on_notice(f"source '{flow.report.source}' stopped: {error}")
@@ -340,22 +284,16 @@ class Engine:
         task.add_done_callback(self._telling.discard)
 
 
+async def _disconnect(backends: Mapping[str, Backend[Any]]) -> None:
+    """Close what there is by then: a reload closes some and opens others."""
+    for backend in backends.values():
+        await backend.disconnect()
+
+
 async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def choose_letter_keepers(edges: list[Edge], routes: int) -> None:
-    """Letters of decoding are kept at one edge of the flow, those of a route's steps at one edge of the route.
-
-    The first backend with room for them in its commit; if there is none, the first, by way of the state file.
-    """
-    for number in range(routes):
-        candidates = [edge for edge in edges if edge.route == number]
-        keeper = next((edge for edge in candidates if edge.holds_letters), candidates[0])
-        keeper.keeps_route_letters = True
-        keeper.keeps_decode_letters = number == 0
 
 
 def run(

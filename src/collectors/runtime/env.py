@@ -132,6 +132,24 @@ class Env:
 
         return undo
 
+    def on_hangup(self, handler: Callable[[], None]) -> Callable[[], None]:
+        """Call the handler for SIGHUP from now on; returns what undoes it.
+
+        Not on a terminal: there the signal means that it was closed, and ends the process as it always does.
+        """
+        loop = asyncio.get_running_loop()
+        if sys.stderr is not None and sys.stderr.isatty():
+            return lambda: None
+        try:
+            loop.add_signal_handler(signal.SIGHUP, handler)
+        except (ValueError, RuntimeError, NotImplementedError):
+            return lambda: None  # not in the main thread
+
+        def undo() -> None:
+            loop.remove_signal_handler(signal.SIGHUP)
+
+        return undo
+
     def close(self) -> None:
         """Let the worker threads end."""
         workers, self._workers = self._workers, None

@@ -72,6 +72,11 @@ class Flow:
         self._over_budget: Exception | None = None
         self._intaking: list[asyncio.Task[None]] = []
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._hooks.shutdown.requested.is_set()
+
     async def run(self) -> None:
         """Run until the source has ended and everything is stored. Raises what stopped it, with the rest drained."""
         try:

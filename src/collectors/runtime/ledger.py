@@ -88,6 +88,7 @@ class FlowReport:
     """Records that the source knows to be lost before it could have them (a socket's buffer that ran over)."""
     lag_bytes: int | None = None
     resumed_at: Position | None = None
+    reloaded: bool = False
     notices: list[str] = field(default_factory=list)
     error: BaseException | None = None
     decoding: StepReport = field(default_factory=lambda: StepReport("decode"))

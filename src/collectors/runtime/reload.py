@@ -1,15 +1,30 @@
-"""When the pipeline file has changed: what of the running pipeline that concerns, and nothing else."""
+"""Takes a changed pipeline file over while it runs: what has changed is stopped, drained and started anew.
+
+Looks at the file once a second, and at SIGHUP. A file with a mistake changes nothing.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from collectors.config.load import load
 from collectors.config.model import Component, PipelineConfig
+from collectors.errors import CollectorsError, ConfigurationError
+from collectors.runtime.assembly import make_sources
 from collectors.runtime.env import Env
+from collectors.runtime.scheduler import check_schedule
+from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.supervisor import Supervisor
+from collectors.storage.base import Backend
 
-__all__ = ["Change", "Watch", "compare"]
+if TYPE_CHECKING:
+    from collectors.runtime.building import Builder
+
+__all__ = ["Change", "Reloader", "Watch", "compare"]
 
 LOOK_SECONDS = 1.0
 
@@ -93,3 +108,124 @@ class Watch:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class Reloader:
+    """The running pipeline, as a change finds it: its configuration, open backends, and how each flow is stopped."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        builder: Builder,
+        backends: dict[str, Backend[Any]],
+        stops: dict[str, Shutdown],
+        shutdown: Shutdown,
+    ) -> None:
+        self.config = config
+        self._builder = builder
+        self._backends = backends
+        self._stops = stops
+        self._shutdown = shutdown
+        self._env = builder.env
+        self._tell = builder.on_notice
+
+    async def run(self, supervisor: Supervisor) -> None:
+        """Take changes over until cancelled."""
+        path = self.config.file
+        assert path is not None, "a pipeline without a file is not reloaded"  # noqa: S101
+        hangup = asyncio.Event()
+        undo = self._env.on_hangup(hangup.set)
+        watch = Watch(path, self._env)
+        try:
+            while not self._shutdown.requested.is_set():  # at first, too: it may have changed since it was loaded
+                with supervisor.held():
+                    try:
+                        await self.reload(path, supervisor)
+                    except (CollectorsError, OSError) as error:
+                        self._tell(f"the change of {path.name} could not be taken over as a whole: {error}")
+                waiting = [asyncio.ensure_future(hangup.wait()), asyncio.ensure_future(watch.changed())]
+                try:
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in waiting:
+                        task.cancel()
+                hangup.clear()
+        finally:
+            undo()
+
+    async def reload(self, path: Path, supervisor: Supervisor) -> None:
+        """Read the file and do what it says anew; a mistake in it, or a part that cannot start, leaves all as it was."""
+        try:
+            new = await asyncio.to_thread(load, path)
+        except ConfigurationError as error:
+            self._tell(f"the change of {path.name} is not taken over: {error}")
+            return
+        old, change = self.config, compare(self.config, new)
+        if change.needs_restart:
+            names = " and ".join(f"`{name}`" for name in change.needs_restart)
+            self._tell(
+                f"{path.name}: {names} changed; that needs a restart, nothing is taken over until then"
+            )
+            return
+        if not change:
+            return
+        await self._stop(change, supervisor)
+        try:
+            await self._start(new, change.start, supervisor)
+        except ConfigurationError as error:
+            self._tell(f"the change of {path.name} is not taken over: {error}")
+            await self._start(old, change.stop, supervisor)
+            return
+        self.config = new
+        ended, begun = change.stop - change.start, change.start - change.stop
+        what = [
+            f"{verb} {', '.join(sorted(names))}"
+            for verb, names in (
+                ("started", begun),
+                ("started anew", change.stop & change.start),
+                ("ended", ended),
+            )
+            if names
+        ]
+        self._tell(f"{path.name} has changed: {'; '.join(what)}")
+
+    async def _stop(self, change: Change, supervisor: Supervisor) -> None:
+        for name in change.stop:
+            self._stops[name].request()
+        for name in change.stop:
+            await supervisor.ended(f"{self.config.name}/{name}")
+        for report in self._builder.report.flows:
+            report.reloaded |= report.source in change.stop
+        for name in change.close:
+            await self._backends.pop(name).disconnect()
+
+    async def _start(self, config: PipelineConfig, names: Collection[str], supervisor: Supervisor) -> None:
+        """Start flows. Raises ConfigurationError, with nothing new left open."""
+        sources = {name: source for name, source in make_sources(config).items() if name in names}
+        backends = {
+            name: component.make()
+            for name, component in config.backends.items()
+            if name not in self._backends
+        }
+        try:
+            for name, backend in backends.items():
+                await self._connect(backend, f"storage '{name}'", config.backends[name])
+            for name, source in sources.items():
+                check_schedule(source)
+                await self._connect(source, f"source '{name}'", config.sources[name])
+        except ConfigurationError:
+            for part in (*sources.values(), *backends.values()):
+                await part.disconnect()
+            raise
+        self._backends |= backends
+        for name, source in sources.items():
+            self._stops[name] = self._shutdown.part()
+            supervisor.start(self._builder.flow(config, source, self._backends, self._stops[name]))
+
+    async def _connect(self, part: Any, what: str, component: Component) -> None:
+        try:
+            await part.connect()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{component.where}: {error}") from error
+        except CollectorsError as error:
+            self._tell(f"{what}: {error}")

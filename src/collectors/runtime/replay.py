@@ -18,8 +18,9 @@ from collectors.collection.base import Source
 from collectors.config.model import PipelineConfig
 from collectors.errors import ConfigurationError, TransientError
 from collectors.runtime.assembly import make_codecs, make_pipeline
+from collectors.runtime.building import choose_letter_keepers, notifier
 from collectors.runtime.delivery import Edge, Hooks
-from collectors.runtime.engine import Engine, choose_letter_keepers
+from collectors.runtime.engine import Engine
 from collectors.runtime.flow import Flow
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.letter_queue import LetterQueue
@@ -97,7 +98,7 @@ class Replay(Engine):
         source = sources[name]
         report = FlowReport(f"{name} ({way})" if way else name)
         letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
-        hooks = Hooks(self.env, shutdown, state, letters, patience, self._notifier(name))
+        hooks = Hooks(self.env, shutdown, state, letters, patience, notifier(self._on_notice, name))
         lanes = lanes_of(self.config, name, way)
         routes = {lane.route.name: lane.route for lane in lanes}
         several = any(lane.route_name for lane in lanes)

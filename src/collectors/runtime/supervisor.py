@@ -86,4 +86,4 @@ class Supervisor:
                 logger.error("source '%s' stopped", flow.report.source, exc_info=error)
             self._on_failure(flow, error)
         else:
-            flow.report.status = "stopped" if self._shutdown.requested.is_set() else "done"
+            flow.report.status = "stopped" if flow.stopping else "done"

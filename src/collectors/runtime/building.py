@@ -1,0 +1,146 @@
+"""From a pipeline's configuration to a flow that can run: its edges, its steps, its letters, its intake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collectors.collection.base import Source
+from collectors.config.model import PipelineConfig
+from collectors.runtime.assembly import make_codecs, make_pipeline
+from collectors.runtime.budget import Budget
+from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.env import Env
+from collectors.runtime.flow import Flow
+from collectors.runtime.intake import Intake, SpoolSource
+from collectors.runtime.isolation import IsolatedPreparer
+from collectors.runtime.ledger import FlowReport, RunReport
+from collectors.runtime.preparing import Letters, Preparer, Way
+from collectors.runtime.shutdown import Shutdown
+from collectors.runtime.spool import Spool
+from collectors.runtime.state import State
+from collectors.storage.base import Backend
+
+__all__ = ["Builder", "choose_letter_keepers", "notifier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes the flows of one run; `at_end` takes what is to be called when the run is over."""
+
+    env: Env
+    report: RunReport
+    state: State
+    budget: Budget
+    intake_budget: Budget
+    patience: float | None
+    on_notice: Callable[[str], None]
+    on_event: Callable[[str, FlowReport], None]
+    at_end: Callable[[Callable[[], None]], Any]
+
+    def flow(
+        self,
+        config: PipelineConfig,
+        source: Source[Any],
+        backends: Mapping[str, Backend[Any]],
+        shutdown: Shutdown,
+    ) -> Flow:
+        """Return a source's way through the pipeline; its report is in the run's report from now on."""
+        name = source.get_source_id()
+        flow_name = f"{config.name}/{name}"
+        routes = [route for route in config.routes if name in route.sources]
+        ways = [Way(route.name if len(routes) > 1 else "", make_pipeline(route)) for route in routes]
+        report = FlowReport(name)
+        letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
+        notify = notifier(self.on_notice, name)
+        hooks = Hooks(self.env, shutdown, self.state, letters, self.patience, notify)
+        edges = [
+            Edge(
+                f"{flow_name}/{ways[number].name}" if ways[number].name else flow_name,
+                backends[backend],
+                number,
+                hooks,
+                route_name=ways[number].name,
+            )
+            for number, route in enumerate(routes)
+            for backend in route.backends
+        ]
+        choose_letter_keepers(edges, len(routes))
+        preparer = Preparer(make_codecs(source), ways, letters, source.data_format, self.env.monotonic)
+        report.decoding = preparer.decoding
+        report.ways = [(way.name, way.steps) for way in ways]
+        report.edges = [edge.report for edge in edges]
+        self.report.flows.append(report)
+        own = source.config.stop_above
+        intake = self._intake(config, source, report, hooks) if source.needs_spool() else None
+        return Flow(
+            name=flow_name,
+            source=source if intake is None else intake.spooled,
+            preparer=preparer,
+            edges=edges,
+            share=self.budget.share(),
+            hooks=hooks,
+            report=report,
+            on_event=self.on_event,
+            intake=intake,
+            isolate=None if config.file is None else self._isolator(config.file),
+            stop_above=config.stop_above if own is None else own,
+        )
+
+    def _intake(
+        self, config: PipelineConfig, source: Source[Any], report: FlowReport, hooks: Hooks
+    ) -> Intake:
+        name = source.get_source_id()
+
+        def tell(text: str) -> None:
+            report.notices.append(text)
+            self.on_notice(f"source '{name}': {text}")
+
+        source.tell = tell
+        source.count_lost = report.count_lost
+        spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
+        return Intake(
+            source,
+            SpoolSource(source, spool, hooks.shutdown),
+            self.intake_budget.share(),
+            self.env,
+            hooks.shutdown,
+            patience=hooks.patience,
+            notify=hooks.notify,
+        )
+
+    def _isolator(self, file: Path) -> Callable[[Preparer], Preparer]:
+        def isolate(preparer: Preparer) -> Preparer:
+            isolated = IsolatedPreparer.around(preparer, file)
+            self.at_end(isolated.close)
+            return isolated
+
+        return isolate
+
+
+def notifier(on_notice: Callable[[str], None], source: str) -> Callable[[str | None], None]:
+    """Return what is told of each problem of a source, and None when it has passed; only changes go further."""
+    told: list[str | None] = [None]
+
+    def notify(problem: str | None) -> None:
+        if problem is None and told[0] is not None:
+            on_notice(f"source '{source}': going on")
+        elif problem is not None:
+            on_notice(f"source '{source}': {problem}")
+        told[0] = problem
+
+    return notify
+
+
+def choose_letter_keepers(edges: list[Edge], routes: int) -> None:
+    """Letters of decoding are kept at one edge of the flow, those of a route's steps at one edge of the route.
+
+    The first backend with room for them in its commit; if there is none, the first, by way of the state file.
+    """
+    for number in range(routes):
+        candidates = [edge for edge in edges if edge.route == number]
+        keeper = next((edge for edge in candidates if edge.holds_letters), candidates[0])
+        keeper.keeps_route_letters = True
+        keeper.keeps_decode_letters = number == 0
