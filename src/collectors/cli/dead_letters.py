@@ -327,7 +327,8 @@ def _summary(letter: DeadLetter, box: Box) -> dict[str, Any]:
 def _where(letter: DeadLetter) -> str:
     position = letter.position or {}
     if "path" in position:
-        return f"{Path(str(position['path'])).name} byte {position.get('offset', 0):,}"
+        place = "byte" if letter.step == "decode" else "behind byte"
+        return f"{Path(str(position['path'])).name} {place} {position.get('offset', 0):,}"
     return f"chunk {letter.seq}" if letter.attempt == 1 else f"see {letter.origin}"
 
 

@@ -236,7 +236,7 @@ class Preparer:
                 outcome.rejected,
                 outcome.name,
                 first.seq,
-                lambda _: first.since,
+                lambda item: _place(item, first),
                 route=way.name,
                 passed=passed,
             )
