@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from collectors import registry
 from collectors.errors import TransientError
 from collectors.runtime.delivery import Edge
 from collectors.runtime.flow import Flow
@@ -53,6 +54,34 @@ def test_schedules(full, figure, part):
     )
 
 
+REAL = {
+    "sqlite": lambda name, folder: registry.create(
+        "backend", "sqlite", {"id": name, "path": f"{folder}/store.db", "table": "rows"}
+    ),
+    "parquet": lambda name, folder: registry.create("backend", "parquet", {"id": name, "path": f"{folder}"}),
+    "parquet of few rows": lambda name, folder: registry.create(
+        "backend", "parquet", {"id": name, "path": f"{folder}", "max_rows": 3}
+    ),
+}
+
+
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("name", REAL)
+def test_real_stores(full, figure, name):
+    count = 5_000 if full else 60
+    lives = sum(simulate(seed, REAL[name]).lives for seed in range(count))
+    figure(
+        "simulated schedules with a real store", store=name, schedules=count, processes=lives, violations=0
+    )
+
+
+def test_a_real_store_that_promises_too_much_is_found(monkeypatch):
+    parquet = registry.find("backend", "parquet")
+    commit = parquet.commit
+    monkeypatch.setattr(parquet, "commit", lambda self, made: max(commit(self, made), made.key.seq))
+    assert "was told" in found(60, REAL["parquet"]).problems[0]
+
+
 @pytest.mark.parametrize("line", [line for line in SEEDS.read_text().splitlines() if line[0] != "#"])
 def test_seeds_that_failed_once(line):
     simulate(int(line.split()[0]))
@@ -81,11 +110,11 @@ def test_a_failing_seed_says_how_to_see_it(monkeypatch):
     assert any("starts" in line for line in error.story)
 
 
-def found(most):
+def found(most, backend=None):
     """Return the first fault within so many seeds."""
     for seed in range(most):
         try:
-            simulate(seed)
+            simulate(seed, backend)
         except SimulationError as error:
             return error
     raise AssertionError(f"not found within {most} seeds")

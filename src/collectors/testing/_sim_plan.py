@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from collectors.testing._sim_sources import Series
-from collectors.testing._sim_stores import Kind, Store
+from collectors.testing._sim_stores import Kind, OutsideStore, Store
 
 __all__ = ["Life", "Plan", "Weather", "make_plan"]
 
@@ -52,17 +52,19 @@ class Plan:
     full: float
 
 
-def make_plan(seed: str) -> Plan:
-    """Return the plan of a seed."""
+def make_plan(seed: str, outside: OutsideStore | None = None) -> Plan:
+    """Return the plan of a seed; `outside` takes the place of its first store."""
     chance = random.Random(seed)  # noqa: S311  # chance that can be repeated is the point
     stormy = chance.random()
     large = chance.random() < 0.1  # most are small, since a fault seldom needs much to show itself
     stores = [_store(chance, number) for number in range(chance.choice((1, 2, 3) if large else (1, 1, 2)))]
+    stores[:1] = [outside or stores[0]]
     exact = all(store.kind != "plain" for store in stores)
     rival = exact and chance.random() < 0.25
     if rival:
         for store in stores:
-            store.kind = "lettered" if store.kind == "transactional" else store.kind
+            if store.kind == "transactional" and store is not outside:
+                store.kind = "lettered"
     series = [
         _series(chance, number, 60 if large else 20, spooled=not rival)
         for number in range(chance.choice((1, 2, 3) if large else (1, 1, 2)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
 from collectors.errors import DataError, FencedError
-from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.base import Backend, BackendConfig, KeepsDeadLetters, KeepsPosition
 from collectors.storage.positions import check_follows
+from collectors.testing.deliveries import everything
 
-__all__ = ["Kind", "Store", "make_backend"]
+__all__ = ["Kind", "OutsideStore", "Store", "make_backend", "outside_store"]
 
 Kind = Literal["transactional", "lettered", "buffering", "plain"]
 
@@ -43,6 +44,10 @@ class Store:
         """Return the numbers of a source in the order in which they were stored."""
         return [n for name, n, _ in self.rows if name == source]
 
+    def kept_letters(self, pipeline: str) -> list[DeadLetter]:
+        """Return the dead letters that the store keeps."""
+        return [letter for letter in self.letters if letter.pipeline == pipeline]
+
     def check(self, table: pa.Table) -> list[tuple[str, int]]:
         """Return the rows as pairs. Raises DataError for those that are refused."""
         if not table.num_rows:
@@ -62,6 +67,46 @@ class Store:
         self.letters = [letter for letter in self.letters if letter not in delivery.resolved]
         self.letters += delivery.dead_letters
         self.positions[key.flow] = Checkpoint(key.epoch, key.seq, delivery.position, delivery.schema)
+
+
+def _unmade() -> Backend[Any]:
+    raise NotImplementedError
+
+
+@dataclass
+class OutsideStore(Store):
+    """What is durable in a store of somebody else's; `make` returns a new process's way to it.
+
+    Rows and letters are read back through a backend of its own, whose methods must be plain ones; `select` must give
+    rows in the order in which they were stored.
+    """
+
+    make: Callable[[], Backend[Any]] = _unmade
+
+    def numbers(self, source: str) -> list[int]:
+        """Return the numbers of a source in the order in which they were stored."""
+        return [row["n"] for row in self._read(lambda each: each.select(everything())) if row["s"] == source]
+
+    def kept_letters(self, pipeline: str) -> list[DeadLetter]:
+        """Return the dead letters that the store keeps."""
+        return self._read(lambda each: list(each.dead_letters(pipeline)) if self.kind == "lettered" else [])
+
+    def _read(self, what: Callable[[Any], list[Any]]) -> list[Any]:
+        backend = self.make()
+        backend.open()
+        try:
+            return what(backend)
+        finally:
+            backend.close()
+
+
+def outside_store(name: str, make: Callable[[], Backend[Any]]) -> OutsideStore:
+    """Return the store behind a backend; what it promises is seen from its methods."""
+    backend = make()
+    kind: Kind = "lettered" if isinstance(backend, KeepsDeadLetters) else "transactional"
+    if not isinstance(backend, KeepsPosition):
+        kind = "plain"
+    return OutsideStore(name, kind, 0, 0, make=make)
 
 
 class _Base(Backend[BackendConfig]):
@@ -94,7 +139,7 @@ class _Transactional(_Base):
 
 class _Lettered(_Transactional):
     def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
-        yield from (letter for letter in self.store_.letters if letter.pipeline == pipeline)
+        yield from self.store_.kept_letters(pipeline)
 
     def forget_letters(self, letters: Sequence[DeadLetter]) -> None:
         self.store_.letters = [letter for letter in self.store_.letters if letter not in letters]
@@ -141,5 +186,7 @@ class _Buffering(_Transactional):
 
 def make_backend(store: Store) -> Backend[Any]:
     """Return a new process's way to the store."""
+    if isinstance(store, OutsideStore):
+        return store.make()
     kinds = {"transactional": _Transactional, "lettered": _Lettered, "buffering": _Buffering, "plain": _Base}
     return kinds[store.kind](store)

@@ -13,12 +13,17 @@ import gc
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from collectors.storage.base import Backend
 from collectors.testing._sim_loop import StuckError
 from collectors.testing._sim_oracle import check_commit, check_end, check_run
 from collectors.testing._sim_plan import make_plan
+from collectors.testing._sim_stores import outside_store
 from collectors.testing._sim_world import World
 
 __all__ = ["Outcome", "SimulationError", "simulate"]
@@ -51,11 +56,16 @@ class SimulationError(AssertionError):
         self.story = story
 
 
-def simulate(seed: int) -> Outcome:
-    """Let the run of a seed happen. Raises SimulationError when it shows a fault."""
+def simulate(seed: int, backend: Callable[[str, Path], Backend[Any]] | None = None) -> Outcome:
+    """Let the run of a seed happen. Raises SimulationError when it shows a fault.
+
+    `backend` puts a real store in the place of a simulated one: it is called in every process, with the id that the
+    backend must have and an empty folder to keep its data in.
+    """
     folder = tempfile.mkdtemp(dir=_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
     problems: list[str] = []
-    plan = make_plan(f"{seed}/plan")
+    outside = None if backend is None else outside_store("b0", partial(backend, "b0", Path(folder, "b0")))
+    plan = make_plan(f"{seed}/plan", outside)
     world = World(
         plan,
         f"{seed}/order",
