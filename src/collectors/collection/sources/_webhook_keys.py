@@ -112,7 +112,7 @@ class Keys:
         try:
             self._writer.executemany(
                 "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body, at = excluded.at "
-                "WHERE excluded.at > at",
+                "WHERE excluded.at >= at",
                 batch,
             )
             run("DELETE FROM keys WHERE at <= ?", (now - self._window,))
