@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from collectors.chunks import Checkpoint
 from collectors.cli.main import main
 from collectors.runtime.delivery import Edge
 from collectors.runtime.intake import Intake
@@ -46,24 +45,25 @@ def position_in_a_second_file():
     def note(self):
         return Path(self.config.path).with_suffix(".position")
 
-    def read(self):
-        seen = json.loads(note(self).read_text()) if note(self).exists() else [0, 0, None]
-        return Checkpoint(*seen)
-
-    def broken_claim(self, flow):
-        checkpoint = replace(read(self), epoch=read(self).epoch + 1)
-        put(note(self), [checkpoint.epoch, checkpoint.seq, checkpoint.position])
-        return checkpoint
+    def noted(self, checkpoint):
+        seq, position = json.loads(note(self).read_text()) if note(self).exists() else (0, None)
+        return replace(checkpoint, seq=seq, position=position)
 
     def broken_commit(self, delivery):
-        key = replace(delivery.key, flow=f"run-{delivery.key.epoch}/" + delivery.key.flow.partition("/")[2])
-        if delivery.table.num_rows:
-            self.write(delivery.table, key)
-        put(note(self), [key.epoch, key.seq, delivery.position])
-        return key.seq
+        commit(self, delivery)
+        put(note(self), [delivery.key.seq, delivery.position])
+        return delivery.key.seq
 
-    SqliteBackend.claim, SqliteBackend.commit = broken_claim, broken_commit
-    SqliteBackend.stored = lambda self, flow: read(self)
+    SqliteBackend.commit = broken_commit
+    SqliteBackend.claim = lambda self, flow: noted(self, claim(self, flow))
+    SqliteBackend.stored = lambda self, flow: noted(self, stored(self, flow))
+    rows_without_a_key()
+
+
+def rows_without_a_key():
+    """A commit is taken whatever is stored, and its rows with it."""
+    sqlite_store.check_follows = lambda stored, delivery: True
+    SqliteBackend.location = lambda self, key: uuid4().hex
 
 
 def blind_retry():
@@ -74,8 +74,7 @@ def blind_retry():
         return retrying(self, attempt)
 
     Edge._retrying = blind
-    sqlite_store.check_follows = lambda stored, delivery: True
-    SqliteBackend.location = lambda self, key: uuid4().hex
+    rows_without_a_key()
 
 
 def rows_again_on_resume():

@@ -196,7 +196,7 @@ class _Trial:
     def _check_books(self, life: Life, contents: Contents) -> None:
         """Compare the books of an undisturbed run with the source and with the stores themselves."""
         assert life.report is not None  # noqa: S101  # it is done
-        wrong = []
+        wrong = [] if life.report["balanced"] else ["the books of the run do not balance"]
         for flow in life.report["flows"]:
             records = self._copy.records[flow["source"]]
             if flow["read"] != records:
@@ -252,6 +252,8 @@ class _Trial:
             problem = f"the last life had not ended after {LIFE_SECONDS:g} s"
         elif life.ended == "failed":
             problem = f"the last life failed: {life.problem}"
+        elif life.report and not life.report["balanced"]:
+            problem = "the books of the last life do not balance"
         try:
             found = self._contents(folder, self._copy.at(folder))
         except FatalError as error:

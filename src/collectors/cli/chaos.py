@@ -184,9 +184,9 @@ def _print_stores(report: Report, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for heading in ("", "promise", "expected", "lost", "duplicated", "unexplained"):
-        table.add_column(heading, justify="left" if heading in {"", "promise"} else "right")
+        table.add_column(heading, justify="left" if heading in {"", "promise"} else "right", no_wrap=True)
     for name, promise in report.promises.items():
         counts = [
             (report.lost[name], promise.may_lose),

@@ -162,7 +162,9 @@ class _Edge:
         if not self.spooled:
             return Level.EXACTLY_ONCE, None
         if isinstance(self.source, Answers):
-            return Level.FROM_HAND_OVER, "senders are answered when their records are in the spool"
+            return Level.FROM_HAND_OVER, (
+                "senders are answered when their records are in the spool; what one sends again without a key is stored again"
+            )
         return Level.FROM_SPOOL, self.source.lost_before_spool
 
     def _reasons(self) -> Iterator[str]:
