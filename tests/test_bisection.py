@@ -29,11 +29,11 @@ def drive(rows, bad, most=10**6):
 @given(
     st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1)))
 )
-def test_every_culprit_is_found_and_every_other_row_passes_once(case):
+def test_every_culprit_is_found_and_every_other_row_passes_once_in_order(case):
     rows, bad = case
     found, passed, _ = drive(rows, bad)
     assert set(found) == bad
-    assert sorted(row for part in passed for row in range(*part)) == sorted(set(range(rows)) - bad)
+    assert [row for part in passed for row in range(*part)] == sorted(set(range(rows)) - bad)
     if rows > 1:
         assert all(reason == f"row {row}" for row, reason in found.items())
 
@@ -53,4 +53,4 @@ def test_all_rows_refused_ends_soon():
 def test_rows_that_are_refused_only_together_are_no_culprits():
     found, passed, _ = drive(4, set())
     assert found == {}
-    assert sorted(passed) == [(0, 2), (2, 3), (3, 4)]
+    assert passed == [(0, 2), (2, 3), (3, 4)]

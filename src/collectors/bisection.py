@@ -5,7 +5,6 @@ One algorithm for whoever does the trying: a generator that yields parts and is 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator
 
 from collectors.errors import FatalError
@@ -21,24 +20,24 @@ Search = Generator[tuple[int, int], str | None, Culprits]
 def search(rows: int, reason: str, most: int) -> Search:
     """Yield parts of a table of so many rows as `(start, end)`; expects why each is refused, None when it is not.
 
-    The table as a whole is known to be refused, with `reason`. Returns the rows that are refused by themselves; none
-    when rows are only refused together. Every row is in exactly one part that was not refused, or is returned. One
-    culprit costs log2(rows) tries or a few more. Raises FatalError when more than `most` would be needed, as when
-    all rows are refused: then it is hardly the data.
+    The table as a whole is known to be refused, with `reason`. Parts come from the first row to the last, so that who
+    keeps what is not refused keeps it in order. Returns the rows that are refused by themselves; none when rows are
+    only refused together. Every row is in exactly one part that was not refused, or is returned. One culprit costs
+    log2(rows) tries or a few more. Raises FatalError when more than `most` would be needed, as when all rows are
+    refused: then it is hardly the data.
     """
-    culprits: Culprits = {}
-    refused = deque([(0, rows, reason)])
     tries = 0
-    while refused:
-        start, end, reason = refused.popleft()
+
+    def halve(start: int, end: int, reason: str) -> Search:
+        nonlocal tries
         if end - start == 1:
-            culprits[start] = reason
-            continue
+            return {start: reason}
+        culprits: Culprits = {}
         middle = (start + end) // 2
         fine = False
         for part in ((start, middle), (middle, end)):
             if fine and part[1] - part[0] > 1:
-                refused.append((*part, reason))  # what is wrong must be in this half
+                culprits |= yield from halve(*part, reason)  # what is wrong must be in this half
                 continue
             tries += 1
             if tries > most:
@@ -48,5 +47,7 @@ def search(rows: int, reason: str, most: int) -> Search:
             told = yield part
             fine = told is None
             if told is not None:
-                refused.append((*part, told))
-    return culprits
+                culprits |= yield from halve(*part, told)
+        return culprits
+
+    return halve(0, rows, reason)
