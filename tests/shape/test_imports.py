@@ -98,11 +98,15 @@ def test_a_wrong_arrow_is_found(fake, module, text):
 
 
 def clocks(files):
-    """Yield what reaches for time, chance or the machine beside `Env`, which simulations replace."""
+    """Yield what reaches for time, chance or the machine beside `Env`, which simulations replace.
+
+    A process of its own, for records that kill one, cannot be simulated.
+    """
     return [
         f"{file}:{line}: {module}"
         for file in files
-        if part(file.module) == "runtime" and file.module != "collectors.runtime.env"
+        if part(file.module) == "runtime"
+        and file.module not in {"collectors.runtime.env", "collectors.runtime.isolation"}
         for line, module in imported(file)
         if module.split(".")[0] in NOT_IN_RUNTIME
     ]

@@ -22,6 +22,7 @@ from collectors.runtime.building import Builder
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
 from collectors.runtime.ledger import FlowReport, RunReport
+from collectors.runtime.memory import give_memory_back
 from collectors.runtime.reading import race
 from collectors.runtime.reload import Reloader
 from collectors.runtime.runs import Runs, stored_counts
@@ -95,7 +96,7 @@ class Engine:
         in a flow later is in its report.
         """
         started = self.env.monotonic()
-        self.env.give_memory_back()
+        give_memory_back()
         async with AsyncExitStack() as stack:
             stack.callback(self.env.close)
             self._at_end = stack.callback

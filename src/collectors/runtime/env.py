@@ -27,8 +27,6 @@ from collectors.storage.files import make_folders
 __all__ = ["Env"]
 
 Result = TypeVar("Result")
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
 
 
 class Env:
@@ -74,23 +72,6 @@ class Env:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
-    def give_memory_back(self) -> None:
-        """Have freed memory return to the system at once, for the rest of the process's life.
-
-        By default both allocators keep much of it for later: glibc adapts its thresholds to the largest block that
-        was freed (mallopt(3)), Arrow's mimalloc holds on to its pages. With 1,000 sources that was 100 MiB.
-        """
-        import pyarrow as pa
-
-        pa.set_memory_pool(pa.system_memory_pool())
-        if sys.platform == "linux":
-            import ctypes
-
-            mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-            if mallopt is not None:  # another libc has none
-                mallopt(_M_MMAP_THRESHOLD, 2**20)
-                mallopt(_M_TRIM_THRESHOLD, 8 * 2**20)
-
     def memory(self) -> int:
         """Return the resident size of this process now, in bytes."""
         return int(psutil.Process().memory_info().rss)
@@ -116,10 +97,15 @@ class Env:
         file.flush()
         return file
 
-    def on_signals(self, handler: Callable[[], None]) -> Callable[[], None]:
-        """Call the handler for SIGINT and SIGTERM from now on; returns what undoes it."""
+    def on_signals(self, handler: Callable[[], None], *names: str) -> Callable[[], None]:
+        """Call the handler for these signals, SIGINT and SIGTERM unless told otherwise; returns what undoes it.
+
+        SIGHUP on a terminal is left alone: there it means that the terminal was closed.
+        """
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = [signal.Signals[name] for name in names or ("SIGINT", "SIGTERM")]
+        if signal.SIGHUP in signals and sys.stderr is not None and sys.stderr.isatty():
+            signals.remove(signal.SIGHUP)
         try:
             for number in signals:
                 loop.add_signal_handler(number, handler)
@@ -129,24 +115,6 @@ class Env:
         def undo() -> None:
             for number in signals:
                 loop.remove_signal_handler(number)
-
-        return undo
-
-    def on_hangup(self, handler: Callable[[], None]) -> Callable[[], None]:
-        """Call the handler for SIGHUP from now on; returns what undoes it.
-
-        Not on a terminal: there the signal means that it was closed, and ends the process as it always does.
-        """
-        loop = asyncio.get_running_loop()
-        if sys.stderr is not None and sys.stderr.isatty():
-            return lambda: None
-        try:
-            loop.add_signal_handler(signal.SIGHUP, handler)
-        except (ValueError, RuntimeError, NotImplementedError):
-            return lambda: None  # not in the main thread
-
-        def undo() -> None:
-            loop.remove_signal_handler(signal.SIGHUP)
 
         return undo
 

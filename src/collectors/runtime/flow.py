@@ -17,6 +17,7 @@ from collectors.chunks import Checkpoint
 from collectors.collection.base import Source
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
+from collectors.runtime import deaths
 from collectors.runtime.batching import End, take_waiting
 from collectors.runtime.budget import Share
 from collectors.runtime.delivery import Edge, Hooks
@@ -97,7 +98,7 @@ class Flow:
             self._share.release_all()
             await self._source.disconnect()
             with suppress(TransientError):  # then the next start counts a death too many
-                await self._hooks.state.ended(self.name)
+                await deaths.ended(self._hooks.state, self.name)
         self._check_budget(at_end=True)
         error = (
             self._over_budget
@@ -163,15 +164,15 @@ class Flow:
 
     async def _look_out(self, seq: int) -> None:
         """Have another process prepare the chunks when this one has died again and again without getting further."""
-        deaths = await self._hooks.retrying(self._hooks.state.started, self.name, seq)
-        if deaths < DEATHS:
+        count = await self._hooks.retrying(deaths.started, self._hooks.state, self.name, seq)
+        if count < DEATHS:
             return
         if self._isolate is None:
             what = "a pipeline that is not from a file cannot be looked at in a process of its own"
         else:
             self._preparer = self._isolate(self._preparer)
             what = "its chunks are prepared in a process of their own, to find the record that does it"
-        self.report.notices.append(f"the process died {deaths} times without getting further; {what}")
+        self.report.notices.append(f"the process died {count} times without getting further; {what}")
 
     def _start_at(self, last: Checkpoint) -> None:
         """Go on from the front: a backend is behind, and the chunks that it lacks cannot be read again as they were."""

@@ -134,10 +134,12 @@ class Reloader:
         path = self.config.file
         assert path is not None, "a pipeline without a file is not reloaded"  # noqa: S101
         hangup = asyncio.Event()
-        undo = self._env.on_hangup(hangup.set)
+        undo = self._env.on_signals(hangup.set, "SIGHUP")
         watch = Watch(path, self._env)
         try:
-            while not self._shutdown.requested.is_set():  # at first, too: it may have changed since it was loaded
+            while (
+                not self._shutdown.requested.is_set()
+            ):  # at first, too: it may have changed since it was loaded
                 with supervisor.held():
                     try:
                         await self.reload(path, supervisor)

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -24,7 +21,6 @@ from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
 from collectors.runtime._spool_frames import (
     HEADER_SIZE,
-    Frame,
     Header,
     find_frame,
     pack,
@@ -33,6 +29,8 @@ from collectors.runtime._spool_frames import (
     unpack,
     write_all,
 )
+from collectors.runtime._spool_marks import Marks
+from collectors.runtime._spool_reading import Segment, SegmentReader
 from collectors.storage.files import make_folders, sync_folder, translated
 
 __all__ = ["SEGMENT_BYTES", "Spool"]
@@ -41,17 +39,6 @@ SEGMENT_BYTES = 64 * 2**20
 KEEP_FREE = 16 * 2**20
 """Bytes of the disk that are left for stores and the state file, or an eighth of a small disk."""
 READ_BYTES = 2**20
-_LETTER_BYTES = 64 * 1024
-_MARKS = struct.Struct("<4s16sQQ")
-_MARKS_MAGIC = b"CSM1"
-
-
-@dataclass(slots=True)
-class _Segment:
-    ordinal: int
-    first: int
-    end: int
-    abandoned: bool = False
 
 
 class Spool:
@@ -74,12 +61,12 @@ class Spool:
         self.folder = folder
         self._source = source
         self._quota = quota
-        self._now = now
         self._tell = tell
         self._id = b""
         self._trimmed = 0
         self._marked = False
-        self._segments: list[_Segment] = []
+        self._reader = SegmentReader(folder, source, now, tell)
+        self._segments: list[Segment] = []
         self._writing: int | None = None
 
     @property
@@ -173,7 +160,9 @@ class Spool:
         while expected <= durable and size < limit:
             if place < 0:  # everything below the first segment is missing
                 chunks.append(
-                    self._lost(expected, segments[0].first - 1 if segments else durable, None, 0, 0)
+                    self._reader.lost(
+                        self._id, expected, segments[0].first - 1 if segments else durable, None, 0, 0
+                    )
                 )
                 expected, place = chunks[-1].metadata["last"] + 1, 0
                 continue
@@ -183,7 +172,7 @@ class Spool:
                 place, offset, hint = place + 1, HEADER_SIZE, None
                 continue
             start = offset if hint in {None, segment.ordinal} else HEADER_SIZE
-            chunk = self._next_in(segment, start, expected, last)
+            chunk = self._reader.next_in(self._id, segment, start, expected, last)
             chunks.append(chunk)
             size += len(chunk.raw_data)
             position = chunk.position or {}
@@ -232,9 +221,9 @@ class Spool:
                 first = found.number
             else:
                 first = self._last_number(self._segments[-1]) + 1 if self._segments else self._trimmed + 1
-            self._segments.append(_Segment(ordinal, first, end))
+            self._segments.append(Segment(ordinal, first, end))
 
-    def _last_number(self, segment: _Segment) -> int:
+    def _last_number(self, segment: Segment) -> int:
         """Return the number of the last whole frame of a segment; that before its first if there is none."""
         last, start = segment.first - 1, HEADER_SIZE
         descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
@@ -250,27 +239,20 @@ class Spool:
             os.close(descriptor)
 
     def _read_marks(self) -> int:
+        """Take over what the marks say, and return the number of the last frame that was acknowledged."""
+        path = self.folder / "marks"
         try:
-            data = (self.folder / "marks").read_bytes()
-        except FileNotFoundError:
+            marks = Marks.read(path)
+        except ValueError:
+            self._tell(f"{path} is damaged; it is made anew")
             return 0
-        if len(data) < _MARKS.size + 4 or data[-4:] != struct.pack("<I", zlib.crc32(data[:-4])):
-            self._tell(f"{self.folder / 'marks'} is damaged; it is made anew")
+        if marks is None:
             return 0
-        magic, spool, acknowledged, trimmed = _MARKS.unpack_from(data)
-        if magic != _MARKS_MAGIC:
-            return 0
-        self._id, self._trimmed, self._marked = spool, trimmed, True
-        return int(acknowledged)
+        self._id, self._trimmed, self._marked = marks.spool, marks.trimmed, True
+        return marks.acknowledged
 
     def _write_marks(self) -> None:
-        data = _MARKS.pack(_MARKS_MAGIC, self._id, self.durable, self._trimmed)
-        with suppress(OSError):
-            descriptor = os.open(self.folder / "marks", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.pwrite(descriptor, data + struct.pack("<I", zlib.crc32(data)), 0)
-            finally:
-                os.close(descriptor)
+        Marks(self._id, self.durable, self._trimmed).write(self.folder / "marks")
 
     # writing
 
@@ -291,7 +273,7 @@ class Spool:
                 error_type=ErrorType.STORAGE,
             )
 
-    def _writable(self) -> _Segment:
+    def _writable(self) -> Segment:
         """Return the segment to append to, a new one where needed. Raises OSError."""
         if self._writing is not None and self._segments[-1].end < SEGMENT_BYTES:
             return self._segments[-1]
@@ -310,7 +292,7 @@ class Spool:
     def _new_segment(self) -> int:
         """Begin a segment and return its descriptor: its name is durable before a frame in it is acknowledged."""
         ordinal = self._segments[-1].ordinal + 1 if self._segments else 1
-        segment = _Segment(ordinal, self.durable + 1, HEADER_SIZE)
+        segment = Segment(ordinal, self.durable + 1, HEADER_SIZE)
         path = segment_path(self.folder, ordinal)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -329,14 +311,14 @@ class Spool:
         assert self._writing is not None  # noqa: S101  # _writable has just opened it
         return self._writing
 
-    def _take_back(self, segment: _Segment) -> None:
+    def _take_back(self, segment: Segment) -> None:
         """Cut off what a failed write left; where even that fails, go on in a new segment, whose number makes it void."""
         try:
             os.ftruncate(self._writing_descriptor(), segment.end)
         except OSError:
             self._abandon(segment)
 
-    def _abandon(self, segment: _Segment) -> None:
+    def _abandon(self, segment: Segment) -> None:
         """Never use a file again whose fsync failed: a second one would succeed without having written anything."""
         descriptor, self._writing = self._writing_descriptor(), None
         segment.abandoned = True
@@ -367,75 +349,3 @@ class Spool:
                 break
             place = index
         return place
-
-    def _next_in(self, segment: _Segment, start: int, expected: int, last: int) -> CollectedData:
-        """Return the chunk with the expected number, or one that tells which chunks cannot be read."""
-        try:
-            descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
-        except FileNotFoundError:
-            return self._lost(expected, last, segment, start, start)
-        with translated(self.folder, "cannot read the spool in"):
-            try:
-                frame = read_frame(descriptor, start, segment.end)
-                if frame is None or frame.number != expected:
-                    frame = _seek(descriptor, HEADER_SIZE, segment.end, expected)
-                if frame is None or frame.number > last:
-                    return self._lost(expected, last, segment, start, segment.end, descriptor)
-                if frame.number != expected:
-                    return self._lost(expected, frame.number - 1, segment, start, frame.start, descriptor)
-            finally:
-                os.close(descriptor)
-        chunk = unpack(frame.payload)
-        chunk.position = self._position(segment, frame.number, frame.end)
-        return chunk
-
-    def _position(self, segment: _Segment | None, number: int, offset: int) -> Position:
-        ordinal = segment.ordinal if segment is not None else 0
-        return {"spool": self._id.hex(), "frame": number, "segment": ordinal, "offset": offset}
-
-    def _lost(
-        self,
-        first: int,
-        last: int,
-        segment: _Segment | None,
-        start: int,
-        end: int,
-        descriptor: int | None = None,
-    ) -> CollectedData:
-        """Keep what is left of damaged frames and return the refused record that stands for them."""
-        raw, kept = b"", ""
-        if segment is not None and descriptor is not None and end > start:
-            raw = os.pread(descriptor, min(end - start, SEGMENT_BYTES), start)
-            path = self.folder / "quarantine" / f"{segment.ordinal:020d}-{start}.bad"
-            try:
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                path.write_bytes(raw)
-                path.chmod(0o600)
-                kept = f"; what is left of them, {len(raw):,} bytes, is kept in {path}"
-            except OSError as error:
-                kept = f"; what is left of them could not be kept ({error.strerror})"
-        count = last - first + 1
-        which = f"chunk {first}" if count == 1 else f"{count:,} chunks, {first} to {last},"
-        reason = f"the spool is damaged: {which} cannot be read{kept}"
-        self._tell(f"{self.folder}: {reason}")
-        return CollectedData(
-            source_id=self._source,
-            timestamp=self._now(),
-            data_format="rejected",
-            collection_method="Spool",
-            raw_data=raw[:_LETTER_BYTES],
-            metadata={"reason": reason, "first": first, "last": last},
-            position=self._position(segment, last, end),
-        )
-
-
-def _seek(descriptor: int, start: int, end: int, number: int) -> Frame | None:
-    """Return the frame with the number, or the first behind it."""
-    best: Frame | None = None
-    while (frame := find_frame(descriptor, start, end)) is not None:
-        if frame.number == number:
-            return frame
-        if frame.number > number and (best is None or frame.number < best.number):
-            best = frame
-        start = frame.end
-    return best

@@ -27,15 +27,6 @@ create table if not exists _collectors_boundaries (
 ) without rowid
 """
 
-FAR = 1000
-"""Chunks that a flow stores between two deaths when those have nothing to do with each other; fewer are in flight at once."""
-
-_STARTS = """
-create table if not exists _collectors_starts (
-    flow text not null primary key, seq integer not null, deaths integer not null
-) without rowid
-"""
-
 
 class State:
     """The open state file. Its methods run in one thread of its own, each in one transaction."""
@@ -62,7 +53,6 @@ class State:
         self._tables.create()
         with self._connection.translated():
             self._connection.execute(_BOUNDARIES)
-            self._connection.execute(_STARTS)
 
     async def close(self) -> None:
         """Close the file; safe twice."""
@@ -102,27 +92,6 @@ class State:
     async def dead_letters(self, pipeline: str) -> list[DeadLetter]:
         """Return the letters of a pipeline, oldest first."""
         return await self._call(lambda: list(self._open_tables().dead_letters(pipeline)))
-
-    async def started(self, flow: str, seq: int) -> int:
-        """Remember that a flow starts behind a chunk; return how often the process has died without getting far from it."""
-
-        def count() -> int:
-            connection = self._open_connection()
-            with connection.transaction():
-                row = connection.execute(
-                    "select seq, deaths from _collectors_starts where flow = ?", (flow,)
-                ).fetchone()
-                deaths = 0 if row is None else row[1] + 1 if seq - row[0] <= FAR else 1
-                connection.execute(
-                    "insert or replace into _collectors_starts values (?, ?, ?)", (flow, seq, deaths)
-                )
-            return int(deaths)
-
-        return await self._call(count)
-
-    async def ended(self, flow: str) -> None:
-        """Remember that a flow came to an end, or was stopped, without the death of the process."""
-        await self._write("delete from _collectors_starts where flow = ?", (flow,))
 
     async def record_boundary(self, flow: str, seq: int, position: Position) -> None:
         """Remember, before any backend stores the chunk, where it ends, so that a replay makes the same chunk."""

@@ -290,6 +290,8 @@ class _SimEnv(Env):
         self._world.locks[path] = self._process
         return _Lock(self._world.locks, path)
 
-    def on_signals(self, handler: Callable[[], None]) -> Callable[[], None]:
+    def on_signals(self, handler: Callable[[], None], *names: str) -> Callable[[], None]:
+        if names:
+            return lambda: None
         self._process.on_signal = lambda: self._world.stop(self._process, handler)
         return lambda: setattr(self._process, "on_signal", lambda: None)
