@@ -258,7 +258,7 @@ def test_the_pipeline_is_killed(tmp_path, server, full, figure):
 
 
 @pytest.mark.parametrize("moment", [0, 3])
-def test_others_go_on_while_it_hangs_and_it_can_be_stopped(tmp_path, server, proxy, moment):
+def test_others_go_on_while_it_hangs_and_it_can_be_stopped(tmp_path, server, proxy, moment, full, figure):
     """A flow into another storage is not held up; SIGTERM ends the process in time, and the next run stores the rest."""
     stack = Stack(tmp_path, server, proxy.port, timeout="60s")
     (stack.folder / "other.ndjson").write_text("".join(f'{{"id": {number}}}\n' for number in range(1000)))
@@ -296,7 +296,10 @@ def test_others_go_on_while_it_hangs_and_it_can_be_stopped(tmp_path, server, pro
     finally:
         process.kill()
         process.communicate()
-    assert took < 1.0 + 1.0
+    assert took < (
+        1.0 + 1.0 if full else 10.0
+    )  # a busy machine ends processes slowly; waiting would take 60 s
+    figure("stopped while a storage hangs", deadline=1.0, took=round(took, 2))
     proxy.passes()
     stack.file.write_text(stack.file.read_text().replace(", follow: true", ""))
     asyncio.run(stack.run())
