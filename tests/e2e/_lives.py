@@ -24,6 +24,7 @@ from collectors.storage.sqlite_store import Database
 Sqlite = registry.find("backend", "sqlite")
 Parquet = registry.find("backend", "parquet")
 Postgres = registry.find("backend", "postgres")
+Duckdb = registry.find("backend", "duckdb")
 for kind in ("source", "codec"):
     registry.find(kind, {"source": "file", "codec": "ndjson"}[kind])
 
@@ -34,6 +35,7 @@ POINTS: list[tuple[Any, str]] = [
     (Parquet, "flush"),
     (State, "_open"),
     (sys.modules[Postgres.__module__].Connection, "wait"),
+    *[(sys.modules[Duckdb.__module__].Connection, name) for name in ("execute", "insert", "close")],
     *[
         (os, name)
         for name in ("writev", "fdatasync", "fsync", "link", "mkdir", "rename", "replace", "unlink")
@@ -103,4 +105,5 @@ def main(pipeline: Path, first: int, step: int, most: int) -> None:
     sys.stdout.write(json.dumps({"kills": kills}))
 
 
-main(Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *(int(argument) for argument in sys.argv[2:5]))

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pyarrow.dataset as ds
 import pytest
 
@@ -24,6 +25,7 @@ processors:
 storage:
 """
 SQLITE = "  - {type: sqlite, path: out.db, table: readings}\n"
+DUCKDB = "  - {type: duckdb, path: out.duckdb, table: readings}\n"
 PARQUET = "  - {type: parquet, path: lake, max_rows: 200}\n"
 
 
@@ -39,15 +41,19 @@ def make(folder: Path, storage: str) -> Path:
 EXPECTED = Counter(n for n in range(ROWS) if n not in BAD and n % 10 != 0)
 
 
-def in_sqlite(folder: Path) -> tuple[Counter[int], int, tuple[int, ...]]:
-    with sqlite3.connect(folder / "out.db") as database:
-        ids = Counter(row[0] for row in database.execute("select id from readings"))
-        letters = database.execute("select count(*) from _collectors_dead_letters").fetchone()[0]
-        ledger = database.execute(
-            "select sum(read), sum(added), sum(stored), sum(filtered), sum(set_aside) from _collectors_ledger"
-        ).fetchone()
+QUESTIONS = (
+    "select id from readings",
+    "select count(*) from _collectors_dead_letters",
+    "select sum(read), sum(added), sum(stored), sum(filtered), sum(set_aside) from _collectors_ledger",
+)
+
+
+def check_database(database) -> None:
+    ids, letters, ledger = (database.execute(question).fetchall() for question in QUESTIONS)
     database.close()
-    return ids, letters, ledger
+    assert Counter(row[0] for row in ids) == EXPECTED
+    assert letters == [(len(BAD),)]
+    assert ledger == [(ROWS, 0, len(EXPECTED), ROWS - len(EXPECTED) - len(BAD), len(BAD))]
 
 
 def in_parquet(folder: Path) -> Counter[int]:
@@ -68,19 +74,16 @@ def lives(pipeline: Path, first: int, step: int, most: int) -> int:
     return json.loads(done.stdout)["kills"]
 
 
-def check_sqlite(folder: Path) -> None:
-    ids, letters, ledger = in_sqlite(folder)
-    assert ids == EXPECTED
-    assert letters == len(BAD)
-    read, added, stored, filtered, set_aside = ledger
-    assert (read, added) == (ROWS, 0)
-    assert (stored, filtered, set_aside) == (len(EXPECTED), ROWS - len(EXPECTED) - len(BAD), len(BAD))
-
-
 @pytest.mark.parametrize("first", range(1, 6))
 def test_sqlite(tmp_path, first):
     assert lives(make(tmp_path, SQLITE), first, 5, 40) > 10
-    check_sqlite(tmp_path)
+    check_database(sqlite3.connect(tmp_path / "out.db"))
+
+
+@pytest.mark.parametrize("first", range(1, 4))
+def test_duckdb(tmp_path, first):
+    assert lives(make(tmp_path, DUCKDB), first, 5, 40) > 10
+    check_database(duckdb.connect(tmp_path / "out.duckdb", read_only=True))
 
 
 @pytest.mark.parametrize("first", range(1, 4))
@@ -92,5 +95,5 @@ def test_parquet(tmp_path, first):
 @pytest.mark.parametrize("first", range(1, 4))
 def test_both_at_once(tmp_path, first):
     assert lives(make(tmp_path, SQLITE + PARQUET), first, 4, 60) > 10
-    check_sqlite(tmp_path)
+    check_database(sqlite3.connect(tmp_path / "out.db"))
     assert in_parquet(tmp_path) == EXPECTED
