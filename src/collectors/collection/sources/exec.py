@@ -9,7 +9,7 @@ Records are handed on as soon as the command writes them; the command's end ends
 `cron` it is run again. The command is started without a shell, its input is empty, and it is ended together with
 everything that it started: SIGTERM, and SIGKILL after a grace.
 
-Delivery: at most once; what a command has written cannot be asked for again. A command that fails half-way is run
+Delivery: exactly once from the spool on; what a command has written cannot be asked for again. A command that fails half-way is run
 again, with whatever it writes then. A last record that a failing command left without a newline is set aside.
 Position: none.
 """

@@ -20,7 +20,7 @@ Each reading gives one record for each thing that is measured. Every record has 
 - `process` (the program's name): `pid`, `user`, `status`, `percent` of one core since the reading before, null in the
   first; `memory_bytes` resident, `threads`, `started`
 
-Delivery: at most once; a reading that was not stored cannot be made again.
+Delivery: exactly once from the spool on; a reading cannot be made again.
 Position: none.
 """
 

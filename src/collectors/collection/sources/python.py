@@ -19,7 +19,8 @@ next one.
 Records are written as JSON: times in ISO 8601, Decimal as text so that no digit is lost. NaN and infinite numbers are
 no JSON; such records are set aside, with everything else that is not a record.
 
-Delivery: with positions every record once; without them at most once, since a function cannot be asked again.
+Delivery: with positions exactly once; without them exactly once from the spool on, since a function cannot be asked
+again.
 Position: what the function gives.
 """
 

@@ -6,8 +6,8 @@
 
 Records are handed on as soon as they are there; the end of the input ends the source.
 
-Delivery: at most once. What was read from a pipe cannot be read again: after a crash, records that were read and not
-yet stored are lost, and a new run goes on with what is still in the pipe. To be safe, write to a file and follow it.
+Delivery: exactly once from the spool on. What was read from a pipe cannot be read again, so it is written to the spool
+first; in a crash, the last that was read and was not there yet is lost. To lose nothing, write to a file and follow it.
 Position: none.
 """
 
