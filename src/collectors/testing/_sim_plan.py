@@ -82,7 +82,11 @@ def make_plan(seed: str, outside: OutsideStore | None = None) -> Plan:
 
 def _store(chance: random.Random, number: int) -> Store:
     kind: Kind = chance.choice(("transactional", "lettered", "lettered", "buffering", "buffering", "plain"))
-    return Store(f"b{number}", kind, chance.choice((0, 0, 7, 3)), chance.choice((1, 5, 20, 1000)))
+    store = Store(f"b{number}", kind, chance.choice((0, 0, 7, 3)), chance.choice((1, 5, 20, 1000)))
+    store.names = (
+        kind != "plain" or chance.random() < 0.5
+    )  # only one without transactions takes parts for a trial
+    return store
 
 
 def _series(chance: random.Random, number: int, most: int, *, spooled: bool) -> Series:

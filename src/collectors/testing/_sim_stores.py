@@ -24,13 +24,14 @@ class Store:
     """What is durable: rows as (source, number, run), letters, positions, keys of what was written without one.
 
     A `plain` store keeps no positions; a `buffering` one makes deliveries durable in groups of `batch` rows; a
-    `lettered` one keeps dead letters too. Every `refuses`-th number is refused, none for 0.
+    `lettered` one keeps dead letters too. Every `refuses`-th number is refused, none for 0; `names` says whether the store tells which.
     """
 
     id: str
     kind: Kind
     refuses: int
     batch: int
+    names: bool = True
     rows: list[tuple[str, int, str]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     positions: dict[str, Checkpoint] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Store:
         pairs = list(zip(table["s"].to_pylist(), table["n"].to_pylist(), strict=True))
         bad = {row: "a number that is not taken" for row, (_, n) in enumerate(pairs) if not self.takes(n)}
         if bad:
-            raise DataError("refused", rows=bad)
+            raise DataError("refused", rows=bad if self.names else {})
         return pairs
 
     def publish(self, delivery: Delivery) -> None:
