@@ -124,31 +124,43 @@ def replay_command(
     Bytes that could not be decoded go to the decoder, records that a processor refused go on behind the step before it,
     rows that a storage refused go to that storage. The pipeline must not run meanwhile.
     """
-    import asyncio
     import json
 
     from rich.console import Console
 
-    from collectors.cli._progress import exit_code, print_result
-    from collectors.errors import ConfigurationError
     from collectors.runtime.letter_ways import way_of
-    from collectors.runtime.replay import Replay
 
     config, box = _look(pipeline)
-    letters = _chosen(box, ids, source, step, reason, since, every=every)
-    partial = [letter for letter in letters if not letter.whole]
-    if partial and ids:
-        raise ConfigurationError(_why_not(partial[0]))
-    letters = [letter for letter in letters if letter.whole]
+    console = Console(stderr=True)
+    chosen = _chosen(box, ids, source, step, reason, since, every=every)
+    letters = chosen if ids else [letter for letter in chosen if letter.whole]
     for letter in letters:
         way_of(config, letter, from_start=from_start)
-    console = Console(stderr=True)
-    if partial and not as_json:
-        console.print(f"{len(partial):,} stay: {_why_not(partial[0])}", style="yellow", soft_wrap=True)
-    if not letters:
+    if len(letters) < len(chosen):
+        text = f"{len(chosen) - len(letters):,} stay: the source had only parts of these records"
+        console.print(text, style="yellow", highlight=False)
+    if letters:
+        _confirm("replay", letters, console, yes=yes)
+        _replay(config, letters, pipeline, console, from_start=from_start, as_json=as_json)
+    else:
         typer.echo("nothing to replay" if not as_json else json.dumps({"replayed": 0}))
-        return
-    _confirm("replay", letters, console, yes=yes)
+
+
+def _replay(
+    config: PipelineConfig,
+    letters: list[DeadLetter],
+    pipeline: Path,
+    console: Console,
+    *,
+    from_start: bool,
+    as_json: bool,
+) -> None:
+    import asyncio
+    import json
+
+    from collectors.cli._progress import exit_code, print_result
+    from collectors.runtime.replay import Replay
+
     engine = Replay(
         config,
         [letter.key for letter in letters],
@@ -289,13 +301,6 @@ def _confirm(verb: str, letters: list[DeadLetter], console: Console, *, yes: boo
         )
     if not typer.confirm(question, err=True):
         raise typer.Exit(1)
-
-
-def _why_not(letter: DeadLetter) -> str:
-    return (
-        f"letter {letter.letter_id} has only a part of its record, since the source refused it ({letter.reason}); "
-        "it cannot be replayed"
-    )
 
 
 def _counted(letters: list[DeadLetter]) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ class Runs:
     def _open(self, database: Database) -> list[Run]:
         with database.transaction():
             database.execute(_TABLE)
-            dead = _read(database, "where status = 'running'")
+            dead = [run for run in _read(database) if run.status == "running"]
             database.execute(
                 "update _collectors_runs set status = 'crashed', ended_at = seen_at, "
                 "reason = 'its process died' where status = 'running'"
@@ -179,7 +179,7 @@ async def read_runs(config: PipelineConfig, env: Env | None = None) -> list[Run]
     state = State(path, env, read_only=True)
     try:
         await state.open()
-        runs = await state.call(lambda database: _read(database, "order by started_at, run"))
+        runs = await state.call(_read)
     finally:
         await state.close()
         env.close()
@@ -216,12 +216,13 @@ def _crashed(run: Run) -> Run:
     )
 
 
-def _read(database: Database, which: str) -> list[Run]:
+def _read(database: Database) -> list[Run]:
     there = database.execute("select 1 from sqlite_schema where name = '_collectors_runs'")
     if there.fetchone() is None:
         return []
     rows = database.execute(
-        f"select run, kind, version, status, reason, started_at, seen_at, ended_at, report from _collectors_runs {which}"  # noqa: S608
+        "select run, kind, version, status, reason, started_at, seen_at, ended_at, report "
+        "from _collectors_runs order by started_at, run"
     )
     return [
         Run(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from collectors.chunks import Checkpoint, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, Delivery
 from collectors.models import Position
 from collectors.runtime.env import Env
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
@@ -88,10 +88,6 @@ class State:
         await self._call(
             self._open_tables().replace_dead_letters, flow, delivery.first_seq, delivery.dead_letters
         )
-
-    async def dead_letters(self, pipeline: str) -> list[DeadLetter]:
-        """Return the letters of a pipeline, oldest first."""
-        return await self._call(lambda: list(self._open_tables().dead_letters(pipeline)))
 
     async def record_boundary(self, flow: str, seq: int, position: Position) -> None:
         """Remember, before any backend stores the chunk, where it ends, so that a replay makes the same chunk."""

@@ -99,23 +99,11 @@ class FlowLog:
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else None
 
-    def entries(self, *, removed: bool = False) -> Iterator[Entry]:
+    def entries(self, *, removed: bool = False, newest_first: bool = False) -> Iterator[Entry]:
         """Yield the entries whose files are there, oldest first; with `removed` those marked by `mark_removed`."""
-        for number in self._numbers():
+        for number in reversed(self._numbers()) if newest_first else self._numbers():
             if self._removed_mark(number).exists() is removed:
                 yield self._read(number)
-
-    def of_run(self, run: str) -> Iterator[Entry]:
-        """Yield the commits of a run, newest first; reads no further than the run before it."""
-        seen = False
-        for number in reversed(self._numbers()):
-            entry = self._read(number)
-            if entry.kind == "commit":
-                if entry.run == run:
-                    seen = True
-                    yield entry
-                elif seen:
-                    return
 
     def has(self, number: int) -> bool:
         """Return whether there is an entry with this number."""

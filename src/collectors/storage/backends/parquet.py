@@ -16,6 +16,7 @@ except for the moment between rename and entry, or after a crash in it until the
 
 from __future__ import annotations
 
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,7 +114,9 @@ class ParquetBackend(Backend[ParquetConfig]):
         found: dict[str, Counts] = {}
         with translated(self._root, "cannot read the log in"):
             for log in flow_logs(self._root):
-                for entry in log.of_run(run):
+                commits = (entry for entry in log.entries(newest_first=True) if entry.kind == "commit")
+                later = dropwhile(lambda entry: entry.run != run, commits)
+                for entry in takewhile(lambda entry: entry.run == run, later):
                     found[entry.flow] = found.get(entry.flow, Counts()) + Counts(**entry.counts)
         return found
 
