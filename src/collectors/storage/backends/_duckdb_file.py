@@ -41,6 +41,7 @@ _LOCKED_DOWN = {
     "python_enable_replacements": "false",
     "checkpoint_threshold": "1TB",  # ours is the only one
 }
+_INCOMING = "_collectors_rows"
 _FULL = ("No space left on device", "Disk quota exceeded")
 _NOT_OURS = ("Permission denied", "Read-only file system", "Is a directory", "Not a directory")
 _databases: WeakValueDictionary[str, Database] = WeakValueDictionary()
@@ -64,6 +65,7 @@ class Connection:
         """End the transaction and leave everything as it was."""
         self.known = {}
         self.execute("rollback")
+        self._duckdb.unregister(_INCOMING)  # an insert that failed has left it
 
     def rows(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Return the rows of a small result; DuckDB needs pytz to give times with a zone in this way."""
@@ -76,11 +78,9 @@ class Connection:
 
     def insert(self, quoted: str, table: pa.Table) -> None:
         """Append a table, in its order, to what stands `quoted` here: a table and its columns, `"t" ("a", "b")`."""
-        self._duckdb.register("_collectors_rows", table)
-        try:
-            self._duckdb.execute(f"insert into {quoted} select * from _collectors_rows")  # noqa: S608  # quoted
-        finally:
-            self._duckdb.unregister("_collectors_rows")
+        self._duckdb.register(_INCOMING, table)
+        self._duckdb.execute(f"insert into {quoted} select * from {_INCOMING}")  # noqa: S608  # quoted
+        self._duckdb.unregister(_INCOMING)
 
     def types(self, quoted: str) -> pa.Schema:
         """Return the Arrow schema of a table."""

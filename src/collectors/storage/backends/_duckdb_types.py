@@ -94,6 +94,8 @@ def storable(kind: pa.DataType) -> pa.DataType:
 
 def sql_type(kind: pa.DataType) -> str:
     """Return DuckDB's name for a `storable` type, as its catalog writes it."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return "STRUCT"
     if pa.types.is_struct(kind):
         return f"STRUCT({', '.join(f'{quote(field.name)} {sql_type(field.type)}' for field in kind)})"
     if pa.types.is_map(kind):
