@@ -283,6 +283,7 @@ BARE = zlib.compressobj(wbits=-15)
         ("zstd", pa.Codec("zstd").compress(LINES, asbytes=True)),
         ("identity", LINES),
     ],
+    ids=["gzip", "two members", "upper case", "deflate", "bare deflate", "zstd", "identity"],
 )
 def test_compressed_bodies(encoding, body):
     async def check(driver):
