@@ -198,6 +198,11 @@ class Source(IDataSource, Generic[ConfigT]):
         """
         return None
 
+    async def rest(self) -> AsyncIterator[CollectedData]:
+        """Yield, when a stop was asked for and `read` is over, what was received and nobody can be asked for again."""
+        for nothing in list[CollectedData]():
+            yield nothing
+
     async def commit(self, position: Position) -> None:
         """Everything up to this position is stored durably; brokers are acknowledged here. May be called late or never."""
 

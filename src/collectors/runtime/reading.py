@@ -39,7 +39,7 @@ class Reader:
 
     A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
     each failure and the wait, and None when it works again. Reading stops when `until` is set: when a stop is asked
-    for, unless told otherwise.
+    for, unless told otherwise; what the source has received by then is its last chunks.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Reader:
             if wait is None:
                 return
             await race(self._env.sleep(wait), self._until)
+        async for data in self._source.rest():
+            yield data
 
     def _succeeded(self) -> None:
         self._backoff.succeeded()
