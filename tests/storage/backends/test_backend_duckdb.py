@@ -436,6 +436,10 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "test.duckdb").write_bytes(data)
     with pytest.raises(FatalError, match=r"test.duckdb is damaged .*restore it from a copy"):
         run(tmp_path, ask)
+    (tmp_path / "test.duckdb.wal").write_bytes(b"some log")
+    with pytest.raises(FatalError, match=r"test.duckdb is damaged"):
+        run(tmp_path, store)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.duckdb", "test.duckdb.wal"]
 
 
 def test_a_file_that_was_replaced_is_left_alone(tmp_path: Path) -> None:

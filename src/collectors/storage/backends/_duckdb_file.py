@@ -212,7 +212,11 @@ class Database:
                 raise
             reason = _first_line(error)
         moved = self._move_log_aside()
-        connection = Connection(self.path, self._settings, read_only=False)
+        try:
+            connection = Connection(self.path, self._settings, read_only=False)
+        except duckdb.Error:
+            moved.rename(self._log)  # it was not the log
+            raise
         logger.warning(
             "%s: its write-ahead log could not be replayed (%s) and lies now in %s; what it held is read from its "
             "sources again",

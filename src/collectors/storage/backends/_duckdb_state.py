@@ -89,7 +89,7 @@ class FlowTables:
         rows = self._connection.rows(
             "select flow, seq from _collectors_checkpoint where target = ?", [self._target]
         )
-        return dict(rows)  # type: ignore[arg-type]
+        return dict(rows)
 
     def commit(self, delivery: Delivery, store_rows: Callable[[], None]) -> bool:
         """Store a delivery, its rows by `store_rows`; False when it is stored already. Raises FencedError."""

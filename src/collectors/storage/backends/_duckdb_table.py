@@ -58,15 +58,12 @@ class Change:
     wanted: pa.DataType | None
 
     @property
-    def altered(self) -> bool:
-        """Whether the existing column gets another type."""
-        known = self.existing
-        return (
-            known is not None
-            and self.wanted is not None
-            and known.ordinary
-            and not known.arrow.equals(self.wanted)
-        )
+    def widening(self) -> tuple[Column, pa.DataType] | None:
+        """The existing column and the type that it gets instead of its own; None: it keeps that."""
+        known, wanted = self.existing, self.wanted
+        if known is None or wanted is None or not known.ordinary or known.arrow.equals(wanted):
+            return None
+        return known, wanted
 
 
 class RowTable:
@@ -161,7 +158,7 @@ class RowTable:
         return self._connection.rows(
             "select first_row, last_row from _collectors_writes where location_id = ? and table_name = ?",
             [location_id, self._name],
-        )  # type: ignore[return-value]
+        )
 
     def _next_row(self) -> int:
         ((last,),) = self._connection.rows(
@@ -190,7 +187,7 @@ class RowTable:
             return True
         for new_quoted in quoted:
             self._connection.execute(f"alter table {self._quoted} add column {new_quoted}")
-        widening = [(change.existing, change.wanted) for change in changes.values() if change.altered]
+        widening = [found for change in changes.values() if (found := change.widening)]
         for known, wanted in widening:
             self._widen(known, wanted)
         return bool(quoted or widening)

@@ -248,11 +248,9 @@ def _line(column: str, change: Change, *, new: bool) -> str:
         return f"+ {column} {brought}" + (" (new)" if new else "")
     if change.wanted is None:
         return f"! {column}: table has {known.declared}, rows bring {brought}"
-    return (
-        f"~ {column}: {known.declared} becomes {sql_type(change.wanted)}"
-        if change.altered
-        else f"= {column} {known.declared}"
-    )
+    if change.widening:
+        return f"~ {column}: {known.declared} becomes {sql_type(change.wanted)}"
+    return f"= {column} {known.declared}"
 
 
 COMPONENT = DuckdbBackend
