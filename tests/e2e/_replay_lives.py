@@ -16,6 +16,7 @@ from typing import Any
 
 from collectors import registry
 from collectors.config.load import load
+from collectors.errors import ConfigurationError
 from collectors.runtime.dead_letters import look
 from collectors.runtime.engine import Engine
 from collectors.runtime.replay import Replay
@@ -26,11 +27,17 @@ Parquet = registry.find("backend", "parquet")
 for kind, name in (("source", "file"), ("codec", "ndjson"), ("backend", "sqlite")):
     registry.find(kind, name)
 
+try:
+    DuckDB = registry.find("backend", "duckdb")
+except ConfigurationError:  # its library is not installed: no test will ask for it
+    DuckDB = Parquet
+
 POINTS: list[tuple[Any, str]] = [
     (Database, "execute"),
     (Database, "executemany"),
     (Parquet, "commit"),
     (Parquet, "flush"),
+    *([(DuckDB, "commit"), (DuckDB, "forget_letters")] if DuckDB is not Parquet else []),
     (State, "_open"),
     *[(os, name) for name in ("fsync", "link", "mkdir", "rename", "replace", "unlink")],
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,7 @@ ROWS = 400
 BROKEN = {50, 51, 300}  # no JSON, and never will be
 LATER = set(range(7, ROWS, 40))  # "x7": a number only for the fixed pipeline
 SQLITE = "  - {type: sqlite, path: out.db, table: readings}\n"
+DUCKDB = "  - {type: duckdb, path: out.duckdb, table: readings}\n"
 PARQUET = "  - {type: parquet, path: lake, max_rows: 3}\n"
 FIRST = """
 name: readings
@@ -68,6 +70,13 @@ def in_sqlite(folder: Path) -> Counter[tuple[int, int]]:
         return Counter(database.execute("select id, v from readings").fetchall())
 
 
+def in_duckdb(folder: Path) -> Counter[tuple[int, int]]:
+    import duckdb
+
+    with duckdb.connect(str(folder / "out.duckdb"), read_only=True) as database:
+        return Counter(database.execute("select id, v from readings").fetchall())
+
+
 def in_parquet(folder: Path) -> Counter[tuple[int, int]]:
     paths = [str(path) for path in (folder / "lake").rglob("*.parquet") if "_collectors" not in path.parts]
     table = ds.dataset(paths, format="parquet").to_table(columns=["id", "v"])
@@ -87,27 +96,32 @@ def check_letters(folder: Path) -> None:
     assert box.replayed == set_aside - len(BROKEN) + again
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("storage", "first", "step"),
-    [
-        (SQLITE, 1, 5),
-        (SQLITE, 3, 5),
-        (PARQUET, 1, 7),
-        (PARQUET, 4, 7),
-        (SQLITE + PARQUET, 1, 9),
-        (SQLITE + PARQUET, 5, 9),
-    ],
+    ("storage", "step"), [(SQLITE, 5), (PARQUET, 7), (SQLITE + PARQUET, 9), (DUCKDB, 5)], ids=repr
 )
-def test_killed_at_any_moment(tmp_path, storage, first, step):
-    make(tmp_path, storage)
-    assert lives(tmp_path, first, step, 60) > 10
-    if "sqlite" in storage:
-        assert in_sqlite(tmp_path) == EXPECTED
-    if "parquet" in storage:
-        assert in_parquet(tmp_path) == EXPECTED
-    check_letters(tmp_path)
-    ledgers_agree(tmp_path)
+def test_killed_at_any_moment(tmp_path, full, figure, storage, step):
+    if "duckdb" in storage:
+        pytest.importorskip("duckdb", reason="pip install 'collectors-io[duckdb]'")
+    kills = 0
+    for first in range(1, step + 1) if full else [1]:
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        make(folder, storage)
+        kills += lives(folder, first, step, 60)
+        for name, stored in (("sqlite", in_sqlite), ("duckdb", in_duckdb), ("parquet", in_parquet)):
+            if name in storage:
+                assert stored(folder) == EXPECTED
+        check_letters(folder)
+        ledgers_agree(folder)
+    assert kills > 10
+    figure(
+        "kill -9 of replays",
+        storage=" ".join(re.findall(r"type: (\w+)", storage)),
+        kills=kills,
+        lost=0,
+        doubled=0,
+    )
 
 
 def ledgers_agree(folder: Path) -> None:
