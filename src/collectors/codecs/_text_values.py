@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["parse", "unreadable"]
+from collectors.codecs._wording import quoted, unexpected
+
+__all__ = ["parse", "typed", "unreadable"]
 
 _DATE = r"^\d{4}-\d\d-\d\d$"
 _LACKS_ZONE = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?$"
@@ -43,6 +46,28 @@ def unreadable(text: pa.Array, data_type: pa.DataType) -> list[int]:
     if pa.types.is_string(data_type):
         return []
     return _refused(_spelled(text, data_type), data_type, 0)
+
+
+def typed(
+    columns: Mapping[str, pa.Array],
+    types: Mapping[str, pa.DataType],
+    numbers: list[int],
+    reasons: dict[int, str],
+) -> dict[str, pa.Array]:
+    """Return columns of text in their types, string where none is said.
+
+    `numbers` are the numbers of the rows' records; those of rows with other text in a column move to the reasons.
+    """
+    bad: dict[int, str] = {}
+    for name, wanted in types.items():
+        for row in unreadable(columns[name], wanted):
+            bad[row] = unexpected(name, wanted, quoted(columns[name][row].as_py()))
+    if bad:
+        reasons |= {numbers[row]: reason for row, reason in bad.items()}
+        keep = [row for row in range(len(numbers)) if row not in bad]
+        numbers[:] = [numbers[row] for row in keep]
+        columns = {name: column.take(pa.array(keep, pa.int64())) for name, column in columns.items()}
+    return {name: parse(column, types.get(name, pa.string())) for name, column in columns.items()}
 
 
 def _refused(text: pa.Array, data_type: pa.DataType, start: int) -> list[int]:

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from collectors.codecs._line_patterns import PATTERNS, Pattern, from_apache_time
 from collectors.codecs._tables import in_order
 from collectors.codecs._text_lines import not_utf8, split_lines
-from collectors.codecs._text_values import parse, unreadable
-from collectors.codecs._wording import quoted, unexpected
+from collectors.codecs._text_values import typed
+from collectors.codecs._wording import quoted
 from collectors.codecs.base import Codec, CodecConfig, Decoded, column_type
 from collectors.errors import ConfigurationError, DataError
 
@@ -74,7 +74,7 @@ class LinesCodec(Codec[LinesConfig]):
         columns = (
             {_LINE: text} if self._pattern is None else self._match(self._pattern, text, numbers, reasons)
         )
-        columns = self._typed(columns, numbers, reasons)
+        columns = typed(columns, self._types, numbers, reasons)
         return Decoded(in_order(columns, schema, len(numbers)), len(lines.raw), lines.rejected(reasons))
 
     def encode(self, table: pa.Table) -> bytes:
@@ -114,21 +114,6 @@ class LinesCodec(Codec[LinesConfig]):
         if self.config.keep_line:
             columns[self.config.keep_line] = text.filter(found)
         return columns
-
-    def _typed(
-        self, columns: dict[str, pa.Array], numbers: list[int], reasons: dict[int, str]
-    ) -> dict[str, pa.Array]:
-        """Return the columns in their types; the numbers of lines with other text in one move to the reasons."""
-        bad: dict[int, str] = {}
-        for name, wanted in self._types.items():
-            for row in unreadable(columns[name], wanted):
-                bad[row] = unexpected(name, wanted, quoted(columns[name][row].as_py()))
-        if bad:
-            reasons |= {numbers[row]: reason for row, reason in bad.items()}
-            keep = [row for row in range(len(numbers)) if row not in bad]
-            numbers[:] = [numbers[row] for row in keep]
-            columns = {name: column.take(pa.array(keep, pa.int64())) for name, column in columns.items()}
-        return {name: parse(column, self._types.get(name, pa.string())) for name, column in columns.items()}
 
 
 def _groups(regex: str) -> list[str]:
