@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
-from collectors.errors import FatalError, TransientError
+from collectors.errors import FatalError, FencedError, TransientError
 from collectors.runtime.engine import Engine
 from collectors.testing._sim_sources import Lines
 from collectors.testing._sim_stores import Store, make_backend
@@ -41,6 +42,10 @@ def run(folder, stores, per_chunk, away=()):
     for backend in backends:
         if backend.get_backend_id() in away:
             backend.commit = refuse
+    return start(folder, backends, per_chunk)
+
+
+def start(folder, backends, per_chunk):
     config = from_mapping(
         {"sources": [Numbers(per_chunk)], "storage": backends, "state": str(folder)}, name="test"
     )
@@ -58,6 +63,36 @@ def test_chunks_that_another_machine_cut_are_not_taken_for_ours(tmp_path):
         numbers = store.numbers("numbers")
         assert numbers == list(range(len(numbers)))
     assert flow.error is None or isinstance(flow.error, FatalError)
+
+
+def test_a_process_that_loses_a_store_while_it_claims_the_next_stores_nothing(tmp_path):
+    stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
+    backends = [make_backend(store) for store in stores]
+    claim = backends[1].claim
+
+    def slowly(flow):
+        make_backend(stores[0]).claim(flow)
+        return claim(flow)
+
+    backends[1].claim = slowly
+    flow = start(tmp_path, backends, 3)
+    assert isinstance(flow.error, FencedError)
+    assert not stores[0].rows
+    assert not stores[1].rows
+
+
+def test_stores_with_different_chunks_under_one_number_are_not_mixed(tmp_path):
+    stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
+    run(tmp_path / "a", stores[:1], 3)
+    run(tmp_path / "b", stores[1:], 2)
+    for store in stores:
+        at = store.positions["test/numbers"]
+        store.positions["test/numbers"] = replace(at, seq=2)
+    stores[0].positions["test/numbers"] = replace(stores[0].positions["test/numbers"], position={"n": 6})
+    stored = [store.rows.copy() for store in stores]
+    flow = run(tmp_path / "a", stores, 3)
+    assert "different records as chunk 2" in str(flow.error)
+    assert [store.rows for store in stores] == stored
 
 
 def test_chunks_of_an_earlier_run_here_are_cut_as_they_were(tmp_path):

@@ -120,6 +120,10 @@ class Edge:
         self.seq = self.durable = checkpoint.seq
         return checkpoint
 
+    async def confirm(self) -> None:
+        """Raise FencedError when another process has taken the flow over since `claim`."""
+        await self._retrying(self._stored_by_us)
+
     async def run(self, release: Callable[[Prepared], None]) -> None:
         """Store what comes through the queue until its end; `release` is told of each group once it is handed over."""
         async with asyncio.TaskGroup() as tasks:

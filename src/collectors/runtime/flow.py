@@ -111,6 +111,11 @@ class Flow:
     async def _resume(self) -> tuple[Position | None, list[Position]]:
         """Claim the flow at every backend; return where to read from, and what an earlier run read but not all stored."""
         checkpoints = [await edge.claim() for edge in self._edges]
+        for edge in self._edges[:-1]:
+            await (
+                edge.confirm()
+            )  # or two processes, with a part of the storages each, would number chunks differently
+        self._check_same_chunks(checkpoints)
         for edge in self._edges:
             edge.on_durable = self._on_durable
             edge.on_commit = self._check_budget
@@ -143,6 +148,17 @@ class Flow:
         if self._seq:
             self.report.resumed_at = since
         return since, replay
+
+    def _check_same_chunks(self, checkpoints: list[Checkpoint]) -> None:
+        """Raise FatalError when storages have different chunks under one number."""
+        ends: dict[int, Position | None] = {}
+        for checkpoint in checkpoints:
+            if _end(ends.setdefault(checkpoint.seq, checkpoint.position)) != _end(checkpoint.position):
+                raise FatalError(
+                    f"the storages of source '{self.report.source}' have different records as chunk {checkpoint.seq}: "
+                    f"one up to {ends[checkpoint.seq]}, another up to {checkpoint.position}; give all but one of them a "
+                    "new place: there they begin where that one is"
+                )
 
     def _next_seq(self, position: Position | None) -> int:
         """Return the number of a chunk; of one that is read again with no record of where it ended, by where it ends."""
