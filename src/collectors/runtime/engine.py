@@ -111,8 +111,8 @@ class Engine:
             patience = self._patience
             if patience is None and not any(is_endless(source) for source in sources.values()):
                 patience = BATCH_PATIENCE
-            await self._connect_sources(sources, stack)
-            backends = await self._connect_backends(stack)
+            await self._connect_sources(sources, stack, shutdown)
+            backends = await self._connect_backends(stack, shutdown)
             flows = await self._flows(sources, backends, state, shutdown, patience)
             async with self._noted(Runs(state, self.env), backends, started):
                 await self._run(flows, Supervisor(shutdown, self._on_failure))
@@ -192,14 +192,16 @@ class Engine:
             )
         stack.enter_context(lock)
 
-    async def _connect_sources(self, sources: Mapping[str, Source[Any]], stack: AsyncExitStack) -> None:
+    async def _connect_sources(
+        self, sources: Mapping[str, Source[Any]], stack: AsyncExitStack, shutdown: Shutdown
+    ) -> None:
         """Find out what cannot start. A source that is only away for now is left to its reader."""
         problems: list[str] = []
         for name, source in sources.items():
             stack.push_async_callback(source.disconnect)
             try:
                 check_schedule(source)
-                await source.connect()
+                await race(source.connect(), shutdown.requested)
             except ConfigurationError as error:
                 problems.append(f"{self.config.sources[name].where}: {error}")
             except CollectorsError as error:
@@ -207,7 +209,7 @@ class Engine:
         if problems:
             raise ConfigurationError("\n".join(problems))
 
-    async def _connect_backends(self, stack: AsyncExitStack) -> dict[str, Backend[Any]]:
+    async def _connect_backends(self, stack: AsyncExitStack, shutdown: Shutdown) -> dict[str, Backend[Any]]:
         """Find out what cannot start. A storage that is only away, or slow, is left to its flows: intake goes on."""
         backends = {name: component.make() for name, component in self.config.backends.items()}
         stack.push_async_callback(_disconnect, backends)
@@ -218,7 +220,7 @@ class Engine:
             timer,
             asyncio.gather(*connecting.values(), return_exceptions=True),
         }
-        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        await race(asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED), shutdown.requested)
         problems: list[str] = []
         for name, task in connecting.items():
             error = task.exception() if task.done() else TransientError("has not answered yet")

@@ -275,9 +275,6 @@ class _SimEnv(Env):
     def new_id(self) -> str:
         return f"run-{self._process.name}"
 
-    def give_memory_back(self) -> None:
-        """Leave the allocators as they are."""
-
     def peak_memory(self) -> int:
         return 0
 
