@@ -9,7 +9,6 @@ storage is counted: nothing may be missing and nothing twice. Beside it stands w
 written and synced one by one, with nothing else.
 """
 
-# ruff: noqa: S603
 from __future__ import annotations
 
 import argparse
@@ -51,7 +50,9 @@ def record(number: int, size: int) -> bytes:
         "message": "",
     }
     bare = len(json.dumps(fields)) + 1
-    fields["message"] = ("the quick brown fox jumps over the lazy dog " * (size // 40 + 1))[: max(0, size - bare)]
+    fields["message"] = ("the quick brown fox jumps over the lazy dog " * (size // 40 + 1))[
+        : max(0, size - bare)
+    ]
     return json.dumps(fields).encode() + b"\n"
 
 
@@ -141,7 +142,9 @@ def stored(folder: Path, storage: str) -> int:
         return int(count)
     import pyarrow.dataset as ds
 
-    return int(ds.dataset(folder / "lake" / "events", format="parquet", exclude_invalid_files=True).count_rows())
+    return int(
+        ds.dataset(folder / "lake" / "events", format="parquet", exclude_invalid_files=True).count_rows()
+    )
 
 
 def wait_until_it_listens(port: int, pipeline: subprocess.Popen[bytes]) -> None:
@@ -203,7 +206,9 @@ def main() -> None:
         found = measure(arguments, Path(folder))
     expected = found["answered"] * arguments.records
     rate = found["per_second"] * arguments.records
-    print(f"{arguments.connections} connections, requests of {arguments.records} x {arguments.size} bytes, {arguments.storage}")
+    print(
+        f"{arguments.connections} connections, requests of {arguments.records} x {arguments.size} bytes, {arguments.storage}"
+    )
     for name, value in [
         ("records/s, answered behind fsync", f"{rate:,.0f}"),
         ("MB/s", f"{rate * arguments.size / 1e6:,.1f}"),

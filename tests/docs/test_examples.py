@@ -1,20 +1,65 @@
-"""Each pipeline in examples/ runs, balances, and sets aside exactly what its comments say."""
+"""Each pipeline in examples/ runs, balances, and sets aside exactly what its comments say.
+
+Those that listen are sent something until they end.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1}
+SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2}
 STDIN = {"stdin": "data/readings.ndjson"}
 POSTGRES = {"orders-to-postgres"}
+
+
+def push_readings(folder, stop):
+    """Push the readings, again until they are kept, and then again: they have a key."""
+    while not stop.wait(0.1):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", 18080, timeout=5)
+            with contextlib.closing(connection):
+                body = (folder / "data" / "readings.ndjson").read_bytes()
+                connection.request("POST", "/events", body, {"Idempotency-Key": "batch-1"})
+                connection.getresponse().read()
+
+
+def send_syslog(folder, stop):
+    """Send messages nobody may be there to hear."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        while not stop.wait(0.05):
+            with contextlib.suppress(OSError):
+                sender.sendto(b"<35>Nov 23 08:00:00 here login: nobody knows this", ("127.0.0.1", 15514))
+
+
+SENDERS = {"webhook": push_readings, "syslog": send_syslog}
+
+
+@contextlib.contextmanager
+def sender(name, folder):
+    """Have somebody send to an example that listens."""
+    if name not in SENDERS:
+        yield
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=SENDERS[name], args=(folder, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +73,26 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))
 def test_example(folder, name, request):
     server = request.getfixturevalue("postgres_server").dsn if name in POSTGRES else ""
-    done = subprocess.run(
-        [sys.executable, "-m", "collectors", "run", f"{name}.yaml", "--for", "2s", "--json"],
-        cwd=folder,
-        input=(folder / STDIN[name]).read_text() if name in STDIN else "",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"POSTGRES_DSN": server},
-    )
+    with sender(name, folder):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "collectors",
+                "run",
+                f"{name}.yaml",
+                "--for",
+                "5s" if name in SENDERS else "2s",
+                "--json",
+            ],
+            cwd=folder,
+            input=(folder / STDIN[name]).read_text() if name in STDIN else "",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=os.environ | {"POSTGRES_DSN": server},
+        )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["balanced"]
