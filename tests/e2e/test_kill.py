@@ -82,7 +82,7 @@ def test_sqlite(tmp_path, first):
 
 @pytest.mark.parametrize("first", range(1, 4))
 def test_duckdb(tmp_path, first):
-    assert lives(make(tmp_path, DUCKDB), first, 5, 40) > 10
+    assert lives(make(tmp_path, DUCKDB), first, 7, 40) > 10
     check_database(duckdb.connect(tmp_path / "out.duckdb", read_only=True))
 
 
