@@ -1,6 +1,6 @@
 """How many records a second can be pushed over HTTP when each answer waits for the disk.
 
-python benchmarks/push.py [--seconds 10] [--connections 16] [--records 64] [--size 1000] [--storage parquet]
+python benchmarks/push.py [--seconds 10] [--connections 32] [--records 64] [--size 1000] [--storage parquet] [--rate 20000]
 
 A pipeline (webhook → storage) and a client run in processes of their own on this machine. The client sends requests of
 `records` NDJSON records of `size` bytes over several connections, each waiting for its answer: 200 means that the spool
@@ -59,19 +59,22 @@ def record(number: int, size: int) -> bytes:
 class Connection(threading.Thread):
     """Sends one request after the other until told to stop."""
 
-    def __init__(self, port: int, bodies: list[bytes], stop: threading.Event) -> None:
+    def __init__(self, port: int, bodies: list[bytes], stop: threading.Event, interval: float) -> None:
         super().__init__()
         self.answers: list[tuple[float, float]] = []
         self.turned_away = 0
         self._bodies = bodies
         self._stop_event = stop
+        self._interval = interval
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def run(self) -> None:
         """Send."""
-        turn = 0
+        turn, due = 0, time.perf_counter()
         while not self._stop_event.is_set():
+            due += self._interval
+            time.sleep(max(0.0, due - time.perf_counter()) if self._interval else 0)
             body = self._bodies[turn % len(self._bodies)]
             turn += 1
             head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -97,7 +100,8 @@ def client(arguments: argparse.Namespace) -> None:
         b"".join(record(turn * arguments.records + n, arguments.size) for n in numbers) for turn in range(16)
     ]
     stop = threading.Event()
-    connections = [Connection(arguments.client, bodies, stop) for _ in range(arguments.connections)]
+    interval = arguments.connections * arguments.records / arguments.rate if arguments.rate else 0
+    connections = [Connection(arguments.client, bodies, stop, interval) for _ in range(arguments.connections)]
     started = time.perf_counter()
     for connection in connections:
         connection.start()
@@ -192,9 +196,10 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--records", type=int, default=64, help="records in a request")
     parser.add_argument("--size", type=int, default=1000, help="bytes of a record")
+    parser.add_argument("--rate", type=float, help="records a second; as many as possible when left out")
     parser.add_argument("--storage", choices=STORAGES, default="parquet")
     parser.add_argument("--folder", type=Path, help="where to work; a disk, not memory")
     parser.add_argument("--client", type=int, help=argparse.SUPPRESS)

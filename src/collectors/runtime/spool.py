@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 
 from collectors.enums import ErrorType
@@ -122,8 +123,9 @@ class Spool:
         self._write_marks()
 
     def recent(self) -> Iterator[CollectedData]:
-        """Yield the chunks of the last two segments, stored ones included, without their positions."""
-        for segment in self._segments[-2:]:
+        """Yield the latest chunks, of up to two full segments, stored ones included, without their positions."""
+        behind = accumulate((segment.end for segment in reversed(self._segments)), initial=0)
+        for segment in self._segments[-sum(size < SEGMENT_BYTES for size in behind) :]:
             descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
             try:
                 start = HEADER_SIZE
@@ -275,7 +277,8 @@ class Spool:
 
     def _writable(self) -> Segment:
         """Return the segment to append to, a new one where needed. Raises OSError."""
-        if self._writing is not None and self._segments[-1].end < SEGMENT_BYTES:
+        # Of a small quota the last segment, which always stays, must not take all.
+        if self._writing is not None and self._segments[-1].end < min(SEGMENT_BYTES, self._quota // 4):
             return self._segments[-1]
         if self._writing is not None:
             os.close(self._writing)
