@@ -56,13 +56,27 @@ def check_end(world: World) -> list[str]:
 
 def check_commit(world: World, series: Series, position: int) -> list[str]:
     """Return what a source was told to be stored although a crash would lose it."""
-    if series.pushed or _jumps(world, series):
+    if series.pushed:
+        return _check_spool(world, series, position)
+    if _jumps(world, series):
         return []
     return [
         f"{series.id} was told {position}, but {store.id} lacks {sorted(missing)}"
         for store in world.plan.stores
         if (missing := set(_expected(series, store, position)) - set(store.numbers(series.id)))
     ]
+
+
+def _check_spool(world: World, series: Series, position: int) -> list[str]:
+    folder = world.spool(series.id)
+    kept = b"".join(path.read_bytes() for path in folder.rglob("*.spool"))
+    gone = {n for n in range(series.told, position) if series.line(n) not in kept}
+    missing = {
+        n
+        for store in world.plan.stores
+        for n in gone & set(_expected(series, store, position)) - set(store.numbers(series.id))
+    }
+    return [f"{series.id} was told {position}, but {sorted(missing)} are not in its spool"] if missing else []
 
 
 def _expected(series: Series, store: Store, end: int) -> list[int]:

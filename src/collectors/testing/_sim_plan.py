@@ -66,14 +66,17 @@ def make_plan(seed: str, outside: OutsideStore | None = None) -> Plan:
             if store.kind == "transactional" and store is not outside:
                 store.kind = "lettered"
     series = [
-        _series(chance, number, 60 if large else 20, spooled=not rival)
+        _series(chance, number, 60 if large else 25 if rival else 12, spooled=not rival)
         for number in range(chance.choice((1, 2, 3) if large else (1, 1, 2)))
     ]
     return Plan(
         series=series,
         stores=stores,
         weather={store.id: _weather(chance, stormy) for store in stores},
-        hosts=[[_life(chance) for _ in range(chance.randrange(4))] for _ in range(2 if rival else 1)],
+        hosts=[
+            [_life(chance) for _ in range(chance.choice((1, 2, 3) if large or rival else (0, 1, 1, 2)))]
+            for _ in range(2 if rival else 1)
+        ],
         jumps=[(chance.expovariate(1 / 30), chance.choice((-3600.0, 3600.0, 86400.0)))] * chance.randrange(2),
         memory=chance.choice((64, 1024, 2**20)),
         full=chance.choice((0.0, 0.0, 0.02, 0.2)) if stormy >= _FAIR else 0.0,

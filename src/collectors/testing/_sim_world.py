@@ -112,6 +112,12 @@ class World:
         """Return the folder in which a machine keeps the state of the pipeline."""
         return self._folder / f"host{host}"
 
+    def spool(self, source: str) -> Path:
+        """Return the folder in which the process that is at work keeps what a source has pushed."""
+        process = current()
+        host = next(run.host for run in self.runs if run.process is process)
+        return self.state(host) / "spool" / source
+
     def tell(self, text: str) -> None:
         """Add a line to the story."""
         process = current()
