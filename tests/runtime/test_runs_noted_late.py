@@ -23,7 +23,10 @@ def test_a_run_that_could_not_be_noted_at_its_beginning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Runs, "_open", full)
     config = from_mapping(
-        {"sources": [lambda: iter([{"s": "one", "n": 1}])], "storage": [make_backend(Store("one", "plain", 0, 1))]},
+        {
+            "sources": [lambda: iter([{"s": "one", "n": 1}])],
+            "storage": [make_backend(Store("one", "plain", 0, 1))],
+        },
         folder=tmp_path,
         name="test",
     )

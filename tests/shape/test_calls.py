@@ -91,7 +91,10 @@ def is_safe(value):
 
 
 def test_no_sleep_in_the_package(sources):
-    simulated = ("collectors.testing._sim_sources", "collectors.testing._sim_world")  # their clock is no clock
+    simulated = (
+        "collectors.testing._sim_sources",
+        "collectors.testing._sim_world",
+    )  # their clock is no clock
     assert sleeps(sources, allowed=("collectors.runtime.env", *simulated)) == []
 
 

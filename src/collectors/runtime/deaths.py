@@ -27,7 +27,9 @@ async def started(state: State, flow: str, seq: int) -> int:
                 "select seq, deaths from _collectors_starts where flow = ?", (flow,)
             ).fetchone()
             deaths = 0 if row is None else row[1] + 1 if seq - row[0] <= FAR else 1
-            database.execute("insert or replace into _collectors_starts values (?, ?, ?)", (flow, seq, deaths))
+            database.execute(
+                "insert or replace into _collectors_starts values (?, ?, ?)", (flow, seq, deaths)
+            )
         return int(deaths)
 
     return await state.call(count)

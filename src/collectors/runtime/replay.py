@@ -55,7 +55,9 @@ class Replay(Engine):
         self._chosen = set(chosen)
         self._from_start = from_start
 
-    async def _connect_sources(self, sources: Mapping[str, Source[Any]], stack: AsyncExitStack) -> None:
+    async def _connect_sources(
+        self, sources: Mapping[str, Source[Any]], stack: AsyncExitStack, shutdown: Shutdown
+    ) -> None:
         """Leave the sources alone: they only say how their records are decoded."""
 
     async def _flows(
