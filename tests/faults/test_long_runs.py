@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, source: str, *options: str) -> subprocess.Popen:
