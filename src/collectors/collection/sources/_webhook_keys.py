@@ -130,8 +130,9 @@ class Keys:
         assert self._writer is not None  # noqa: S101  # the callers have looked
         (count,) = self._writer.execute("SELECT count(*) FROM keys").fetchone()
         surplus = count - self._limit * 9 // 10 if count > self._limit else 0
-        oldest = "SELECT digest FROM keys ORDER BY at LIMIT ?"
-        self._writer.execute(f"DELETE FROM keys WHERE digest IN ({oldest})", (surplus,))  # noqa: S608
+        self._writer.execute(
+            "DELETE FROM keys WHERE digest IN (SELECT digest FROM keys ORDER BY at LIMIT ?)", (surplus,)
+        )
         self._count = count - surplus
 
     def close(self) -> None:

@@ -183,7 +183,8 @@ class RowTable:
         if ROW not in {column.name for column in existing}:
             quoted.insert(0, f"{ROW} bigint")
         if not existing:
-            self._connection.execute(f"create table {self._quoted} ({', '.join(quoted)})")
+            quoted_columns = ", ".join(quoted)
+            self._connection.execute(f"create table {self._quoted} ({quoted_columns})")
             return True
         for new_quoted in quoted:
             self._connection.execute(f"alter table {self._quoted} add column {new_quoted}")
