@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full faults-full check docs peers format clean
+.PHONY: demo test test-full faults faults-full check docs peers format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
@@ -12,6 +12,10 @@ test: .venv/ready check
 
 test-full: .venv/ready check
 	$(BIN)/python -m pytest -n auto
+
+# Half an hour: kill, cut, fill, freeze and damage; the bug museum; chaos.
+faults: .venv/ready
+	$(BIN)/python -m pytest -n auto tests/faults tests/museum tests/chaos tests/e2e
 
 # Hours: the fault tests in full size; WHAT chooses some, for example WHAT=power_cuts. Figures go to benchmarks/results.
 faults-full: .venv/ready

@@ -23,6 +23,18 @@ def pytest_addoption(parser):
     )
 
 
+HEAVY = {"chaos", "faults", "museum"}
+LIGHT = {"test_protocol_model", "test_spool_corruption"}
+
+
+def pytest_collection_modifyitems(items):
+    """Leave what takes minutes of processor time to `make faults`."""
+    for item in items:
+        heavy = HEAVY & set(item.path.relative_to(Path(__file__).parent).parts[:-1])
+        if (heavy and item.path.stem not in LIGHT) or item.path.stem == "test_replay":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def full(request):
     """Whether fault tests run in their full size (`--full`) or in the quick one of `make test`."""
