@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from collectors.collection.base import LineFraming
 from collectors.collection.sources._socket_frames import FramingLostError, one_line, stream_frames
+from collectors.collection.sources._socket_listeners import Piece
 from collectors.collection.sources.socket import SocketSource
 from collectors.errors import ConfigurationError
 from collectors.testing.source_contract import SourceContract
@@ -98,11 +99,18 @@ class Driver:
             self.chunks.append(chunk)
             await self.holding.wait()
 
-    async def __aexit__(self, *error):
+    async def stop_reading(self):
         self.task.cancel()
         await asyncio.wait([self.task])
+
+    async def drain(self):
         async for chunk in self.source.rest():
             self.chunks.append(chunk)
+
+    async def __aexit__(self, *error):
+        if not self.task.done():
+            await self.stop_reading()
+            await self.drain()
         await self.source.disconnect()
 
     def client(self):
@@ -346,10 +354,9 @@ def test_what_has_arrived_is_stored_at_a_stop_and_a_torn_record_is_set_aside():
             with driver.client() as client:
                 client.send(b"first\n")
                 await driver.until(lambda: driver.lines)
-                driver.task.cancel()
-                await asyncio.wait([driver.task])
+                await driver.stop_reading()
                 client.send(b"second\nthi")
-                await driver.__aexit__()
+                await driver.drain()
         assert driver.lines == [b"first", b"second"]
         assert driver.refused == ["the receiver stopped inside this record"]
 
@@ -360,12 +367,27 @@ def test_datagrams_that_have_arrived_are_stored_at_a_stop():
     async def main():
         driver = Driver()
         async with driver:
-            driver.task.cancel()
-            await asyncio.wait([driver.task])
+            await driver.stop_reading()
             with driver.client() as client:
                 for n in range(100):
                     client.send(b"%d" % n)
+            await driver.drain()
         assert driver.lines == [b"%d" % n for n in range(100)]
+
+    asyncio.run(main())
+
+
+def test_what_was_taken_and_not_handed_on_when_reading_stopped_comes_with_the_next_reading():
+    async def main():
+        source = SocketSource(listen="udp://127.0.0.1:0", chunk_size=1)
+        await source.connect()
+        for n in range(5):
+            source._basket.put(Piece(b"%d\n" % n, {"local": 1}))
+        async with asyncio.timeout(20):
+            found = [(await source.collect()).raw_data, (await source.collect()).raw_data]
+            found += [chunk.raw_data async for chunk in source.rest()]
+        await source.disconnect()
+        assert found == [b"0\n", b"1\n", b"2\n", b"3\n", b"4\n"]
 
     asyncio.run(main())
 
