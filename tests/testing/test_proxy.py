@@ -176,7 +176,11 @@ def test_a_pattern_that_comes_in_two_pieces_is_found(through):
 
 
 def test_a_target_that_is_not_there():
-    with Proxy("127.0.0.1", 1) as proxy, connect(proxy) as one, pytest.raises(ConnectionResetError):
+    with (
+        Proxy("127.0.0.1", 1) as proxy,
+        pytest.raises(ConnectionResetError),  # while connecting, or at the first byte
+        connect(proxy) as one,
+    ):
         one.recv(1000)
 
 
