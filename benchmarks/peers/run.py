@@ -207,7 +207,8 @@ def live(
             process.kill()
             process.wait()
         said.seek(0)
-        return Life(process.returncode, time.monotonic() - started, said.read()[-2000:])
+        text = said.read()[-2000:].replace(str(folder), "…")
+        return Life(process.returncode, time.monotonic() - started, text)
 
 
 def judge(expected: dict[int, int], found: list[tuple[int, int, str]]) -> dict[str, int]:
@@ -291,7 +292,8 @@ def try_kills(contestant: Contestant, scratch: Path, library: Path, kills: int) 
             outcome = {"manual": 1}
         total.update(outcome)
         if any(outcome.values()) and len(examples) < 5:
-            examples.append(f"{kind} {at:.2f}: {outcome} {lives[-1].last_words}".strip())
+            said = lives[-1].last_words if lives[-1].code else ""
+            examples.append(f"{kind} {at:.2f}: {outcome} {said}".strip())
         shutil.rmtree(folder)
     names = ("lost", "duplicated", "wrong", "rounds_wrong", "manual")
     return {

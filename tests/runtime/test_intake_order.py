@@ -35,6 +35,8 @@ class Pushed(Source[SourceConfig]):
     async def read(self, since):
         for n in range(self.count):
             yield self.chunk(b'{"n": %d}\n' % n, {"n": n})
+            while ("answer", n) not in self.happened:  # one sender, who waits before sending more
+                await asyncio.sleep(0)
 
     async def commit(self, position):
         self.happened.append(("answer", position["n"]))
@@ -58,7 +60,18 @@ def run(tmp_path, source, store):
         folder=tmp_path,
         name="test",
     )
-    return asyncio.run(Engine(config, env=ManualEnv(hurry=True), patience=1.0).run())
+
+    async def main():
+        running = Engine(config, env=ManualEnv())
+        work = asyncio.ensure_future(running.run())
+        if store.away:
+            while ("answer", source.count - 1) not in source.happened:
+                await asyncio.to_thread(int)
+            running.stop()
+            running.stop()
+        return await work
+
+    return asyncio.run(main())
 
 
 def test_senders_are_answered_behind_the_fsync(tmp_path, monkeypatch):

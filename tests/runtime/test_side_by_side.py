@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sqlite3
+import time
 
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
 from collectors.errors import TransientError
 from collectors.runtime.engine import Engine
+from collectors.runtime.preparing import Preparer
+from collectors.storage.backends.sqlite import SqliteBackend
 from collectors.storage.base import Backend, BackendConfig
 from collectors.testing.clock import ManualEnv
 
@@ -60,15 +65,15 @@ def engine(tmp_path, source, *stores, env, **options):
     return Engine(config, env=env, **options)
 
 
-async def until(condition, env=None, rounds=20_000):
+async def until(condition, env=None, seconds=60.0):
     """Let other tasks and threads work, and time pass where there is an `env`, until the condition holds."""
-    for _ in range(rounds):
-        if condition():
-            return
-        await asyncio.to_thread(int)
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("it never came to that")
+        await asyncio.sleep(0.001)
         if env is not None:
             await env.advance(1)
-    raise AssertionError("it never came to that")
 
 
 async def end(running, work):
@@ -99,11 +104,56 @@ def test_a_store_that_is_away_does_not_hold_up_the_other(tmp_path):
         running = engine(tmp_path, Numbers(endless=True), away, ready, env=ManualEnv())
         work = asyncio.ensure_future(running.run())
         with contextlib.suppress(AssertionError):
-            await until(lambda: len(ready.rows) == 30)
+            await until(lambda: len(ready.rows) == 30, seconds=20)
         assert ready.rows == list(range(30))
         await end(running, work)
 
     asyncio.run(scenario())
+
+
+def test_a_store_that_lags_gets_the_rest_and_the_other_nothing_twice(tmp_path, monkeypatch):
+    """What was read before is waiting together with what is new when the second run begins to decode."""
+    commit, prepare, path = SqliteBackend.commit, Preparer.prepare, tmp_path / "in.ndjson"
+    storage = [
+        {"type": "sqlite", "id": name, "path": f"{name}.db", "table": "t"} for name in ("ahead", "lags")
+    ]
+
+    def stored(name):
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{name}.db")) as database:
+            return [n for (n,) in database.execute("select n from t order by n")]
+
+    def commit_of_one(backend, delivery):
+        if backend.config.id == "lags":
+            raise TransientError("away")
+        return commit(backend, delivery)
+
+    async def run(until_stored):
+        source = {"type": "file", "path": str(path), "chunk_size": 10}
+        running = engine(tmp_path, source, *storage, env=ManualEnv())
+        flows = running.report.flows
+
+        def prepare_late(preparer, group):
+            end = time.monotonic() + 20
+            while not until_stored and flows[0].chunks < 30 and time.monotonic() < end:
+                os.sched_yield()
+            return prepare(preparer, group)
+
+        monkeypatch.setattr(Preparer, "prepare", prepare_late)
+        work = asyncio.ensure_future(running.run())
+        if until_stored:
+            await until(lambda: flows and flows[0].edges[0].counts.stored == 20)
+            await end(running, work)
+        return await work
+
+    path.write_text("".join(f'{{"n": {n}}}\n' for n in range(20)))
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteBackend, "commit", commit_of_one)
+        asyncio.run(run(until_stored=True))
+    assert stored("ahead") == list(range(20))
+    path.write_text("".join(f'{{"n": {n}}}\n' for n in range(40)))
+    report = asyncio.run(run(until_stored=False))
+    assert report.balanced
+    assert (stored("ahead"), stored("lags")) == (list(range(40)), list(range(40)))
 
 
 def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
@@ -113,7 +163,12 @@ def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
         work = asyncio.ensure_future(running.run())
         await until(lambda: away.tries and running.report.flows[0].read == 30)
         running.stop()
+        with contextlib.suppress(AssertionError):
+            await until(work.done, env, 10)
+        heard = work.done()
+        away.away = False  # so that it ends in any case
         await until(work.done, env)
+        assert heard
         assert running.report.flows[0].in_flight == 30
 
     asyncio.run(scenario())
@@ -122,15 +177,12 @@ def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
 def test_a_full_memory_makes_the_source_wait_and_drops_nothing(tmp_path):
     async def scenario():
         env, store = ManualEnv(), Store("slow", away=True)
-        running = engine(tmp_path, Numbers(limit=300, endless=True), store, env=env)
+        running = engine(tmp_path, Numbers(limit=300), store, env=env, patience=10**9)
         running.budget.limit = 500
         work = asyncio.ensure_future(running.run())
-        await until(lambda: store.tries)
-        for _ in range(500):
-            await asyncio.to_thread(int)
+        await until(lambda: store.tries > 3, env)
         store.away = False
-        await until(lambda: store.rows[-1:] == [299], env)
+        await until(work.done, env)
         assert store.rows == list(range(300))
-        await end(running, work)
 
     asyncio.run(scenario())

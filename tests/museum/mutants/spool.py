@@ -12,7 +12,7 @@ MUTANTS = [
         "Vector",
         "https://github.com/vectordotdev/vector/issues/22489",
         "tests/faults/test_power_cuts.py::test_power_cut[spool to sqlite-ext4]",
-        "cut ",
+        "finish(lives, stack)",
         Patch("runtime.spool:Spool.append", "os.fdatasync(self._writing_descriptor())\n", "pass\n"),
     ),
     mutant(
