@@ -66,7 +66,10 @@ def apply(mutant: Mutant) -> None:
 def _changed(source: str, qualname: str, patch: Patch) -> str:
     node: Any = ast.parse(source)
     for name in qualname.split("."):
-        node = next(item for item in node.body if getattr(item, "name", None) == name)
+        named = [item for item in node.body if getattr(item, "name", None) == name]
+        if not named:
+            raise AssertionError(f"{patch.target} is not there any more")
+        node = named[0]
     lines = source.splitlines(keepends=True)
     start, end = node.body[0].lineno - 1, node.end_lineno
     body = "\n" + "".join(lines[start:end])

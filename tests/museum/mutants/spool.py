@@ -60,11 +60,11 @@ MUTANTS = [
         "OpenTelemetry file_storage",
         "https://github.com/open-telemetry/opentelemetry-collector-contrib/issues/35899",
         SPOOL + "test_damaged_frames_are_counted_kept_and_told",
-        "FatalError: damaged",
+        "RuntimeError: damaged",
         Patch(
-            "runtime.spool:Spool._next_in",
+            "runtime._spool_reading:SegmentReader.next_in",
             "if frame.number != expected:\n",
-            "if frame.number != expected:\n    raise FatalError('damaged')\nif False:\n",
+            "if frame.number != expected:\n    raise RuntimeError('damaged')\nif False:\n",
         ),
     ),
     mutant(
@@ -74,7 +74,9 @@ MUTANTS = [
         "https://github.com/rsyslog/rsyslog/issues/5771",
         SPOOL + "test_damaged_frames_are_counted_kept_and_told",
         "[bad]",
-        Patch("runtime.spool:Spool._next_in", "if frame.number != expected:\n", "if False:\n"),
+        Patch(
+            "runtime._spool_reading:SegmentReader.next_in", "if frame.number != expected:\n", "if False:\n"
+        ),
     ),
     mutant(
         "half-write-stays",
