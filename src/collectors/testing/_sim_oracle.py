@@ -120,7 +120,9 @@ def _check_letters(world: World) -> list[str]:
     found: list[str] = []
     letters = _letters(world)
     seen_by_all = len(world.plan.hosts) == 1 or all(store.kind == "lettered" for store in world.plan.stores)
-    keepers = 1 if seen_by_all else len(world.runs)  # one machine does not see what is in the state of the other
+    keepers = (
+        1 if seen_by_all else len(world.runs)
+    )  # one machine does not see what is in the state of the other
     for series in world.plan.series:
         counts = Counter(
             (int(_NUMBER.findall(letter.raw)[0]), letter.step)
