@@ -255,11 +255,11 @@ class Proxy:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), len(piece) / self._speed)
                 await self._flows.wait()
-            await self._loop.sock_sendall(sink, piece)
-            if to_server:
+            if to_server:  # counted first: the other end may look at the figure as soon as it has the bytes
                 self.to_server += len(piece)
             else:
                 self.to_client += len(piece)
+            await self._loop.sock_sendall(sink, piece)
 
     def _cut(self, link: _Link) -> None:
         self.cut += 1
