@@ -6,7 +6,7 @@ A pipeline (webhook → storage) and a client run in processes of their own on t
 `records` NDJSON records of `size` bytes over several connections, each waiting for its answer: 200 means that the spool
 has them on disk. The first second is left out. When the client stops, the pipeline goes on until all is stored, and the
 storage is counted: nothing may be missing and nothing twice. Beside it stands what the disk can do: 64-record frames
-written and synced one by one, with nothing else.
+written and synced one by one, with nothing else. `--record` appends the figures to results/reliability.jsonl.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+import record as results
 
 PIPELINE = """
 name: push
@@ -202,6 +204,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="records a second; as many as possible when left out")
     parser.add_argument("--storage", choices=STORAGES, default="parquet")
     parser.add_argument("--folder", type=Path, help="where to work; a disk, not memory")
+    parser.add_argument(
+        "--record", action="store_true", help="append the figures to results/reliability.jsonl"
+    )
     parser.add_argument("--client", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.client:
@@ -230,6 +235,25 @@ def main() -> None:
         print(f"  {name:52} {value}")
     if expected != found["stored"] or not found["balanced"]:
         raise SystemExit("not every record that was answered is stored exactly once")
+    if arguments.record:
+        results.append(
+            "reliability.jsonl",
+            {
+                "figure": "durable acknowledgements over HTTP push",
+                **results.circumstances(),
+                "storage": arguments.storage,
+                "load": f"at {arguments.rate:,.0f}/s" if arguments.rate else "as many as possible",
+                "records_per_request": arguments.records,
+                "record_bytes": arguments.size,
+                "connections": arguments.connections,
+                "records_per_second": round(rate),
+                "fsyncs_of_the_disk_per_second": round(found["fsync_rate"]),
+                "median_ms": round(found["median_ms"], 1),
+                "p99_ms": round(found["p99_ms"], 1),
+                "answered": expected,
+                "stored": found["stored"],
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "reliability.jsonl"
+import record
 
 
 def pytest_addoption(parser):
@@ -45,24 +40,13 @@ def full(request):
 def figure(full):
     """Return what prints a measured figure and, with `--full`, appends it to `benchmarks/results/reliability.jsonl`."""
 
-    def record(name: str, **values):
-        git = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        )
-        line = {
-            "figure": name,
-            "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
-            "commit": git.stdout.strip(),
-            "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}",
-            **values,
-        }
+    def record_figure(name: str, **values):
+        line = {"figure": name, **record.circumstances(), **values}
         print(json.dumps(line))
         if full:
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            record.append("reliability.jsonl", line)
 
-    return record
+    return record_figure
 
 
 @pytest.fixture(scope="session")

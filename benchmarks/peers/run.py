@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -24,12 +23,14 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import record
+
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "results" / "peers.jsonl"
 ENVIRONMENTS = Path(os.environ.get("PEERS_ENVIRONMENTS", HERE / ".venv"))
 PEERS = {"dlt": ["dlt[duckdb]==1.31.*"], "bytewax": ["bytewax==0.21.1"]}
 KINDS = ("write", "sync", "rename")
@@ -363,20 +364,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--kills", type=int, default=80)
     options = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=HERE
-    )
     for contestant in contestants(options.only):
         with tempfile.TemporaryDirectory() as scratch:
             library = compile_shim(Path(scratch))
             started = time.monotonic()
+            about = record.circumstances()
             line = {
                 "contestant": contestant.name,
                 "version": contestant.version(),
                 "settings": contestant.settings,
-                "at_time": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
-                "commit": commit.stdout.strip(),
-                "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}",
+                "at_time": about.pop("at"),
+                **about,
                 "records": RECORDS,
                 **try_kills(contestant, Path(scratch), library, options.kills),
                 "bad_input": try_bad_input(contestant, Path(scratch)),
@@ -385,9 +383,7 @@ def main() -> None:
             }
             line["seconds"] = round(time.monotonic() - started, 1)
         print(json.dumps(line), flush=True)
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        record.append("peers.jsonl", line)
 
 
 if __name__ == "__main__":
