@@ -29,7 +29,7 @@ def test_decide(error, what):
 
 
 def test_grows_to_its_ceiling_and_starts_anew_after_success():
-    backoff = Backoff(ManualEnv(), None)
+    backoff = Backoff(ManualEnv(), lambda: None)
     waits = [backoff.failed(TransientError("away")) for _ in range(12)]
     assert waits[:4] == [0.25, 0.5, 1.0, 2.0]
     assert waits[-1] == LONGEST_SECONDS / 2
@@ -38,14 +38,31 @@ def test_grows_to_its_ceiling_and_starts_anew_after_success():
 
 
 def test_retry_after_is_obeyed():
-    assert Backoff(ManualEnv(), None).failed(TransientError("busy", retry_after=17)) == 17
+    assert Backoff(ManualEnv(), lambda: None).failed(TransientError("busy", retry_after=17)) == 17
 
 
 def test_patience_ends():
     async def scenario():
         env = ManualEnv()
-        backoff = Backoff(env, 60)
+        backoff = Backoff(env, lambda: 60)
         assert backoff.failed(TransientError("away")) is not None
+        await env.advance(59)
+        assert backoff.failed(TransientError("away")) is not None
+        await env.advance(1)
+        assert backoff.failed(TransientError("away")) is None
+
+    asyncio.run(scenario())
+
+
+def test_while_patience_is_for_ever_no_time_is_counted():
+    async def scenario():
+        env, patience = ManualEnv(), [None]
+        backoff = Backoff(env, lambda: patience[0])
+        for _ in range(10):
+            assert backoff.failed(TransientError("away")) is not None
+            await env.advance(60)
+        backoff.failed(TransientError("away"))
+        patience[0] = 60
         await env.advance(59)
         assert backoff.failed(TransientError("away")) is not None
         await env.advance(1)
@@ -57,7 +74,7 @@ def test_patience_ends():
 @settings(max_examples=200)
 @given(st.integers(1, 10_000))
 def test_never_longer_than_a_minute(failures):
-    backoff = Backoff(Env(), None)
+    backoff = Backoff(Env(), lambda: None)
     backoff.failures = failures - 1
     wait = backoff.failed(TransientError("away"))
     assert wait is not None

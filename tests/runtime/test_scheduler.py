@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from collectors import registry
 from collectors.collection.base import Source, SourceConfig
 from collectors.errors import ConfigurationError
 from collectors.runtime.scheduler import check_schedule, is_endless, seconds_to_next
@@ -21,6 +22,12 @@ def test_a_source_without_a_schedule_ends():
     source = Polled()
     assert seconds_to_next(source, ManualEnv()) is None
     assert not is_endless(source)
+
+
+@pytest.mark.parametrize("name", ["webhook", "socket"])
+def test_one_that_listens_goes_on(name):
+    address = {"listen": "127.0.0.1:1"} if name == "webhook" else {"listen": "tcp://127.0.0.1:1"}
+    assert is_endless(registry.create("source", name, address))
 
 
 def test_interval_and_jitter():

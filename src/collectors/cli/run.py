@@ -26,7 +26,7 @@ def command(
         typer.Option(
             "--give-up-after",
             help="How long to put up with a source or storage that is away. "
-            "Default: 60s when all sources end by themselves, else for ever.",
+            "Default: 60s when no source goes on by itself and none is filling its spool, else for ever.",
             metavar="DURATION",
         ),
     ] = None,

@@ -140,6 +140,8 @@ class Source(IDataSource, Generic[ConfigT]):
     data_format: str = "ndjson"
     """The codec of the chunks, unless `chunk` is told another."""
     framing: Framing = LineFraming()
+    endless: ClassVar[bool] = False
+    """Whether `read` goes on until a stop is asked for, as one that listens does."""
     lost_before_spool: ClassVar[str] = (
         "what it had read and not yet written there when the process died is lost"
     )

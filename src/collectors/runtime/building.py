@@ -18,6 +18,7 @@ from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport
 from collectors.runtime.preparing import Letters, Preparer, Way
+from collectors.runtime.retry import Patience
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.spool import Spool
 from collectors.runtime.state import State
@@ -25,10 +26,16 @@ from collectors.storage.base import Backend
 
 __all__ = ["Builder", "choose_letter_keepers", "notifier"]
 
+BATCH_PATIENCE = 60.0
+"""Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Makes the flows of one run; `at_end` takes what is to be called when the run is over."""
+    """Makes the flows of one run; `at_end` takes what is to be called when the run is over.
+
+    `patience` is what the user asked for, in seconds; `batch` says whether all sources come to an end by themselves.
+    """
 
     env: Env
     report: RunReport
@@ -36,6 +43,7 @@ class Builder:
     budget: Budget
     intake_budget: Budget
     patience: float | None
+    batch: bool
     on_notice: Callable[[str], None]
     on_event: Callable[[str, FlowReport], None]
     at_end: Callable[[Callable[[], None]], Any]
@@ -55,16 +63,17 @@ class Builder:
         report = FlowReport(name)
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
         notify = notifier(self.on_notice, name)
-        hooks = Hooks(self.env, shutdown, self.state, letters, self.patience, notify)
+        spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
+        hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), notify)
         edges = [
             Edge(
-                f"{flow_name}/{ways[number].name}" if ways[number].name else flow_name,
+                f"{flow_name}/{way.name}" if way.name else flow_name,
                 backends[backend],
                 number,
                 hooks,
-                route_name=ways[number].name,
+                route_name=way.name,
             )
-            for number, route in enumerate(routes)
+            for number, (route, way) in enumerate(zip(routes, ways, strict=True))
             for backend in route.backends
         ]
         choose_letter_keepers(edges, len(routes))
@@ -74,24 +83,32 @@ class Builder:
         report.edges = [edge.report for edge in edges]
         self.report.flows.append(report)
         own = source.config.stop_above
-        intake = self._intake(config, source, report, hooks) if source.needs_spool() else None
         return Flow(
             name=flow_name,
-            source=source if intake is None else intake.spooled,
+            source=source if spooled is None else spooled,
             preparer=preparer,
             edges=edges,
             share=self.budget.share(),
             hooks=hooks,
             report=report,
             on_event=self.on_event,
-            intake=intake,
+            intake=None if spooled is None else self._intake(source, spooled, hooks),
             isolate=None if config.file is None else self._isolator(config.file),
             stop_above=config.stop_above if own is None else own,
         )
 
-    def _intake(
-        self, config: PipelineConfig, source: Source[Any], report: FlowReport, hooks: Hooks
-    ) -> Intake:
+    def _patience(self, spooled: SpoolSource | None = None) -> Patience:
+        """Return how long failures are put up with: as the user says; else for ever, or a minute in a batch.
+
+        A batch whose source is still filling the spool is not at its end: nobody can send again what it would not read.
+        """
+        if self.patience is not None or not self.batch:
+            return lambda: self.patience
+        return lambda: BATCH_PATIENCE if spooled is None or spooled.closed else None
+
+    def _spooled(
+        self, config: PipelineConfig, source: Source[Any], report: FlowReport, shutdown: Shutdown
+    ) -> SpoolSource:
         name = source.get_source_id()
 
         def tell(text: str) -> None:
@@ -101,13 +118,17 @@ class Builder:
         source.tell = tell
         source.count_lost = report.count_lost
         spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
+        return SpoolSource(source, spool, shutdown)
+
+    def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks) -> Intake:
         return Intake(
             source,
-            SpoolSource(source, spool, hooks.shutdown),
+            spooled,
             self.intake_budget.share(),
             self.env,
             hooks.shutdown,
-            patience=hooks.patience,
+            patience=self._patience(),
+            keeping=hooks.patience,
             notify=hooks.notify,
         )
 

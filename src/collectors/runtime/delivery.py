@@ -32,7 +32,7 @@ from collectors.runtime.env import Env
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Letters, Prepared
 from collectors.runtime.reading import race
-from collectors.runtime.retry import Backoff
+from collectors.runtime.retry import Backoff, Patience
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.state import State
 from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Rehearses
@@ -55,7 +55,7 @@ class Hooks:
     shutdown: Shutdown
     state: State
     letters: Letters
-    patience: float | None
+    patience: Patience
     notify: Callable[[str | None], None]
 
     async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:

@@ -35,9 +35,6 @@ from collectors.storage.files import translated
 
 __all__ = ["Engine", "run"]
 
-BATCH_PATIENCE = 60.0
-"""Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
-
 CONNECT_SECONDS = 1.0
 """For which the start waits for storages; one that needs longer connects beside the flows that need it not."""
 
@@ -108,12 +105,10 @@ class Engine:
                 Shutdown(self.env, deadline=self._drain, limit=self._limit)
             )
             sources = make_sources(self.config)
-            patience = self._patience
-            if patience is None and not any(is_endless(source) for source in sources.values()):
-                patience = BATCH_PATIENCE
+            batch = not any(is_endless(source) for source in sources.values())
             await self._connect_sources(sources, stack, shutdown)
             backends = await self._connect_backends(stack, shutdown)
-            flows = await self._flows(sources, backends, state, shutdown, patience)
+            flows = await self._flows(sources, backends, state, shutdown, batch=batch)
             async with self._noted(Runs(state, self.env), backends, started):
                 await self._run(flows, Supervisor(shutdown, self._on_failure))
                 await self._finish(backends, state)
@@ -240,7 +235,8 @@ class Engine:
         backends: dict[str, Backend[Any]],
         state: State,
         shutdown: Shutdown,
-        patience: float | None,
+        *,
+        batch: bool,
     ) -> list[Flow]:
         builder = Builder(
             env=self.env,
@@ -248,7 +244,8 @@ class Engine:
             state=state,
             budget=self.budget,
             intake_budget=self._intake_budget,
-            patience=patience,
+            patience=self._patience,
+            batch=batch,
             on_notice=self._on_notice,
             on_event=self._on_event,
             at_end=self._at_end,

@@ -20,7 +20,7 @@ from collectors.models import CollectedData, Position
 from collectors.runtime.budget import Share
 from collectors.runtime.env import Env
 from collectors.runtime.reading import Reader, race
-from collectors.runtime.retry import Backoff
+from collectors.runtime.retry import Backoff, Patience
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.spool import READ_BYTES, SEGMENT_BYTES, Spool
 
@@ -96,7 +96,8 @@ class Intake:
     """Reads a source into its spool until the source ends or a stop is asked for.
 
     When a group cannot be kept (the disk is full, the quota is reached), senders who wait for an answer are turned
-    away and the next group is tried; other sources wait until it can be kept.
+    away and the next group is tried; other sources wait until it can be kept. `patience` is that with the source,
+    `keeping` that with the spool.
     """
 
     def __init__(
@@ -107,7 +108,8 @@ class Intake:
         env: Env,
         shutdown: Shutdown,
         *,
-        patience: float | None,
+        patience: Patience,
+        keeping: Patience,
         notify: Callable[[str | None], None],
     ) -> None:
         self.spooled = spooled
@@ -116,7 +118,7 @@ class Intake:
         self._share = share
         self._env = env
         self._shutdown = shutdown
-        self._backoff = Backoff(env, patience)
+        self._backoff = Backoff(env, keeping)
         self._reader = Reader(source, env, shutdown, patience=patience, notify=notify)
         self._notify = notify
         self._group: list[CollectedData] = []

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from collectors.collection.base import Source
 from collectors.models import CollectedData, Position
 from collectors.runtime.env import Env
-from collectors.runtime.retry import Backoff, decide
+from collectors.runtime.retry import Backoff, Patience, decide
 from collectors.runtime.scheduler import seconds_to_next
 from collectors.runtime.shutdown import Shutdown
 
@@ -48,7 +48,7 @@ class Reader:
         env: Env,
         shutdown: Shutdown,
         *,
-        patience: float | None,
+        patience: Patience,
         notify: Callable[[str | None], None],
         until: asyncio.Event | None = None,
     ) -> None:

@@ -66,7 +66,8 @@ class Replay(Engine):
         backends: dict[str, Backend[Any]],
         state: State,
         shutdown: Shutdown,
-        patience: float | None,
+        *,
+        batch: bool,
     ) -> list[Flow]:
         queue = LetterQueue(state, self.env)
         held = await tidy(self.config, queue, backends, state, self.report.run)
@@ -78,7 +79,7 @@ class Replay(Engine):
             ]
         )
         return [
-            await self._replay_flow(sources, way, name, queue, backends, state, shutdown, patience)
+            await self._replay_flow(sources, way, name, queue, backends, state, shutdown)
             for name, way in await queue.ways()
         ]
 
@@ -91,7 +92,6 @@ class Replay(Engine):
         backends: dict[str, Backend[Any]],
         state: State,
         shutdown: Shutdown,
-        patience: float | None,
     ) -> Flow:
         if name not in sources:
             raise ConfigurationError(
@@ -100,18 +100,17 @@ class Replay(Engine):
         source = sources[name]
         report = FlowReport(f"{name} ({way})" if way else name)
         letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
-        hooks = Hooks(self.env, shutdown, state, letters, patience, notifier(self._on_notice, name))
+        hooks = Hooks(
+            self.env, shutdown, state, letters, lambda: self._patience, notifier(self._on_notice, name)
+        )
         lanes = lanes_of(self.config, name, way)
         routes = {lane.route.name: lane.route for lane in lanes}
         several = any(lane.route_name for lane in lanes)
         ways = [Way(route.name if several else "", make_pipeline(route)) for route in routes.values()]
+        number = {name: place for place, name in enumerate(routes)}
         edges = [
             Edge(
-                lane.flow,
-                backends[lane.backend],
-                list(routes).index(lane.route.name),
-                hooks,
-                route_name=lane.route_name,
+                lane.flow, backends[lane.backend], number[lane.route.name], hooks, route_name=lane.route_name
             )
             for lane in lanes
         ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from collectors.errors import DataError, TransientError
 from collectors.runtime.env import Env
 
-__all__ = ["Backoff", "decide"]
+__all__ = ["Backoff", "Patience", "decide"]
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 60.0
+
+Patience = Callable[[], float | None]
+"""Says how long, in seconds, failures in a row are put up with from now on; None: for ever."""
 
 
 def decide(error: BaseException) -> Literal["again", "aside", "stop"]:
@@ -26,10 +30,10 @@ class Backoff:
     """How long to wait before the next try: up to 0.5 s, doubling to 60 s, each time a random part of it.
 
     "Full jitter": Marc Brooker, Exponential Backoff and Jitter, AWS Architecture Blog, 2015.
-    `patience` is how long failures in a row are put up with, in seconds; None for ever.
+    `patience` is asked at each failure; while it says for ever, no time is counted.
     """
 
-    def __init__(self, env: Env, patience: float | None) -> None:
+    def __init__(self, env: Env, patience: Patience) -> None:
         self._env = env
         self._patience = patience
         self.failures = 0
@@ -41,10 +45,11 @@ class Backoff:
 
     def failed(self, error: BaseException) -> float | None:
         """Return the seconds to wait after this failure, or None when patience is at its end."""
-        if self.failures == 0:
+        patience = self._patience()
+        if self.failures == 0 or patience is None:
             self._since = self._env.monotonic()
         self.failures += 1
-        if self._patience is not None and self._env.monotonic() - self._since >= self._patience:
+        if patience is not None and self._env.monotonic() - self._since >= patience:
             return None
         asked = getattr(error, "retry_after", None)
         if asked is not None:

@@ -35,8 +35,8 @@ def check_schedule(source: Source[Any]) -> None:
 
 
 def is_endless(source: Source[Any]) -> bool:
-    """Return whether the source is read again and again, as far as its schedule says."""
-    return source.config.cron is not None or source.poll_interval() is not None
+    """Return whether the source goes on until a stop is asked for, by its kind or its schedule."""
+    return source.endless or source.config.cron is not None or source.poll_interval() is not None
 
 
 def seconds_to_next(source: Source[Any], env: Env) -> float | None:

@@ -104,6 +104,7 @@ class SocketConfig(ByteSourceConfig):
 class SocketSource(Source[SocketConfig]):
     """Gives what is there as one chunk, so that chunks grow under load."""
 
+    endless = True
     lost_before_spool = (
         "what was received and not yet written there when the process died, or dropped by the kernel, is lost"
     )

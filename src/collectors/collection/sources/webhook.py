@@ -158,6 +158,8 @@ class WebhookConfig(ByteSourceConfig):
 class WebhookSource(Source[WebhookConfig]):
     """Gives one chunk of each body, or of several that wait, and answers them when the runtime has made them durable."""
 
+    endless = True
+
     def __init__(self, config: WebhookConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
         spec = self.format()
