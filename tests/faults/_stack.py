@@ -42,6 +42,7 @@ STORAGE = {
 }
 PUSHED = "  - {type: '_pushed:Pushed', id: readings, path: in.ndjson}"
 """What it brings goes through the spool."""
+TORN = "a part of a write"
 DATABASES = {"sqlite": "db/out.db", "duckdb": "duck/out.duckdb"}
 STACKS = {
     "sqlite": ["sqlite"],
@@ -137,6 +138,8 @@ class Stack:
     backends: list[str]
     rows: int = 300
     bad: frozenset[int] = frozenset({100, 255})
+    may_tear: bool = False
+    """Whether a write that nobody was told of may have left a part: the spool cannot know, and tells that it is damaged."""
     pipeline: Path = field(init=False)
     data: Path = field(init=False)
 
@@ -201,8 +204,10 @@ class Stack:
         path = DATABASES[keeper] if keeper else f"{host}/state/state.db"
         if not (self.data / path).exists():
             return Counter()
+        letters = self._sql(path, "select raw, reason from _collectors_dead_letters")
         return Counter(
-            row[0].decode().strip() for row in self._sql(path, "select raw from _collectors_dead_letters")
+            TORN if reason.startswith("the spool is damaged") and self.may_tear else raw.decode().strip()
+            for raw, reason in letters
         )
 
     def stored_seq(self, backend: str) -> int:

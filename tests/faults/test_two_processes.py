@@ -14,13 +14,13 @@ from _stack import REPLAYABLE, Lives, Stack, finish, seeded, signal_at
 
 ROUNDS_QUICK, ROUNDS_FULL = 24, 400
 TAKEN_OVER = "another process has taken this flow over"
-LOCKED = "another process is writing to it", "locking protocol"
+LOCKED = "another process is writing to it", "another process has it open", "locking protocol"
 BEHIND = "cannot be read again as it was without the state folder of the run before"
 
 
 def two_hosts(memory, name) -> tuple[Stack, Stack]:
     first = Stack(memory / name, REPLAYABLE[name]).make()
-    text = first.pipeline.read_text().replace("table: readings", "table: readings, lock_timeout: 20ms")
+    text = first.pipeline.read_text().replace("out.db,", "out.db, lock_timeout: 20ms,")
     first.pipeline.write_text(text)
     second = Stack(first.folder, REPLAYABLE[name])
     second.pipeline = first.folder / "other.yaml"

@@ -6,7 +6,8 @@ does with a file goes through one object.
 
 A commit is on disk, but DuckDB may fail to replay its write-ahead log when it opens the file again
 (https://github.com/duckdb/duckdb/issues/22044 and others). Therefore only what is behind a CHECKPOINT is told as
-durable, and a log that cannot be replayed is moved aside: what it held is read from its sources again.
+durable, and a log that cannot be replayed is moved aside: what it held is read from its sources again. A checkpoint
+itself is not safe from a power cut: `_duckdb_undo` keeps what it overwrites.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pyarrow as pa
 
 from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
+from collectors.storage.backends._duckdb_undo import HEADERS, Undo
 from collectors.storage.files import make_folders, sync_folder, translated
 
 __all__ = ["CHECKPOINT_BYTES", "Connection", "Database", "shared"]
@@ -53,6 +55,8 @@ class Connection:
 
     def __init__(self, path: Path, settings: dict[str, Any], *, read_only: bool) -> None:
         self._duckdb = duckdb.connect(str(path), read_only=read_only, config=settings)
+        if not read_only:
+            self._duckdb.execute("pragma disable_checkpoint_on_shutdown")
         self._duckdb.execute("set lock_configuration = true")
         self.known: dict[str, Any] = {}
         """What a user of the connection has learnt about its tables; forgotten when a transaction is taken back."""
@@ -87,7 +91,7 @@ class Connection:
         return self._duckdb.sql(f"select * from {quoted} limit 0").to_arrow_table().schema  # noqa: S608  # quoted
 
     def close(self) -> None:
-        """Close it; DuckDB makes a checkpoint if it can."""
+        """Close it; what is in the log stays there."""
         self._duckdb.close()
 
 
@@ -103,6 +107,8 @@ class Database:
         self._prepare = prepare
         self._lock = threading.RLock()
         self._writer: Connection | None = None
+        self._undo = Undo(path)
+        self._descriptor = -1
         self._identity = (0, 0)
         self._users = 0
 
@@ -112,10 +118,12 @@ class Database:
             self._users += 1
 
     def leave(self) -> None:
-        """Take `join` back; the last one closes the file."""
+        """Take `join` back; the last one closes the file, behind a checkpoint if it can be made."""
         with self._lock:
             self._users -= 1
-            if self._users == 0:
+            if self._users == 0 and self._writer is not None:
+                with suppress(CollectorsError), self.checkpointed():
+                    pass
                 self._close()
 
     @contextmanager
@@ -149,7 +157,7 @@ class Database:
             elif not self.path.exists():
                 yield None
             else:
-                connection = Connection(self.path, self._settings, read_only=True)
+                connection = self._open_reader()
                 try:
                     yield connection
                 finally:
@@ -167,7 +175,12 @@ class Database:
         """Move everything from the log into the file: what the connection shows then is durable."""
         with self._lock, self._translated():
             connection = self._open_writer()
-            connection.execute("checkpoint")
+            if self.log_size():
+                with translated(self.path, "cannot keep what a checkpoint overwrites of"):
+                    self._undo.keep(self._descriptor, _overwritten(connection))
+                connection.execute("checkpoint")
+                with translated(self.path, "cannot note the end of a checkpoint of"):
+                    self._undo.forget()
             yield connection
 
     @property
@@ -178,6 +191,9 @@ class Database:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def _open_writer(self) -> Connection:
         if self._writer is not None:
@@ -185,7 +201,13 @@ class Database:
             return self._writer
         if not self.path.exists():
             self._create()
-        self._writer = self._open_whatever_the_log()
+        with translated(self.path, "cannot open"):
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._writer = self._open_whatever_the_checkpoint()
+        except BaseException:
+            self._close()
+            raise
         found = self.path.stat()
         self._identity = found.st_dev, found.st_ino
         self._prepare(self._writer)
@@ -203,6 +225,29 @@ class Database:
                 os.link(scratch, self.path)
             scratch.unlink()
             sync_folder(self.path.parent)
+
+    def _open_reader(self) -> Connection:
+        if self._undo.exists():  # its owner has died
+            with self.transaction(take_back=True):
+                pass
+            self._close()
+        return Connection(self.path, self._settings, read_only=True)
+
+    def _open_whatever_the_checkpoint(self) -> Connection:
+        """Open the file as it was before a checkpoint that did not come to its end."""
+        with translated(self.path, "cannot take back a checkpoint of"):
+            if self._undo.exists():
+                self._undo.take_back(self._descriptor, finished=False)
+            try:
+                connection = self._open_whatever_the_log()
+            except duckdb.Error as error:
+                if _is_passing(error) or not self._undo.exists():
+                    raise
+                self._undo.take_back(self._descriptor, finished=True)
+                connection = self._open_whatever_the_log()
+            if self._undo.exists():
+                self._undo.forget()
+        return connection
 
     def _open_whatever_the_log(self) -> Connection:
         try:
@@ -271,6 +316,13 @@ def shared(path: str, *, memory: int, threads: int, prepare: Callable[[Connectio
             settings = {**_LOCKED_DOWN, "memory_limit": f"{memory}B", "threads": str(threads)}
             database = _databases[real] = Database(Path(real), settings, prepare)
         return database
+
+
+def _overwritten(connection: Connection) -> list[tuple[int, int]]:
+    """Return offset and length, in bytes, of the blocks that a checkpoint may write in place: metadata with room."""
+    ((size,),) = connection.rows("select block_size from pragma_database_size()")
+    blocks = connection.rows("select block_id from pragma_metadata_info() where free_blocks > 0")
+    return [(HEADERS + int(block) * int(size), int(size)) for (block,) in blocks]
 
 
 def _is_passing(error: duckdb.Error) -> bool:
