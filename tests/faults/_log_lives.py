@@ -69,7 +69,7 @@ def main(pipeline: Path, seed: int, kills: int) -> None:
     POINTS[:] = [(FILE.Connection, "execute"), (FILE.Connection, "insert")]
     FILE.CHECKPOINT_BYTES = rng.choice([2**12, 2**14, 2**26])
     delivery.GROUP_ROWS = 1  # and so a commit for each chunk
-    Preparer.joins = lambda *_: False
+    Preparer.joining = lambda *_: lambda _: False
     done: Counter[str] = Counter()
     for _ in range(kills):
         if live(pipeline, rng.randrange(OPENING, OPENING + TEN_COMMITS)) is not None:

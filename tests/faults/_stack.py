@@ -19,6 +19,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 from _pushed import RECORDS, entries
 
+from collectors.storage.backends._duckdb_undo import Undo
+
 HERE = Path(__file__).parent
 WRITE, SYNC, NAME, SIZE, MAKE = 1, 2, 4, 8, 16
 EVERY = WRITE | SYNC | NAME | SIZE | MAKE
@@ -220,8 +222,9 @@ class Stack:
     def _sql(self, path: str, statement: str) -> list[tuple]:
         """Return what a copy of a database says: opening it after a crash changes it."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            for file in (self.data / path).parent.glob(f"{Path(path).name}*"):
+            for file in (self.data / path).parent.glob(f"*{Path(path).name}*"):
                 shutil.copy(file, folder)
+            _mend(Path(folder) / Path(path).name)
             with closing(_open(f"{folder}/{Path(path).name}")) as database:
                 return database.execute(statement).fetchall()
 
@@ -263,6 +266,15 @@ class Stack:
             if read != stored + filtered + set_aside:
                 found.append(f"{backend}: ledger {self.ledger(backend)} does not balance")
         return found
+
+
+def _mend(path: Path) -> None:
+    """Take back a checkpoint of DuckDB that a power cut has ended, as whoever opens the file next does."""
+    undo = Undo(path)
+    if undo.exists():
+        descriptor = os.open(path, os.O_RDWR)
+        undo.take_back(descriptor, finished=False)
+        os.close(descriptor)
 
 
 def _open(path: str):

@@ -175,6 +175,10 @@ def test_senders_are_turned_away_when_the_spool_is_full_and_let_in_again_without
             threading.Event().wait(0.002)
         raise AssertionError(f"never answered with {status}")
 
+    def health():
+        with Client(port) as client:
+            return client.request(method="GET", path="/health").status
+
     async def main():
         engine = Engine(config)
         running = asyncio.create_task(engine.run())
@@ -187,6 +191,8 @@ def test_senders_are_turned_away_when_the_spool_is_full_and_let_in_again_without
                 else:
                     break
         backend.there.set()
+        while await asyncio.to_thread(health) != 204:  # without a request that would find out
+            await asyncio.sleep(0.01)
         again = await asyncio.to_thread(send_until, 200, 10_000)
         engine.stop()
         return first, again, await running

@@ -18,7 +18,18 @@ def test_groups_hold_everything_in_order(sizes, limit):
             queue.put_nowait(size)
         queue.put_nowait(End())
         held, seen = [], []
-        while group := await take_waiting(queue, held, lambda group, item: sum(group) + item <= limit):
+
+        def joining(first):
+            total = first
+
+            def joins(item):
+                nonlocal total
+                total += item
+                return total <= limit
+
+            return joins
+
+        while group := await take_waiting(queue, held, joining):
             assert len(group) == 1 or sum(group) <= limit
             seen += group
         assert seen == sizes

@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from collectors.terminal import Console
 
 if TYPE_CHECKING:
     from collectors.runtime.engine import Engine
@@ -169,19 +171,23 @@ def print_result(report: RunReport, console: Console, pipeline: str) -> None:
     if not report.failed:
         for line in report.imbalances():
             console.print(Text(f"not balanced: {line}", style="red"), soft_wrap=True)
-    if report.failed:
-        verdict = Text(f"{len(report.failed)} of {len(report.flows)} sources failed", style="red")
-    elif report.balanced:
-        verdict = Text("balanced", style="green")
-    else:
-        verdict = Text("not balanced: what is in flight is read again where its source can", "red")
     total = sum(flow.read for flow in report.flows)
     rate = total / report.seconds if report.seconds else 0.0
     console.print(
         Text.assemble(
-            verdict, f" · {report.seconds:.1f} s · {rate:,.0f} rows/s · peak {file_size(report.peak_memory)}"
+            _verdict(report),
+            f" · {report.seconds:.1f} s · {rate:,.0f} rows/s · peak {file_size(report.peak_memory)}",
         )
     )
+
+
+def _verdict(report: RunReport) -> Text:
+    if report.failed:
+        return Text(f"{len(report.failed)} of {len(report.flows)} sources failed", style="red")
+    if not report.balanced:
+        return Text("not balanced", "red")
+    waiting = any(flow.in_flight for flow in report.flows)
+    return Text("balanced; what is in flight comes with the next run" if waiting else "balanced", "green")
 
 
 async def run_with_progress(engine: Engine, progress: Progress | None) -> RunReport:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collectors.terminal import Console
 
 __all__ = ["print_rows"]
 
@@ -21,8 +21,9 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     Columns that have no value in any of the rows are left out of the table, and that is said.
     """
     import msgspec
-    from rich.console import Console
     from rich.text import Text
+
+    from collectors.terminal import Console
 
     if as_json:
         for row in rows:

@@ -10,9 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
-
     from collectors.chaos.report import Report
+    from collectors.terminal import Console
 
 __all__ = ["command"]
 
@@ -51,12 +50,11 @@ def command(
     import random
     from functools import partial
 
-    from rich.console import Console
-
     from collectors.chaos.lives import Kill
     from collectors.chaos.trial import run_trial
     from collectors.config.load import load
     from collectors.settings import parse_duration, parse_size
+    from collectors.terminal import Console
 
     trial = partial(
         run_trial,

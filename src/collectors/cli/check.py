@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from collectors.runtime.sampling import Sample
+    from collectors.terminal import Console
 
 __all__ = ["command"]
 
@@ -29,12 +28,11 @@ def command(
     import asyncio
     import json
 
-    from rich.console import Console
-
     from collectors.config.load import load
     from collectors.errors import ConfigurationError
     from collectors.runtime.sampling import sample
     from collectors.settings import parse_duration
+    from collectors.terminal import Console
 
     try:
         seconds = parse_duration(timeout)

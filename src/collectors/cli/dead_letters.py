@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from collectors.chunks import DeadLetter
     from collectors.config.model import PipelineConfig
     from collectors.runtime.dead_letters import Box
+    from collectors.terminal import Console
 
 __all__ = ["app"]
 
@@ -83,6 +82,7 @@ def show_command(
     import sys
 
     from collectors.errors import ConfigurationError
+    from collectors.terminal import printable
 
     _, box = _look(pipeline)
     found = [letter for letter in box.letters if letter.letter_id == letter_id]
@@ -96,8 +96,9 @@ def show_command(
         typer.echo(json.dumps(_as_dict(found[-1], box)))
     else:
         for name, value in _as_dict(found[-1], box).items():
-            if value not in {None, ""}:
-                typer.echo(f"{name:>10}  {value}")
+            if value is not None and value != "":
+                text = json.dumps(value) if isinstance(value, dict) else printable(str(value))
+                typer.echo(f"{name:>10}  {text}")
 
 
 @app.command("replay", epilog="Example: collectors dead-letters replay readings.yaml --step decode")
@@ -126,9 +127,8 @@ def replay_command(
     """
     import json
 
-    from rich.console import Console
-
     from collectors.runtime.letter_ways import way_of
+    from collectors.terminal import Console
 
     config, box = _look(pipeline)
     console = Console(stderr=True)
@@ -195,9 +195,8 @@ def discard_command(
     import asyncio
     import json
 
-    from rich.console import Console
-
     from collectors.runtime.dead_letters import discard
+    from collectors.terminal import Console
 
     config, box = _look(pipeline)
     letters = _chosen(box, ids, source, step, reason, since, every=every)

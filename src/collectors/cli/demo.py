@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from collectors.config.model import PipelineConfig
+    from collectors.terminal import Console
 
 __all__ = ["command"]
 
@@ -52,13 +51,13 @@ def command(
     """Collect this machine's metrics and follow one of its log files, into SQLite and Parquet."""
     import asyncio
 
-    from rich.console import Console
     from rich.text import Text
 
     from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
     from collectors.config.load import load
     from collectors.runtime.engine import Engine
     from collectors.settings import parse_duration
+    from collectors.terminal import Console
 
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)

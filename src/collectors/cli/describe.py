@@ -26,10 +26,10 @@ def command(
     """Show what a component does, and all its settings."""
     import json
 
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from collectors.cli._component_page import as_dict, markdown
+    from collectors.terminal import Console
 
     kinds = _kinds_of(name, kind)
     if as_json:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from collectors.runtime.guarantee import Guarantee
+    from collectors.terminal import Console
 
 __all__ = ["command"]
 
@@ -36,10 +35,9 @@ def command(
     """Show how safely each source's records reach each storage, and why; opens and connects nothing."""
     import json
 
-    from rich.console import Console
-
     from collectors.config.load import load
     from collectors.runtime.guarantee import Level, guarantees
+    from collectors.terminal import Console
 
     levels: dict[str, Level] = {
         "exactly-once": Level.EXACTLY_ONCE,

@@ -27,8 +27,9 @@ def command(
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in found], indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from collectors.terminal import Console
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("kind", "type", "description", "needs"):

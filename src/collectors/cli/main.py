@@ -102,12 +102,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _tell(error: Exception) -> int:
     """Print an error in one message and return the exit code for it."""
     from collectors.errors import CollectorsError, ConfigurationError, FencedError
+    from collectors.terminal import printable
 
     if isinstance(error, CollectorsError):
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         if isinstance(error, FencedError):
             return 75
         return 2 if isinstance(error, ConfigurationError) else 1
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    what = printable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     print(f"unexpected error: {what}; run it again with --debug for the traceback", file=sys.stderr)
     return 1

@@ -39,11 +39,10 @@ def command(
     import asyncio
     import json
 
-    from rich.console import Console
-
     from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
     from collectors.config.load import load
     from collectors.runtime.engine import Engine
+    from collectors.terminal import Console
 
     console = Console(stderr=True)
     notices: list[Progress] = []

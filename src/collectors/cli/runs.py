@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from collectors.runtime.runs import Run
+    from collectors.terminal import Console
 
 __all__ = ["app"]
 
@@ -20,6 +19,8 @@ app = typer.Typer(
     epilog="Example: collectors runs list readings.yaml",
 )
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)]
+WIDE = 120
+"""Columns of a terminal on which whole run ids and dates fit; elsewhere their ends are shown."""
 STYLES = {"done": "green", "running": "cyan", "stopped": "green"}
 
 
@@ -31,9 +32,10 @@ def list_command(
 ) -> None:
     """List the runs, the newest last. A run whose process died is `crashed`."""
     import msgspec
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from collectors.terminal import Console
 
     runs = _runs(pipeline)
     if as_json:
@@ -43,15 +45,20 @@ def list_command(
     if not runs:
         typer.echo("no runs")
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    console = Console()
+    wide = console.width >= WIDE
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2 if wide else 1, 0, 0))
     for heading in ("run", "status", "started", "took", "read", "stored", "filtered", "set aside", "peak"):
         table.add_column(
             heading, justify="left" if heading in {"run", "status", "started"} else "right", no_wrap=True
         )
     for run in runs[-limit:]:
         status = run.status if run.kind == "run" else f"{run.kind}: {run.status}"
-        table.add_row(run.run, Text(status, style=STYLES.get(run.status, "red")), *_cells(run))
-    Console().print(table)
+        row = [run.run, status, *_cells(run)]
+        if not wide:
+            row[0], row[2] = run.run.rpartition("-")[2], row[2][5:-3]
+        table.add_row(row[0], Text(status, style=STYLES.get(run.status, "red")), *row[2:])
+    console.print(table)
     if len(runs) > limit:
         typer.echo(f"{len(runs) - limit:,} older ones are not shown; --limit shows more")
 
@@ -60,21 +67,25 @@ def list_command(
 def show_command(
     pipeline: PipelineFile,
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="The id that `list` shows; default: the newest.")
+        str | None,
+        typer.Argument(metavar="[RUN]", help="The id that `list` shows, or its end; default: the newest."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show one run: where its records went, source by source and step by step."""
     import msgspec
-    from rich.console import Console
 
     from collectors.errors import ConfigurationError
+    from collectors.terminal import Console
 
-    runs = [run for run in _runs(pipeline) if run_id in {None, run.run}]
+    runs = [run for run in _runs(pipeline) if run_id is None or run.run.endswith(run_id)]
     if not runs:
         raise ConfigurationError(
             f"no run '{run_id}'; see: collectors runs list {pipeline}" if run_id else "there was no run yet"
         )
+    if run_id is not None and len(runs) > 1:
+        several = ", ".join(run.run for run in runs[:5])
+        raise ConfigurationError(f"'{run_id}' is the end of more than one run: {several}; give more of it")
     if as_json:
         typer.echo(msgspec.json.encode(runs[-1].as_dict()).decode())
     else:

@@ -159,6 +159,8 @@ class Source(IDataSource, Generic[ConfigT]):
         self.make_room: Callable[[int], Awaitable[None]] = _any_room
         self.tell: Callable[[str], None] = _to_nobody
         """Takes one line for people; it is shown, and stands in the report of the run."""
+        self.cannot_keep: Callable[[], str | None] = _keeps
+        """Says why what comes in now cannot be kept; None when it can."""
         self.count_lost: Callable[[int], None] = _to_nobody
         """Takes the number of records that were lost before this source could have them."""
         self._resources: AsyncExitStack | None = None
@@ -310,6 +312,10 @@ async def _any_room(size: int) -> None:
 
 def _to_nobody(what: object) -> None:
     """Outside of a pipeline there is no report."""
+
+
+def _keeps() -> None:
+    """Outside of a pipeline there is no spool that could be full."""
 
 
 async def _from_thread(

@@ -1,7 +1,8 @@
 """Joins what is waiting anyway, so that many small chunks cost one decode and one commit.
 
 There is no timer: whoever takes from a queue takes all that fits. While a commit is under way the next group grows,
-so batches get large under load and stay small when it is quiet.
+so batches get large under load and stay small when it is quiet. What one hop makes ahead of the next is bounded, so
+that small chunks wait where joining them costs least: as bytes, in front of the decoder.
 """
 
 from __future__ import annotations
@@ -12,29 +13,57 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-__all__ = ["End", "concat", "join_bytes", "take_waiting"]
+__all__ = ["Ahead", "End", "Joining", "concat", "join_bytes", "take_waiting"]
 
 Item = TypeVar("Item")
+
+
+Joining = Callable[[Item], Callable[[Item], bool]]
+"""Takes the first item of a group; what it returns is asked for each further one, in order, whether it joins."""
 
 
 class End:
     """The last thing in a queue."""
 
 
-async def take_waiting(
-    queue: asyncio.Queue[Item | End], held: list[Item | End], fits: Callable[[list[Item], Item], bool]
-) -> list[Item]:
-    """Return the next item and all those waiting behind it that fit to it; an empty list at the end.
+class Ahead:
+    """How much of something one hop has made that the next has not taken; `wait` returns while it is at most `most`."""
 
-    `held` keeps between calls what was taken and did not fit.
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._taken = asyncio.Event()
+
+    def add(self, count: int) -> None:
+        """Count what was made."""
+        self._count += count
+
+    def take(self, count: int) -> None:
+        """Count what was taken."""
+        self._count -= count
+        self._taken.set()
+
+    async def wait(self) -> None:
+        """Return as soon as no more than `most` is there."""
+        while self._count > self._most:
+            self._taken.clear()
+            await self._taken.wait()
+
+
+async def take_waiting(
+    queue: asyncio.Queue[Item | End], held: list[Item | End], joining: Joining[Item]
+) -> list[Item]:
+    """Return the next item and all those waiting behind it that join it; an empty list at the end.
+
+    `held` keeps between calls what was taken and did not join.
     """
     first = held.pop() if held else await queue.get()
     if isinstance(first, End):
         return []
-    group = [first]
+    group, joins = [first], joining(first)
     while not queue.empty():
         item = queue.get_nowait()
-        if isinstance(item, End) or not fits(group, item):
+        if isinstance(item, End) or not joins(item):
             held.append(item)
             break
         group.append(item)

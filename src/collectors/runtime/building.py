@@ -62,9 +62,11 @@ class Builder:
         ways = [Way(route.name if len(routes) > 1 else "", make_pipeline(route)) for route in routes]
         report = FlowReport(name)
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
-        notify = notifier(self.on_notice, name)
+        notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
         spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
-        hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), notify)
+        hooks = Hooks(
+            self.env, shutdown, self.state, letters, self._patience(spooled), notify, notify_reading
+        )
         edges = [
             Edge(
                 f"{flow_name}/{way.name}" if way.name else flow_name,
@@ -118,6 +120,7 @@ class Builder:
         source.tell = tell
         source.count_lost = report.count_lost
         spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
+        source.cannot_keep = spool.problem
         return SpoolSource(source, spool, shutdown)
 
     def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks) -> Intake:
@@ -129,7 +132,8 @@ class Builder:
             hooks.shutdown,
             patience=self._patience(),
             keeping=hooks.patience,
-            notify=hooks.notify,
+            notify_reading=hooks.notify_reading,
+            notify=notifier(self.on_notice, source.get_source_id()),
         )
 
     def _isolator(self, file: Path) -> Callable[[Preparer], Preparer]:
@@ -142,13 +146,13 @@ class Builder:
 
 
 def notifier(on_notice: Callable[[str], None], source: str) -> Callable[[str | None], None]:
-    """Return what is told of each problem of a source, and None when it has passed; only changes go further."""
+    """Return what is told of each problem of one kind, and None when it has passed; only changes go further."""
     told: list[str | None] = [None]
 
     def notify(problem: str | None) -> None:
         if problem is None and told[0] is not None:
             on_notice(f"source '{source}': going on")
-        elif problem is not None:
+        elif problem is not None and problem != told[0]:
             on_notice(f"source '{source}': {problem}")
         told[0] = problem
 

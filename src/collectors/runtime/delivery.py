@@ -49,7 +49,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a flow's hops share: the world, the stop, the state file, how long failures are put up with."""
+    """What a flow's hops share: the world, the stop, the state file, how long failures are put up with.
+
+    `notify` is told what is wrong with the storage, or None when that is over; `notify_reading` the same of the source.
+    """
 
     env: Env
     shutdown: Shutdown
@@ -57,6 +60,7 @@ class Hooks:
     letters: Letters
     patience: Patience
     notify: Callable[[str | None], None]
+    notify_reading: Callable[[str | None], None]
 
     async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:
         """Attempt until it works, patience is at its end, or the time for draining is over."""
@@ -97,6 +101,7 @@ class Edge:
         self.keeps_decode_letters = False
         self.on_durable: Callable[[], Awaitable[None]] | None = None
         self.on_commit: Callable[[], None] | None = None
+        self.on_taken: Callable[[], None] | None = None
         self.reaching = 0
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
@@ -133,7 +138,9 @@ class Edge:
 
     async def _store(self, release: Callable[[Prepared], None]) -> None:
         held: list[Prepared | End] = []
-        while group := await take_waiting(self.queue, held, self._fits):
+        while group := await take_waiting(self.queue, held, self._joining):
+            if self.on_taken is not None:
+                self.on_taken()
             fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
             self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
             if fresh:
@@ -170,11 +177,18 @@ class Edge:
             if self._buffered and self._hooks.env.monotonic() - self._oldest >= interval:
                 await self.flush()
 
-    def _fits(self, group: list[Prepared], item: Prepared) -> bool:
-        tables = [member.parts[self.route].table for member in (*group, item)]
-        rows: int = sum(table.num_rows for table in tables)
-        size: int = sum(table.nbytes for table in tables)
-        return rows <= GROUP_ROWS and size <= GROUP_BYTES
+    def _joining(self, first: Prepared) -> Callable[[Prepared], bool]:
+        rows = size = 0
+
+        def joins(item: Prepared) -> bool:
+            nonlocal rows, size
+            table = item.parts[self.route].table
+            rows += table.num_rows
+            size += table.nbytes
+            return bool(rows <= GROUP_ROWS and size <= GROUP_BYTES)
+
+        joins(first)
+        return joins
 
     async def _deliver(self, group: list[Prepared]) -> None:
         last = group[-1]

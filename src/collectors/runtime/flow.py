@@ -2,7 +2,8 @@
 
     Reader ──Item──▶ Preparer (worker thread) ──Prepared──▶ Edge, one a backend
 
-Chunk n+1 is decoded while chunk n is stored. The queues between the hops are bounded by the byte budget alone.
+Chunk n+1 is decoded while chunk n is stored. Reading and preparing go ahead only as far as keeps the fastest storage
+busy; behind a storage that is slower than the others the queue grows, bounded by the byte budget.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collectors.collection.base import Source
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
 from collectors.runtime import deaths
-from collectors.runtime.batching import End, take_waiting
+from collectors.runtime.batching import Ahead, End, take_waiting
 from collectors.runtime.budget import Share
 from collectors.runtime.delivery import Edge, Hooks
 from collectors.runtime.error_budget import check_budget
@@ -30,6 +31,13 @@ from collectors.runtime.reading import Reader
 from collectors.runtime.replaying import LetterSource
 
 __all__ = ["Flow"]
+
+READ_AHEAD = 8 * 2**20
+"""Bytes that are read and not yet being decoded."""
+PREPARED_AHEAD = 1
+"""Groups that are decoded and wait at the storage that has the fewest."""
+OBJECTS = 2048
+"""Bytes that a chunk takes in memory beside its own."""
 
 
 class Flow:
@@ -63,6 +71,8 @@ class Flow:
         self._prepaid = 0
         source.make_room = self._make_room
         self._items: asyncio.Queue[Item | End] = asyncio.Queue()
+        self._read_ahead = Ahead(READ_AHEAD)
+        self._taken = asyncio.Event()
         self._positions: deque[tuple[int, Position | None]] = deque()
         self._replays = len(edges) > 1 and hasattr(source, "replay")
         self._seq = 0
@@ -119,6 +129,7 @@ class Flow:
         for edge in self._edges:
             edge.on_durable = self._on_durable
             edge.on_commit = self._check_budget
+            edge.on_taken = self._taken.set
         first: Checkpoint = min(checkpoints, key=lambda checkpoint: checkpoint.seq)
         last: Checkpoint = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
         self._seq, self._behind = first.seq, last.seq
@@ -183,7 +194,9 @@ class Flow:
         count = await self._hooks.retrying(deaths.started, self._hooks.state, self.name, seq)
         if count < DEATHS:
             return
-        if self._isolate is None:
+        if isinstance(self._source, LetterSource):
+            what = "if one of the letters does it: replay some of them at a time to find which, and discard that one"
+        elif self._isolate is None:
             what = "a pipeline that is not from a file cannot be looked at in a process of its own"
         else:
             self._preparer = self._isolate(self._preparer)
@@ -213,14 +226,16 @@ class Flow:
             async with aclosing(reader.chunks(since, replay)) as chunks:
                 async for data in chunks:
                     self._seq = self._next_seq(data.position)
-                    size = len(data.raw_data)
+                    size = len(data.raw_data) + OBJECTS
                     await self._pay(size)
-                    self._count(data, size)
+                    self._count(data)
                     if self._replays and data.position is not None and self._seq > self._behind:
                         await hooks.retrying(hooks.state.record_boundary, self.name, self._seq, data.position)
                     await self._items.put(Item(self._seq, since, data, size))
+                    self._read_ahead.add(size)
                     since = data.position
                     del data  # the wait for the next chunk must not keep this one in memory
+                    await self._read_ahead.wait()
             if self._ends and self._seq < self._behind and not hooks.shutdown.requested.is_set():
                 raise self._not_as_it_was()
         except Exception as error:  # noqa: BLE001  # what was read before it is stored first, then `run` raises it
@@ -246,7 +261,8 @@ class Flow:
         else:
             await self._share.acquire(size)
 
-    def _count(self, data: CollectedData, size: int) -> None:
+    def _count(self, data: CollectedData) -> None:
+        size = len(data.raw_data)
         self.report.chunks += 1
         self.report.bytes_read += size
         total = data.metadata.get("size")
@@ -255,10 +271,12 @@ class Flow:
 
     async def _prepare(self) -> None:
         held: list[Item | End] = []
-        while group := await take_waiting(self._items, held, self._joins):
+        while group := await take_waiting(self._items, held, self._joining):
+            size = sum(item.size for item in group)
+            self._read_ahead.take(size)
             if self._over_budget is not None:
                 continue
-            async with self._share.decoding(sum(item.size for item in group)):
+            async with self._share.decoding(size):
                 prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
             self.report.read += prepared.read
             size = prepared.held
@@ -269,11 +287,19 @@ class Flow:
             for edge in self._edges:
                 await edge.queue.put(prepared)
             del group, prepared  # a flow that waits must not keep what it has handed on
+            await self._some_storage_wants_more()
         for edge in self._edges:
             await edge.queue.put(End())
 
-    def _joins(self, group: list[Item], item: Item) -> bool:
-        return group[0].seq > self._behind and self._preparer.joins(group, item)
+    async def _some_storage_wants_more(self) -> None:
+        while min(edge.queue.qsize() for edge in self._edges) > PREPARED_AHEAD:
+            self._taken.clear()
+            await self._taken.wait()
+
+    def _joining(self, first: Item) -> Callable[[Item], bool]:
+        if first.seq <= self._behind:
+            return lambda _: False
+        return self._preparer.joining(first)
 
     def _release(self, prepared: Prepared) -> None:
         prepared.takers -= 1
@@ -314,7 +340,7 @@ class Flow:
 
     def _set_waiting(self, problem: str | None) -> None:
         self.report.status = "waiting" if problem else "running"
-        self._hooks.notify(problem)
+        self._hooks.notify_reading(problem)
 
 
 def _end(position: Position | None) -> Position | None:

@@ -111,6 +111,7 @@ class Intake:
         patience: Patience,
         keeping: Patience,
         notify: Callable[[str | None], None],
+        notify_reading: Callable[[str | None], None],
     ) -> None:
         self.spooled = spooled
         self.error: Exception | None = None
@@ -119,7 +120,7 @@ class Intake:
         self._env = env
         self._shutdown = shutdown
         self._backoff = Backoff(env, keeping)
-        self._reader = Reader(source, env, shutdown, patience=patience, notify=notify)
+        self._reader = Reader(source, env, shutdown, patience=patience, notify=notify_reading)
         self._notify = notify
         self._group: list[CollectedData] = []
         self._arrived = asyncio.Event()
@@ -191,9 +192,8 @@ class Intake:
                 await self._wait(error)
             else:
                 break
-        if self._backoff.failures:
-            self._backoff.succeeded()
-            self._notify(None)
+        self._backoff.succeeded()
+        self._notify(None)
         self.spooled.wake()
         position = _last_position(group)
         if position is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,9 +53,9 @@ class IsolatedPreparer(Preparer):
         isolated.pipeline = pipeline
         return isolated
 
-    def joins(self, group: list[Item], item: Item) -> bool:
+    def joining(self, first: Item) -> Callable[[Item], bool]:
         """Prepare one chunk at a time."""
-        return False
+        return lambda _: False
 
     def prepare(self, group: list[Item]) -> Prepared:
         """Return the chunk without the records that end a process; those are in the letters."""

@@ -26,6 +26,7 @@ _TABLES = f"""
 create table if not exists _collectors_replays (
     number integer primary key autoincrement, way text not null, from_start integer not null, {_COLUMNS}
 );
+create index if not exists _collectors_replays_letter on _collectors_replays (letter_id, run);
 create table if not exists _collectors_replay_queue (id text not null);
 create table if not exists _collectors_settled (
     letter_id text not null, run text not null, outcome text not null, reason text not null, settled_by text not null,

@@ -17,6 +17,8 @@ from collectors.processing.pipeline import Pipeline, StepOutcome
 from collectors.runtime.batching import join_bytes
 from collectors.runtime.ledger import StepReport
 
+JOINED_BYTES = 4 * 2**20
+
 __all__ = ["Item", "Letters", "Part", "Prepared", "Preparer", "Way", "count_step"]
 
 
@@ -160,16 +162,20 @@ class Preparer:
     decoding: StepReport = field(default_factory=lambda: StepReport("decode"))
     schema_bytes: bytes | None = None
 
-    def joins(self, group: list[Item], item: Item) -> bool:
-        """Return whether a waiting chunk may be decoded together with the group before it."""
-        first = group[0].data
-        return (
-            item.data.data_format == first.data_format
-            and first.data_format != "rejected"
-            and item.data.metadata.get("path") == first.metadata.get("path")
-            and sum(member.size for member in group) + item.size <= 4 * 2**20
-            and self.codec_for(first.data_format).joinable
-        )
+    def joining(self, first: Item) -> Callable[[Item], bool]:
+        """Return what says of each waiting chunk whether it may be decoded together with those before it."""
+        data_format, path = first.data.data_format, first.data.metadata.get("path")
+        if data_format == "rejected" or not self.codec_for(data_format).joinable:
+            return lambda _: False
+        size = len(first.data.raw_data)
+
+        def joins(item: Item) -> bool:
+            nonlocal size
+            size += len(item.data.raw_data)
+            same = item.data.data_format == data_format and item.data.metadata.get("path") == path
+            return same and size <= JOINED_BYTES
+
+        return joins
 
     def prepare(self, group: list[Item]) -> Prepared:
         """Return the group decoded and processed. Raises what no record can be blamed for."""

@@ -100,9 +100,8 @@ class Replay(Engine):
         source = sources[name]
         report = FlowReport(f"{name} ({way})" if way else name)
         letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
-        hooks = Hooks(
-            self.env, shutdown, state, letters, lambda: self._patience, notifier(self._on_notice, name)
-        )
+        notify = notifier(self._on_notice, name)
+        hooks = Hooks(self.env, shutdown, state, letters, lambda: self._patience, notify, notify)
         lanes = lanes_of(self.config, name, way)
         routes = {lane.route.name: lane.route for lane in lanes}
         several = any(lane.route_name for lane in lanes)

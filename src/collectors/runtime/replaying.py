@@ -122,9 +122,9 @@ class LetterPreparer(Preparer):
         """Start from the schema that the source's own flow has reached."""
         Preparer.restore(self, self.known or schema)
 
-    def joins(self, group: list[Item], item: Item) -> bool:
+    def joining(self, first: Item) -> Callable[[Item], bool]:
         """Keep batches apart."""
-        return False
+        return lambda _: False
 
     def prepare(self, group: list[Item]) -> Prepared:
         """Return what comes of a batch."""

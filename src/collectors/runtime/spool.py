@@ -69,6 +69,7 @@ class Spool:
         self._reader = SegmentReader(folder, source, now, tell)
         self._segments: list[Segment] = []
         self._writing: int | None = None
+        self._refused = 0
 
     @property
     def size(self) -> int:
@@ -81,6 +82,7 @@ class Spool:
             make_folders(self.folder.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(self.folder.parent)
+            sync_folder(self.folder)  # whoever made a segment may have been killed before that
             acknowledged = self._read_marks()
             self._find_segments()
             last = self._last_number(self._segments[-1]) if self._segments else 0
@@ -103,6 +105,7 @@ class Spool:
         for number, chunk in enumerate(chunks, self.durable + 1):
             pieces += pack(number, chunk)
         size = sum(map(len, pieces))
+        self._refused = size
         self._check_space(size)
         try:
             segment = self._writable()
@@ -119,8 +122,18 @@ class Spool:
             self._abandon(segment)
             raise self._failed(error) from error
         segment.end += size
+        self._refused = 0
         self.durable += len(chunks)
         self._write_marks()
+
+    def problem(self) -> str | None:
+        """Return why the chunks that were refused last would be refused now; None when there is room for them again."""
+        if self._refused:
+            try:
+                self._check_space(self._refused)
+            except TransientError as error:
+                return str(error)
+        return None
 
     def recent(self) -> Iterator[CollectedData]:
         """Yield the latest chunks, of up to two full segments, stored ones included, without their positions."""

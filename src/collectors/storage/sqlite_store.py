@@ -23,7 +23,7 @@ from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
 from collectors.models import Position
-from collectors.storage.files import make_folders, translated
+from collectors.storage.files import make_folders, sync_folder, translated
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
 from collectors.storage.positions import check_follows
 
@@ -140,6 +140,9 @@ def open_database(path: str | Path, *, read_only: bool = False, timeout: float =
     if not read_only:
         with translated(path.parent, "cannot make the folder"):
             make_folders(path.parent)
+            sync_folder(
+                path.parent
+            )  # SQLite does when it makes a file, but whoever made it may have been killed before
     mode = "rw" if read_only else "rwc"
     connection: Database | None = None
     try:

@@ -62,6 +62,7 @@ class PushServer:
         connections = _Connections(
             self._respond,
             self._most_connections,
+            self.refused,
             keepalive_timeout=self._timeout,
             lingering_time=_GRACE_SECONDS,
             auto_decompress=False,  # signatures are over what was sent, and the limits are ours
@@ -112,9 +113,10 @@ class PushServer:
 class _Connections(web.Server):
     """Counts connections; one too many is told so and closed, whatever it wants."""
 
-    def __init__(self, handler: Any, most: int, **settings: Any) -> None:
+    def __init__(self, handler: Any, most: int, refused: Counter[int], **settings: Any) -> None:
         super().__init__(handler, **settings)
         self._most = most
+        self._refused = refused
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -123,8 +125,9 @@ class _Connections(web.Server):
                 b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"
                 b"Retry-After: %s\r\n\r\n" % _RETRY_SECONDS.encode()
             )
-            handler.close()
-            transport.close()
+            self._refused[503] += 1
+            # Not at once: aiohttp has yet to begin with it.
+            asyncio.get_running_loop().call_soon(handler.force_close)
 
 
 async def read_body(

@@ -169,7 +169,6 @@ class WebhookSource(Source[WebhookConfig]):
         self._keys = Keys(self.config.remember, self.config.max_keys)
         self._index: Path | None = None
         self._reading = False
-        self._turned_away: str | None = None
 
     def needs_spool(self) -> bool:
         """Return True: nobody sends again what was answered."""
@@ -232,7 +231,6 @@ class WebhookSource(Source[WebhookConfig]):
 
     async def commit(self, position: Position) -> None:
         """Answer 200 to the requests up to the position, and know them again."""
-        self._turned_away = None
         now = self.now().timestamp()
 
         def know(bodies: list[Body]) -> None:
@@ -243,12 +241,11 @@ class WebhookSource(Source[WebhookConfig]):
 
     def turn_away(self, position: Position, reason: str) -> None:
         """Answer 503 to the requests up to the position that have no answer."""
-        self._turned_away = reason
         self._desk.settle(position["request"], "the records could not be kept", lambda _: None)
 
     def _problem(self) -> str | None:
         """Return why the health is bad; None when it is not."""
-        return self._desk.refusing or self._turned_away
+        return self._desk.refusing or self.cannot_keep()
 
     def _chunk(self, bodies: list[Body]) -> CollectedData:
         raw = bodies[0].raw

@@ -104,7 +104,7 @@ class Python(Processor[PythonConfig]):
                 result = self._call(table, runner)
         except _PASSED_ON:
             raise
-        except Exception as error:  # a user's function may raise anything
+        except (Exception, SystemExit) as error:  # a user's function may raise anything
             if not table.num_rows:
                 return table  # all rows were set aside; there may be nothing that the function could work on
             raise DataError(self._reason(error)) from error
@@ -137,7 +137,7 @@ class Python(Processor[PythonConfig]):
                     results[row] = self._records(self._call(record, runner))
                 except _PASSED_ON:
                     raise
-                except Exception as error:  # noqa: BLE001  # a user's function may raise anything
+                except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's function may raise anything
                     problems[row] = self._reason(error)
         return results, problems
 
@@ -166,7 +166,7 @@ class Python(Processor[PythonConfig]):
     def _function_name(self) -> str:
         return str(getattr(self._function, "__name__", type(self._function).__name__))
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: BaseException) -> str:
         """Say what was raised and at which line of the user's file."""
         if isinstance(error, DataError):
             return str(error)

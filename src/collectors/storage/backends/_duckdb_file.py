@@ -202,6 +202,7 @@ class Database:
         if not self.path.exists():
             self._create()
         with translated(self.path, "cannot open"):
+            sync_folder(self.path.parent)  # whoever made the file may have been killed before that
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._writer = self._open_whatever_the_checkpoint()

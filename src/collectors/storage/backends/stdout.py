@@ -92,9 +92,10 @@ def _without_non_finite(value: Any) -> Any:
 
 
 def _as_table(table: pa.Table) -> bytes:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from collectors.terminal import Console
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for field in table.schema:
