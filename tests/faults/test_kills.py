@@ -12,7 +12,7 @@ import time
 import pytest
 from _stack import STACKS, Lives, Stack, finish, seeded, signal_at
 
-REPEATS_FULL = 16
+REPEATS_FULL = 12
 CHAIN = 4
 STEPS = {"both": 2, "duckdb": 8, "spool to both": 4}
 """How far apart the points are in the quick size, where lives are slow or the code is that of another stack."""

@@ -14,7 +14,7 @@ import pytest
 from _images import Disk, read_journal
 from _stack import STACKS, Stack, finish, seeded, signal_at
 
-CUTS_QUICK, CUTS_FULL = 50, 700
+CUTS_QUICK, CUTS_FULL = 30, 400
 
 
 def record(lives, memory, name, *, kills=()):

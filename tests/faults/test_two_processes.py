@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from _stack import REPLAYABLE, Lives, Stack, finish, seeded, signal_at
 
-ROUNDS_QUICK, ROUNDS_FULL = 24, 400
+ROUNDS_QUICK, ROUNDS_FULL = 14, 260
 TAKEN_OVER = "another process has taken this flow over"
 LOCKED = "another process is writing to it", "another process has it open", "locking protocol"
 BEHIND = "cannot be read again as it was without the state folder of the run before"
