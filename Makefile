@@ -1,21 +1,21 @@
 # Everything happens in .venv; nothing else on the machine is touched. Needs Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
+# One more than there are cores, since some tests mostly wait.
+AT_ONCE := -n $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)') --maxschedchunk 1
 
-.PHONY: demo test test-full faults faults-full check docs peers format clean
+.PHONY: demo test test-full faults-full check docs peers format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
 
 test: .venv/ready check
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow and not alone"
+	$(BIN)/python -m pytest -m alone
 
 test-full: .venv/ready check
-	$(BIN)/python -m pytest -n auto
-
-# Half an hour: kill, cut, fill, freeze and damage; the bug museum; chaos.
-faults: .venv/ready
-	$(BIN)/python -m pytest -n auto tests/faults tests/museum tests/chaos tests/e2e
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 # Hours: the fault tests in full size; WHAT chooses some, for example WHAT=power_cuts. Figures go to benchmarks/results.
 faults-full: .venv/ready

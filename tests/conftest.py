@@ -18,16 +18,20 @@ def pytest_addoption(parser):
     )
 
 
-HEAVY = {"chaos", "faults", "museum"}
-LIGHT = {"test_protocol_model", "test_spool_corruption"}
+FIRST = (
+    "test_long_runs",
+    "test_kills",
+    "test_simulation",
+    "test_two_processes",
+    "test_duckdb_log",
+    "test_museum",
+)
+"""Files whose tests take longest: begun last, they would be waited for."""
 
 
 def pytest_collection_modifyitems(items):
-    """Leave what takes minutes of processor time to `make faults`."""
-    for item in items:
-        heavy = HEAVY & set(item.path.relative_to(Path(__file__).parent).parts[:-1])
-        if (heavy and item.path.stem not in LIGHT) or item.path.stem == "test_replay":
-            item.add_marker(pytest.mark.slow)
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 @pytest.fixture

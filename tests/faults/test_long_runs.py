@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.slow
 
 
 def start(folder: Path, source: str, *options: str) -> subprocess.Popen:
@@ -108,6 +107,7 @@ def test_a_store_that_is_away(tmp_path, full, figure):
     assert spool_size(tmp_path) < 1000
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_the_first_commit_after_a_kill_with_a_full_spool(tmp_path, figure):
     """A gigabyte waits in the spool; the next process stores the first of it within two seconds of its start."""

@@ -93,7 +93,7 @@ def test_a_large_file(tmp_path, figure, full):
     check(figure, f"file of {size / 2**30:.1f} GiB", report)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_store_at_one_percent_of_its_speed(tmp_path, figure):
     """The other flow keeps nine tenths of its rate: the best of three pairs, since others use this machine, too."""

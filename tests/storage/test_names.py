@@ -70,7 +70,9 @@ def test_a_file_that_was_there_has_its_name_synced(tmp_path, synced, store):
     folder = tmp_path / "here"
     store(folder)
     for path in folder.glob("*.spool"):
-        os.truncate(path, HEADER_SIZE)  # as one who was killed behind making it leaves it, to be used by the next
+        os.truncate(
+            path, HEADER_SIZE
+        )  # as one who was killed behind making it leaves it, to be used by the next
     del synced[:]
     store(folder)
     assert folder in synced
