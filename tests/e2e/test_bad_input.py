@@ -132,6 +132,35 @@ def test_binary_as_ndjson_is_in_the_dead_letters(folder):
     assert "UTF-8" in listed.stdout or "JSON" in listed.stdout
 
 
+def test_a_key_that_the_storage_cannot_have_costs_its_record(folder):
+    """Any sender could stop the source otherwise."""
+    lines = ['{"id": 1}', '{"id": 2, "ID": 2}', '{"id": 3, "_collectors_row": 7}', '{"id": 4}']
+    (folder / "in.ndjson").write_text("\n".join(lines) + "\n")
+    (folder / "bad.yaml").write_text(GOOD.replace("name: readings", "name: bad").replace("out.db", "new.db"))
+    done = collectors(folder, "run", "bad.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "read 4 = stored 2 + filtered 0 + set aside 2" in done.stderr
+    shown = collectors(folder, "dead-letters", "show", "bad.yaml", "readings:1:store sqlite:1")
+    assert shown.returncode == 0, shown.stderr
+    assert "'id' differs only in upper and lower case" in shown.stdout
+
+
+def test_what_a_record_holds_does_nothing_to_the_terminal(folder):
+    (folder / "in.ndjson").write_text('{"id": "\\u001b[2J\\u202e"}\n{"id": \x1b]0;title\x07\n')
+    (folder / "bad.yaml").write_text(GOOD.replace("name: readings", "name: bad").replace("out.db", "new.db"))
+    for command in (
+        ["run"],
+        ["query"],
+        ["check"],
+        ["dead-letters", "list"],
+        ["dead-letters", "list", "--reasons"],
+    ):
+        done = collectors(folder, *command[:2], "bad.yaml", *command[2:])
+        assert done.returncode == 0, done.stderr
+        assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr), command
+    assert "\ufffd" in collectors(folder, "query", "bad.yaml").stdout
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 1 MiB, full but for a little."""

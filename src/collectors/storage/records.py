@@ -7,13 +7,17 @@ value outside of Python's calendar comes as Arrow's text for it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["json_text", "non_finite", "plain", "to_records", "to_values"]
+from collectors.enums import ErrorType
+from collectors.errors import DataError
+
+__all__ = ["json_text", "non_finite", "plain", "to_records", "to_values", "without_unfit"]
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -27,6 +31,28 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]
         return plain(pa.chunked_array(decoded, column.type.value_type))
     return column
+
+
+def without_unfit(table: pa.Table, unfit: Mapping[str, str]) -> pa.Table:
+    """Return the table without columns whose names a store cannot have; `unfit` says why.
+
+    Raises DataError for the rows that have a value in one of them: a key that one record brings costs that record.
+    """
+    bad: dict[int, str] = {}
+    for name, reason in unfit.items():
+        there = pc.indices_nonzero(pc.is_valid(table.column(name))).to_pylist()
+        bad = (
+            dict.fromkeys(there, f"the column {name!r}: {reason}; rename it in a processor, or leave it out")
+            | bad
+        )
+    if bad:
+        row, reason = min(bad.items())
+        raise DataError(
+            f"{len(bad)} rows cannot be stored; the first is row {row}: {reason}",
+            rows=bad,
+            error_type=ErrorType.STORAGE,
+        )
+    return table.drop_columns(list(unfit)) if unfit else table
 
 
 def to_records(table: pa.Table) -> list[dict[str, Any]]:

@@ -334,9 +334,10 @@ def test_names_that_postgresql_cannot_have(place: Place) -> None:
             ("_collectors_row", "are taken"),
             ("ctid", "system column"),
         ):
-            with pytest.raises(FatalError, match=reason):
-                await backend.store({name: 1})
-        with pytest.raises(FatalError, match="there are two of them"):
+            with pytest.raises(DataError, match=reason) as caught:
+                await backend.store(pa.table([[1, 2], [None, 2]], ["id", name]))
+            assert set(caught.value.rows) == {1}, "the other row has no value there"
+        with pytest.raises(FatalError, match="the column 'id' is there twice"):
             await backend.store(pa.table([[1], [2]], ["id", "id"]))
         await backend.store({"id": 1, "ID": 2, "é" * 31: 3})
         assert await backend.query(everything()) == [{"id": 1, "ID": 2, "é" * 31: 3}]

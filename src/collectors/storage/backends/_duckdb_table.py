@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,9 +20,9 @@ from collectors.storage.backends._duckdb_types import (
     storable,
     widened,
 )
-from collectors.storage.records import plain
+from collectors.storage.records import plain, without_unfit
 
-__all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names"]
+__all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names", "unfit_columns"]
 
 ROW = "_collectors_row"
 _THEIR_TEXT = ("UUID", "ENUM", "JSON")
@@ -89,6 +88,8 @@ class RowTable:
         table refuses; FatalError when the columns do not fit.
         """
         existing = self._all_columns()
+        names = [column.name for column in existing]
+        table = without_unfit(table, unfit_columns(self._name, table.column_names, names))
         changes = column_changes(self._name, table, existing)
         altered = self._alter(changes, existing)
         if altered:
@@ -214,13 +215,13 @@ class RowTable:
 def column_changes(name: str, table: pa.Table, existing: list[Column]) -> dict[str, Change]:
     """Return what rows mean for each of their columns; those without a type (all null) are left out.
 
-    Raises FatalError for names and types that DuckDB cannot have.
+    So are those whose names DuckDB cannot have. Raises FatalError for types that it cannot have, and for the table's name.
     """
-    _check_names(name, table.column_names, [column.name for column in existing])
+    unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
     known = {column.name: column for column in existing}
     changes = {}
     for field in table.schema:
-        if pa.types.is_null(plain(pa.chunked_array([], field.type)).type):
+        if field.name in unfit or pa.types.is_null(plain(pa.chunked_array([], field.type)).type):
             continue
         try:
             changes[field.name] = _change(known.get(field.name), storable(field.type))
@@ -237,23 +238,25 @@ def table_names(connection: Connection) -> list[str]:
     return [name for (name,) in found]
 
 
-def _check_names(table: str, names: Iterable[str], existing: list[str]) -> None:
+def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str, str]:
+    """Return the columns whose names DuckDB cannot have, with the reason.
+
+    Raises FatalError for two of one name, and for the name of the table.
+    """
     if _folded(table).startswith("_collectors") or not table or "\0" in table:
         raise _unfit(f"table {table!r}: names that begin with _collectors are taken; choose another")
     seen = {_folded(name): name for name in existing}
-    met: set[str] = set()
-    for name in names:
+    unfit: dict[str, str] = {}
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
         if not name or "\0" in name or _folded(name).startswith("_collectors"):
-            raise _unfit(
-                f"column {name!r}: DuckDB cannot have this name, or it is ours; rename it in a processor"
-            )
+            unfit[name] = "DuckDB cannot have this name, or it is ours"
+            continue
         other = seen.setdefault(_folded(name), name)
-        if other != name or name in met:
-            raise _unfit(
-                f"table '{table}': the columns '{other}' and '{name}' differ only in upper and lower case, which "
-                "DuckDB does not tell apart; rename one in a processor"
-            )
-        met.add(name)
+        if other != name:
+            unfit[name] = f"'{other}' differs only in upper and lower case, which DuckDB does not tell apart"
+    return unfit
 
 
 def _change(existing: Column | None, brought: pa.DataType) -> Change:

@@ -19,9 +19,9 @@ from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._postgres_connection import Connection, is_refusal
 from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, widens
-from collectors.storage.records import plain, to_values
+from collectors.storage.records import plain, to_values, without_unfit
 
-__all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_name"]
+__all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_columns", "unfit_name"]
 
 ROW = "_collectors_row"
 _RANGE = 2**24
@@ -180,6 +180,7 @@ class RowTable:
 
     def _encoded(self, table: pa.Table, first: int) -> tuple[pa.Table, dict[str, str]]:
         """Return the rows as they are sent, numbered from `first` on, and the types of their columns, which are made."""
+        table = without_unfit(table, unfit_columns(self._name, table.column_names))
         kinds = self._prepare(table)
         bad: dict[int, str] = {}
         columns = {ROW: pa.chunked_array([pa.array(range(first, first + table.num_rows), pa.int64())])}
@@ -228,11 +229,14 @@ class RowTable:
 def brought_columns(table_name: str, table: pa.Table) -> dict[str, str]:
     """Return the columns of the rows with the types that they bring; those that are all null are left out.
 
-    Raises FatalError for names and types that PostgreSQL cannot have.
+    So are those whose names PostgreSQL cannot have. Raises FatalError for types that it cannot have, and for the table's
+    name.
     """
-    _check_names(table_name, table.column_names)
+    unfit = unfit_columns(table_name, table.column_names)
     brought = {}
     for field in table.schema:
+        if field.name in unfit:
+            continue
         kind = plain(pa.chunked_array([], field.type)).type
         if pa.types.is_null(kind):
             continue
@@ -245,15 +249,21 @@ def brought_columns(table_name: str, table: pa.Table) -> dict[str, str]:
     return brought
 
 
-def _check_names(table: str, names: Sequence[str]) -> None:
+def unfit_columns(table: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the columns whose names PostgreSQL cannot have, with the reason.
+
+    Raises FatalError for two of one name, and for the name of the table.
+    """
     if reason := unfit_name(table):
         raise _unfit(f"PostgreSQL cannot have the table {table!r}: {reason}; choose another name")
-    for name in names:
+    unfit: dict[str, str] = {}
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
         reason = unfit_name(name) or ("it is a system column of each table" if name in _SYSTEM else None)
-        if reason is None and names.count(name) > 1:
-            reason = "there are two of them"
         if reason is not None:
-            raise _unfit(f"PostgreSQL cannot have the column {name!r}: {reason}; rename it in a processor")
+            unfit[name] = f"PostgreSQL cannot have it: {reason}"
+    return unfit
 
 
 def _is_json(kind: str, rows: pa.Table, name: str) -> bool:

@@ -15,10 +15,10 @@ import pyarrow as pa
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._sqlite_types import declared_type, encode, fits
-from collectors.storage.records import plain
+from collectors.storage.records import plain, without_unfit
 from collectors.storage.sqlite_store import Database
 
-__all__ = ["ROW", "RowTable", "column_changes", "quote"]
+__all__ = ["ROW", "RowTable", "column_changes", "quote", "unfit_columns"]
 
 ROW = "_collectors_row"
 _WRITES = """
@@ -68,6 +68,7 @@ class RowTable:
         self._database.execute(_WRITES)
         if self._find(location_id) is not None:
             return 0
+        table = without_unfit(table, unfit_columns(self._name, table.column_names, list(self.columns())))
         declared = self._prepare(table)
         columns = []
         bad: dict[int, str] = {}
@@ -160,15 +161,18 @@ class RowTable:
 def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict[str, tuple[str | None, str]]:
     """Return for each column of the rows what is declared for it now, None where it is new, and what they bring.
 
-    Columns without a type (all null) are left out. Raises FatalError for names and types that SQLite cannot have.
+    Columns without a type (all null), or with a name that SQLite cannot have, are left out. Raises FatalError for types
+    that it cannot have, and for the name of the table.
     """
     if _folded(name).startswith(("_collectors", "sqlite_")) or "\0" in name:
         raise _unfit(
             f"table {name!r}: names that begin with _collectors or sqlite_ are taken; choose another"
         )
-    _check_names(name, table.column_names, list(existing))
+    unfit = unfit_columns(name, table.column_names, list(existing))
     changes = {}
     for field in table.schema:
+        if field.name in unfit:
+            continue
         kind = plain(pa.chunked_array([], field.type)).type
         if pa.types.is_null(kind):
             continue
@@ -181,21 +185,20 @@ def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict
     return changes
 
 
-def _check_names(table: str, names: list[str], existing: list[str]) -> None:
+def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str, str]:
+    """Return the columns whose names SQLite cannot have, with the reason. Raises FatalError for two of one name."""
     seen = {_folded(name): name for name in existing}
-    met: set[str] = set()
-    for name in names:
+    unfit: dict[str, str] = {}
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
         if "\0" in name or _folded(name).startswith("_collectors"):
-            raise _unfit(
-                f"column {name!r}: SQLite cannot have this name, or it is ours; rename it in a processor"
-            )
+            unfit[name] = "SQLite cannot have this name, or it is ours"
+            continue
         other = seen.setdefault(_folded(name), name)
-        if other != name or name in met:
-            raise _unfit(
-                f"table '{table}': the columns '{other}' and '{name}' differ only in upper and lower case, which SQLite "
-                "does not tell apart; rename one in a processor"
-            )
-        met.add(name)
+        if other != name:
+            unfit[name] = f"'{other}' differs only in upper and lower case, which SQLite does not tell apart"
+    return unfit
 
 
 def _folded(name: str) -> str:

@@ -33,7 +33,13 @@ from collectors.settings import ByteSize, Duration, LocalPath
 from collectors.storage.backends import _duckdb_query
 from collectors.storage.backends._duckdb_file import CHECKPOINT_BYTES, Connection, Database, shared
 from collectors.storage.backends._duckdb_state import FlowTables, create_tables
-from collectors.storage.backends._duckdb_table import Change, RowTable, column_changes, table_names
+from collectors.storage.backends._duckdb_table import (
+    Change,
+    RowTable,
+    column_changes,
+    table_names,
+    unfit_columns,
+)
 from collectors.storage.backends._duckdb_types import sql_type
 from collectors.storage.base import Backend, BackendConfig, source_of
 
@@ -180,7 +186,9 @@ class DuckdbBackend(Backend[DuckdbConfig]):
             existing = [] if connection is None else RowTable(connection, name).columns()
         lines += [] if existing else [f"+ table {name}"]
         changes = column_changes(name, table, existing)
-        return lines + [_line(column, change, new=bool(existing)) for column, change in changes.items()]
+        lines += [_line(column, change, new=bool(existing)) for column, change in changes.items()]
+        unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
+        return lines + [f"! {column}: {reason}" for column, reason in unfit.items()]
 
     def describe(self) -> str:
         """Return the path, and the table where there is one for all sources."""

@@ -35,7 +35,7 @@ from collectors.settings import Duration
 from collectors.storage.backends import _postgres_query
 from collectors.storage.backends._postgres_connection import Connection, translated
 from collectors.storage.backends._postgres_delivery import DeliveryTables
-from collectors.storage.backends._postgres_table import RowTable, brought_columns, unfit_name
+from collectors.storage.backends._postgres_table import RowTable, brought_columns, unfit_columns, unfit_name
 from collectors.storage.backends._postgres_types import fits, widens
 from collectors.storage.base import Backend, BackendConfig, source_of
 from collectors.storage.records import plain
@@ -301,7 +301,8 @@ def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> lis
             lines.append(f"~ {column}: table has {declared}, becomes {brought}")
         else:
             lines.append(f"! {column}: table has {declared}, rows bring {brought}")
-    return lines
+    unfit = unfit_columns(name, table.column_names)
+    return lines + [f"! {column}: {reason}" for column, reason in unfit.items()]
 
 
 COMPONENT = PostgresBackend

@@ -28,7 +28,7 @@ from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
 from collectors.storage.backends import _sqlite_query
-from collectors.storage.backends._sqlite_table import RowTable, column_changes
+from collectors.storage.backends._sqlite_table import RowTable, column_changes, unfit_columns
 from collectors.storage.backends._sqlite_types import fits
 from collectors.storage.base import Backend, BackendConfig, source_of
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
@@ -212,7 +212,8 @@ def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> lis
             lines.append(f"= {column} {declared}")
         else:
             lines.append(f"! {column}: table has {declared}, rows bring {brought}")
-    return lines
+    unfit = unfit_columns(name, table.column_names, list(existing or {}))
+    return lines + [f"! {column}: {reason}" for column, reason in unfit.items()]
 
 
 COMPONENT = SqliteBackend
