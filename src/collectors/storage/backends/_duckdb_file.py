@@ -12,6 +12,7 @@ itself is not safe from a power cut: `_duckdb_undo` keeps what it overwrites.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
@@ -216,12 +217,12 @@ class Database:
 
     def _create(self) -> None:
         """Make the file under another name first: a process killed half-way must not leave half a database."""
-        scratch = self.path.with_name(f".{self.path.name}.new")
         with translated(self.path.parent, "cannot make the folder"):
             make_folders(self.path.parent)
+        scratch = self.path.with_name(f".{self.path.name}.new")
+        with translated(self.path, "cannot make"), _alone_in(self.path.parent):
             scratch.unlink(missing_ok=True)
-        Connection(scratch, self._settings, read_only=False).close()
-        with translated(self.path, "cannot make"):
+            Connection(scratch, self._settings, read_only=False).close()
             with suppress(FileExistsError):
                 os.link(scratch, self.path)
             scratch.unlink()
@@ -317,6 +318,22 @@ def shared(path: str, *, memory: int, threads: int, prepare: Callable[[Connectio
             settings = {**_LOCKED_DOWN, "memory_limit": f"{memory}B", "threads": str(threads)}
             database = _databases[real] = Database(Path(real), settings, prepare)
         return database
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time make a database in a folder; Raises TransientError for the next."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransientError(
+                f"{folder}: another process is making a database here", error_type=ErrorType.STORAGE
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _overwritten(connection: Connection) -> list[tuple[int, int]]:
