@@ -187,6 +187,20 @@ def test_the_error_budget(tmp_path, limit, bad, stops):
     assert report.set_aside == bad == len(letters(configured))
 
 
+def test_what_each_of_two_storages_refuses_is_counted(tmp_path):
+    bad_lines(tmp_path, 10, [0])
+    for name, refused in (("a", "3"), ("b", "3, 4")):
+        with sqlite3.connect(tmp_path / f"{name}.db") as database:
+            database.execute(f"create table numbers (n integer check (n not in ({refused})))")
+        database.close()
+    storage = [{"type": "sqlite", "id": name, "path": f"{name}.db", "table": "numbers"} for name in "ab"]
+    source = {"type": "file", "id": "numbers", "path": "in.ndjson"}
+    configured = from_mapping({"sources": [source], "storage": storage}, folder=tmp_path, name="test")
+    report = run(configured)
+    assert report.balanced
+    assert report.set_aside == 4 == len(letters(configured))
+
+
 def test_the_error_budget_stops_in_the_middle_and_nothing_is_lost(tmp_path):
     bad_lines(tmp_path, 20_000, range(5_000, 7_000))
     source = {"type": "file", "id": "numbers", "path": "in.ndjson", "chunk_size": "2 KiB"}

@@ -56,7 +56,7 @@ class Progress:
     def __init__(self, engine: Engine, console: Console) -> None:
         self._engine = engine
         self._console = console
-        self._samples: dict[str, deque[tuple[float, int]]] = {}
+        self._samples: dict[int, deque[tuple[float, int]]] = {}
 
     async def show(self) -> None:
         """Show until cancelled."""
@@ -67,15 +67,19 @@ class Progress:
                     await self._engine.env.sleep(LIVE_SECONDS)
         while True:
             await self._engine.env.sleep(LINE_SECONDS)
-            for flow in self._engine.report.flows:
+            for flow in self._flows():
                 self._console.print(self._line(flow), highlight=False, soft_wrap=True)
 
     def notice(self, text: str) -> None:
         """Print one line above the table."""
         self._console.print(Text(text, style="yellow"), soft_wrap=True)
 
+    def _flows(self) -> list[FlowReport]:
+        """Return the flows that there are now, without those that a reload has ended."""
+        return [flow for flow in self._engine.report.flows if not flow.reloaded]
+
     def _rate(self, flow: FlowReport) -> float:
-        samples = self._samples.setdefault(flow.source, deque(maxlen=RATE_WINDOW))
+        samples = self._samples.setdefault(id(flow), deque(maxlen=RATE_WINDOW))
         samples.append((self._engine.env.monotonic(), flow.read))
         (since, before), (now, read) = samples[0], samples[-1]
         return (read - before) / (now - since) if now > since else 0.0
@@ -93,7 +97,7 @@ class Progress:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("source", "status", "read", "rows/s", "in flight", "set aside", "behind"):
             table.add_column(heading, justify="left" if heading in {"source", "status"} else "right")
-        for flow in self._engine.report.flows:
+        for flow in self._flows():
             aside = max((edge.counts.set_aside for edge in flow.edges), default=0)
             table.add_row(
                 flow.source,
@@ -183,7 +187,8 @@ def print_result(report: RunReport, console: Console, pipeline: str) -> None:
 
 def _verdict(report: RunReport) -> Text:
     if report.failed:
-        return Text(f"{len(report.failed)} of {len(report.flows)} sources failed", style="red")
+        failed, sources = ({flow.source for flow in flows} for flows in (report.failed, report.flows))
+        return Text(f"{len(failed)} of {len(sources)} sources failed", style="red")
     if not report.balanced:
         return Text("not balanced", "red")
     waiting = any(flow.in_flight for flow in report.flows)

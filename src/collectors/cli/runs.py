@@ -154,6 +154,9 @@ def _print(run: Run, console: Console) -> None:
             counts = (f"{step[name]:,}" for name in ("in", "out", "filtered", "added", "set_aside"))
             table.add_row(f"  {step['step']}", *counts, f"{step['seconds']:.2f}")
         console.print(table)
+        if flow["lost_before_source"]:
+            line = f"  {flow['lost_before_source']:,} records were lost before they could be read"
+            console.print(Text(line, style="yellow"))
         for reason in flow["reasons"]:
             line = f"  set aside {reason['records']:,} x {reason['step']}: {reason['reason']}"
             console.print(Text(line, style="yellow"), soft_wrap=True)

@@ -215,7 +215,7 @@ class Edge:
         origins = [letter for part in parts for letter in part.origins]
         delivery, durable = await self._commit_all_it_can(delivery, origins)
         self.seq = delivery.key.seq
-        self.report.note(delivery.counts, [*decoding, *processing, *delivery.dead_letters[len(letters) :]])
+        self.report.note(delivery.counts, [*decoding, *processing], delivery.dead_letters[len(letters) :])
         if self.on_commit is not None:
             self.on_commit()
         if not self._buffered:

@@ -67,10 +67,14 @@ class EdgeReport:
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Step and reason of what was set aside, with numbers; the first thousand different ones."""
 
-    def note(self, counts: Counts, letters: list[DeadLetter]) -> None:
-        """Count a commit, and why records were set aside on the way to it."""
+    refused: int = 0
+    """Records that this backend itself refused."""
+
+    def note(self, counts: Counts, letters: list[DeadLetter], refused: list[DeadLetter]) -> None:
+        """Count a commit, and why records were set aside on the way to it, or by the backend."""
         self.committed += counts
-        for letter in letters:
+        self.refused += len(refused)
+        for letter in [*letters, *refused]:
             if len(self.reasons) < MOST_REASONS or (letter.step, letter.reason) in self.reasons:
                 self.reasons[letter.step, letter.reason] += 1
 
@@ -107,8 +111,9 @@ class FlowReport:
 
     @property
     def set_aside(self) -> int:
-        """How many records are in the dead letters."""
-        return max((edge.counts.set_aside for edge in self.edges), default=0)
+        """How many records are in the dead letters: those that no backend got, and those that one refused."""
+        before = max((edge.committed.set_aside - edge.refused for edge in self.edges), default=0)
+        return before + sum(edge.refused for edge in self.edges)
 
     @property
     def balanced(self) -> bool:
