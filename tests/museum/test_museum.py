@@ -20,7 +20,7 @@ catalogue = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(catalogue)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warm(tmp_path_factory):
     """A process that has imported everything and forks for each mutant."""
     process = subprocess.Popen(

@@ -77,10 +77,10 @@ def command(
 def _show(trial: Callable[..., Report], progress: _Progress) -> Report:
     """Make the trial in a folder that is gone afterwards, whether it is ended by Ctrl-C or by SIGTERM."""
     import signal
-    import sys
     import tempfile
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, progress.stop)
     with tempfile.TemporaryDirectory(prefix="collectors-chaos-") as folder:
         try:
             return trial(Path(folder), on_progress=progress.show)
@@ -117,6 +117,15 @@ class _Progress:
         self._quiet = quiet
         self._now = monotonic
         self._shown = monotonic()
+        self._stopped = 0
+
+    def stop(self, number: int, _: object) -> None:
+        """End the trial because of a signal: at once, and at the latest at the next story.
+
+        What a handler raises is dropped where Python cannot pass it on, for example while it collects garbage.
+        """
+        self._stopped = number
+        raise SystemExit(128 + number)
 
     def clear(self) -> None:
         """Leave the terminal as it was."""
@@ -125,7 +134,9 @@ class _Progress:
             self._console.file.flush()
 
     def show(self, report: Report) -> None:
-        """Show how far the trial is."""
+        """Show how far the trial is. Raises SystemExit when it was stopped."""
+        if self._stopped:
+            raise SystemExit(128 + self._stopped)
         terminal = self._console.is_terminal
         wait = LIVE_SECONDS if terminal else LINE_SECONDS
         if self._quiet or self._now() - self._shown < wait:

@@ -150,10 +150,11 @@ def test_half_a_record_of_a_failing_command_is_set_aside():
 
 def test_a_killed_command_says_by_which_signal():
     async def main():
+        others = set(psutil.Process().children())
         source = ExecSource(command="echo '{}'; exec sleep 1000", shell=True)
         await source.connect()
         await source.collect()
-        (child,) = psutil.Process().children()
+        (child,) = set(psutil.Process().children()) - others
         os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(TransientError, match="was ended by SIGKILL"):
             await source.collect()
@@ -170,12 +171,12 @@ def test_a_command_that_takes_too_long_is_ended():
 
 def test_grandchildren_and_those_who_ignore_sigterm_are_ended_too():
     async def main():
-        before = Census.take()
+        before, others = Census.take(), set(psutil.Process().children(recursive=True))
         command = "trap '' TERM; sleep 1000 & sleep 1000 & echo '{}'; while :; do sleep 1000; done"
         source = ExecSource(command=command, shell=True, grace=0.1)
         await source.connect()
         await source.collect()
-        family = psutil.Process().children(recursive=True)
+        family = set(psutil.Process().children(recursive=True)) - others
         assert len(family) >= 3
         await source.disconnect()
         assert await leaks(before) == []

@@ -85,8 +85,8 @@ MUTANTS = [
         "assert store.rows == list(range(300))",
         Patch(
             "runtime.flow:Flow._read",
-            "size = len(data.raw_data)\n",
-            "size = len(data.raw_data)\n"
+            "size = len(data.raw_data) + OBJECTS\n",
+            "size = len(data.raw_data) + OBJECTS\n"
             "if not self._share._budget.fits(self._share, size):\n"
             "    self._seq -= 1\n"
             "    since = data.position\n"
