@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
 from collectors.errors import FatalError, FencedError, TransientError
+from collectors.runtime import delivery as delivery_module
 from collectors.runtime.engine import Engine
+from collectors.runtime.preparing import Preparer
 from collectors.testing._sim_sources import Lines
 from collectors.testing._sim_stores import Store, make_backend
 from collectors.testing.clock import ManualEnv
@@ -63,6 +67,29 @@ def test_chunks_that_another_machine_cut_are_not_taken_for_ours(tmp_path):
         numbers = store.numbers("numbers")
         assert numbers == list(range(len(numbers)))
     assert flow.error is None or isinstance(flow.error, FatalError)
+
+
+def test_chunks_behind_those_that_another_machine_cut_are_not_taken_for_what_follows(tmp_path):
+    stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
+    run(tmp_path / "a", stores, 2, away=("two",))
+    backends = [make_backend(store) for store in stores]
+    commit = backends[1].commit
+
+    def twice(delivery):
+        if delivery.key.seq > 2:
+            raise TransientError("away")
+        return commit(delivery)
+
+    backends[1].commit = twice
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery_module, "GROUP_ROWS", 1)  # a commit for each chunk
+        patch.setattr(Preparer, "joining", lambda *_: lambda _: False)
+        start(tmp_path / "b", backends, 4)
+    assert stores[1].numbers("numbers") == list(range(8))
+    run(tmp_path / "a", stores, 2)
+    for store in stores:
+        numbers = store.numbers("numbers")
+        assert numbers == list(range(len(numbers)))
 
 
 def test_a_process_that_loses_a_store_while_it_claims_the_next_stores_nothing(tmp_path):

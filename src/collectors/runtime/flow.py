@@ -146,9 +146,9 @@ class Flow:
                 self._start_at(last)
             self._seq = self._behind = last.seq
         elif first.seq < last.seq:
-            recorded = await self._hooks.retrying(self._hooks.state.boundaries, self.name, first.seq)
+            recorded = await self._hooks.retrying(self._hooks.state.boundaries, self.name, first.seq - 1)
             if _lead_to(recorded, first, checkpoints):
-                replay = [position for _, position in recorded]
+                replay = [position for seq, position in recorded if seq > first.seq]
             elif self._replays and first.epoch > 1:
                 self._ends = {checkpoint.seq: checkpoint.position for checkpoint in checkpoints}
             else:
@@ -349,12 +349,13 @@ def _end(position: Position | None) -> Position | None:
 
 
 def _lead_to(recorded: list[tuple[int, Position]], first: Checkpoint, others: list[Checkpoint]) -> bool:
-    """Return whether chunks recorded behind `first` end where all others are: not so when another machine made theirs."""
-    ends = dict(recorded)
-    gapless = [seq for seq, _ in recorded] == list(range(first.seq + 1, first.seq + 1 + len(recorded)))
+    """Return whether the recorded chunks begin where `first` is and end where all others are: not so when another machine
+    made theirs. That at `first` itself is not recorded any more where this machine knew that all have it.
+    """
+    ends = {first.seq: first.position, **dict(recorded)}
+    gapless = sorted(ends) == list(range(first.seq, first.seq + len(ends)))
     return gapless and all(
-        other.seq == first.seq or (other.seq in ends and _end(ends[other.seq]) == _end(other.position))
-        for other in others
+        other.seq in ends and _end(ends[other.seq]) == _end(other.position) for other in (first, *others)
     )
 
 
