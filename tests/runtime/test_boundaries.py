@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from threading import Event
 
 import pytest
 
@@ -71,7 +72,22 @@ def test_chunks_that_another_machine_cut_are_not_taken_for_ours(tmp_path):
 
 def test_chunks_behind_those_that_another_machine_cut_are_not_taken_for_what_follows(tmp_path):
     stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
-    run(tmp_path / "a", stores, 2, away=("two",))
+    backends = [make_backend(store) for store in stores]
+    first_has_all = Event()
+    commit_first = backends[0].commit
+
+    def first(delivery):
+        seq = commit_first(delivery)
+        if stores[0].numbers("numbers") == list(range(10)):
+            first_has_all.set()
+        return seq
+
+    def away(delivery):
+        assert first_has_all.wait(30)
+        raise TransientError("away")
+
+    backends[0].commit, backends[1].commit = first, away
+    start(tmp_path / "a", backends, 2)
     backends = [make_backend(store) for store in stores]
     commit = backends[1].commit
 
