@@ -143,6 +143,14 @@ def test_a_key_that_the_storage_cannot_have_costs_its_record(folder):
     shown = collectors(folder, "dead-letters", "show", "bad.yaml", "readings:1:store sqlite:1")
     assert shown.returncode == 0, shown.stderr
     assert "'id' differs only in upper and lower case" in shown.stdout
+    listed = collectors(folder, "dead-letters", "list", "bad.yaml", "--step", "sqlite", "--json")
+    assert len(listed.stdout.splitlines()) == 2
+
+
+def test_a_file_without_a_record(folder):
+    (folder / "in.ndjson").write_text("")
+    done = collectors(folder, "check", "p.yaml")
+    assert "there is no record; the source is reachable" in done.stdout
 
 
 def test_what_a_record_holds_does_nothing_to_the_terminal(folder):

@@ -259,7 +259,7 @@ def _choose(
         for letter in box.letters
         if (not ids or letter.letter_id in ids)
         and source in {None, letter.source}
-        and step in {None, letter.step, f"{letter.route}/{letter.step}"}
+        and step in {None, letter.step, f"{letter.route}/{letter.step}", letter.step.removeprefix("store ")}
         and (reason is None or reason in letter.reason)
         and (earliest is None or letter.created_at >= earliest)
     ]

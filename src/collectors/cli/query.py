@@ -58,6 +58,8 @@ def command(
         component = replace(component, settings=_with_table(component.settings, table, name))
     rows = asyncio.run(_query(component.make(), criteria))
     print_rows(rows, as_json=as_json)
+    if len(rows) == limit:
+        typer.echo(f"there may be more than these {limit:,} rows; --limit shows more", err=True)
 
 
 def parse_condition(text: str) -> tuple[str, str, Any]:

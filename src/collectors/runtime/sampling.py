@@ -56,11 +56,10 @@ async def sample(config: PipelineConfig, within: float, env: Env | None = None) 
 async def _sample(config: PipelineConfig, source: Source[Any], within: float, env: Env) -> Sample:
     result = Sample(source.get_source_id())
     try:
-        data = await _first_chunk(source, within, env)
+        data, late = await _first_chunk(source, within, env)
         if data is None:
-            result.problem = (
-                f"no record came within {within:g} s; the source is reachable, its schema is not known yet"
-            )
+            how = f"no record came within {within:g} s" if late else "there is no record"
+            result.problem = f"{how}; the source is reachable, its schema is not known yet"
             return result
         await _preview(config, source, data, result, env)
     except ConfigurationError as error:
@@ -72,7 +71,8 @@ async def _sample(config: PipelineConfig, source: Source[Any], within: float, en
     return result
 
 
-async def _first_chunk(source: Source[Any], within: float, env: Env) -> CollectedData | None:
+async def _first_chunk(source: Source[Any], within: float, env: Env) -> tuple[CollectedData | None, bool]:
+    """Return the first chunk, if there is one, and whether the time for it has run out."""
     check_schedule(source)
     await source.connect()
     late = asyncio.Event()
@@ -84,7 +84,7 @@ async def _first_chunk(source: Source[Any], within: float, env: Env) -> Collecte
     timer = asyncio.ensure_future(wait())
     try:
         async with aclosing(source.stream(None)) as stream:
-            return await race(anext(stream, None), late)
+            return await race(anext(stream, None), late), late.is_set()
     finally:
         timer.cancel()
 
