@@ -103,3 +103,26 @@ def test_everybody_gets_in_and_the_limit_holds(limit, wishes):
         assert budget.peak <= max(limit, *(size for _, size in wishes))
 
     asyncio.run(scenario())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_only_so_much_is_decoded_at_once_and_in_turn(sizes):
+    async def scenario():
+        budget = Budget(16 * 16)
+        under_way, begun = [], []
+
+        async def decode(number, size):
+            async with budget.share().decoding(size):
+                begun.append(number)
+                under_way.append(size)
+                assert len(under_way) == 1 or sum(under_way) <= 16
+                await asyncio.sleep(0)
+                under_way.remove(size)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number, size in enumerate(sizes):
+                tasks.create_task(decode(number, size))
+        assert begun == list(range(len(sizes)))
+
+    asyncio.run(scenario())

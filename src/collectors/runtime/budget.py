@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 __all__ = ["Budget", "Share"]
 
-LARGE = 8 * 2**20
+DECODING = 16
+"""So many times less than the limit is decoded at once: for a moment that takes a multiple of its size."""
 
 
 class Budget:
@@ -24,7 +25,9 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.peak = 0
-        self.large = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._decoding = 0
+        self._decoded = asyncio.Event()
         self._shares: list[Share] = []
         self._waiting: deque[tuple[Share, int, asyncio.Future[None]]] = deque()
 
@@ -47,6 +50,20 @@ class Budget:
         common = self.limit - floor * len(self._shares)
         others = sum(max(0, other.used - floor) for other in self._shares if other is not share)
         return others + max(0, share.used + size - floor) <= common
+
+    @asynccontextmanager
+    async def decoding(self, size: int) -> AsyncIterator[None]:
+        """Decode chunks of so many bytes, of all flows, as long as they are few; a large one alone. In the order of asking."""
+        async with self._turn:
+            while self._decoding and self._decoding + size > self.limit // DECODING:
+                self._decoded.clear()
+                await self._decoded.wait()
+            self._decoding += size
+        try:
+            yield
+        finally:
+            self._decoding -= size
+            self._decoded.set()
 
     async def wait(self, share: Share, size: int) -> None:
         """Charge the share as soon as it fits; first come, first served among those that do not fit."""
@@ -87,14 +104,9 @@ class Share:
         self.used = 0
         self._budget = budget
 
-    @asynccontextmanager
-    async def decoding(self, size: int) -> AsyncIterator[None]:
-        """Decode one large chunk at a time over all flows: for a moment that takes a multiple of its size."""
-        if size < LARGE:
-            yield
-            return
-        async with self._budget.large:
-            yield
+    def decoding(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Decode chunks of so many bytes when it is their turn."""
+        return self._budget.decoding(size)
 
     async def acquire(self, size: int) -> None:
         """Wait until this many bytes fit, and charge them."""

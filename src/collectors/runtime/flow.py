@@ -328,6 +328,10 @@ class Flow:
     def _check_budget(self, *, at_end: bool = False) -> None:
         """When too much was set aside, read no more; every backend gets what one of them has, and nothing behind it."""
         if self._over_budget is not None:
+            if at_end:  # with what was under way then
+                self._over_budget = (
+                    check_budget(self._stop_above, self.report.worst, at_end=True) or self._over_budget
+                )
             return
         self._over_budget = check_budget(self._stop_above, self.report.worst, at_end=at_end)
         if self._over_budget is None:

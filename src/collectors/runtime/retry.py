@@ -30,14 +30,14 @@ class Backoff:
     """How long to wait before the next try: up to 0.5 s, doubling to 60 s, each time a random part of it.
 
     "Full jitter": Marc Brooker, Exponential Backoff and Jitter, AWS Architecture Blog, 2015.
-    `patience` is asked at each failure; while it says for ever, no time is counted.
+    `patience` is asked at each failure; its time begins with the first one at which it does not say for ever.
     """
 
     def __init__(self, env: Env, patience: Patience) -> None:
         self._env = env
         self._patience = patience
         self.failures = 0
-        self._since = 0.0
+        self._since: float | None = None
 
     def succeeded(self) -> None:
         """Begin anew at the next failure."""
@@ -45,12 +45,14 @@ class Backoff:
 
     def failed(self, error: BaseException) -> float | None:
         """Return the seconds to wait after this failure, or None when patience is at its end."""
-        patience = self._patience()
+        patience, now = self._patience(), self._env.monotonic()
         if self.failures == 0 or patience is None:
-            self._since = self._env.monotonic()
+            self._since = None
         self.failures += 1
-        if patience is not None and self._env.monotonic() - self._since >= patience:
-            return None
+        if patience is not None:
+            self._since = now if self._since is None else self._since
+            if now - self._since >= patience:
+                return None
         asked = getattr(error, "retry_after", None)
         if asked is not None:
             return float(asked)
