@@ -325,6 +325,15 @@ def test_rows_that_only_the_server_refuses_become_letters(place: Place, tmp_path
     assert all("duplicate key value" in reason for reason in reasons)
 
 
+def test_a_list_of_numbers_of_different_types_is_compared(place: Place) -> None:
+    async def scenario(backend: PostgresBackend) -> None:
+        await backend.store(pa.table({"n": [1, 2, 3, 4], "x": [-1.0, 0.0, 2.5, None]}))
+        found = await backend.query(QueryCriteria({"x": {"in": [-1.0, False, 7]}}, "n", None, None))
+        assert [row["n"] for row in found] == [1, 2]
+
+    place.run(scenario)
+
+
 def test_names_that_postgresql_cannot_have(place: Place) -> None:
     async def scenario(backend: PostgresBackend) -> None:
         for name, reason in (

@@ -117,6 +117,8 @@ def _same_meaning(value: Any, cast: str) -> bool:
 def _bound(value: Any, cast: str) -> Any:
     if cast == "numeric":
         return Decimal(value)
+    if cast == "double precision":  # a list of values goes as an array, which has one type
+        return float(value)
     return int(value) if isinstance(value, bool) and cast != "boolean" else value
 
 
