@@ -157,9 +157,8 @@ class FlowReport:
         name, counts = f"{self.source} → {edge.backend}", edge.counts
         found: list[str] = []
         missing = self.read - edge.skipped - counts.read
-        if (
-            missing and self.status != "stopped"
-        ):  # else they are in the source, or in its spool, for the next run
+        # After a stop they are in the source, or in its spool, for the next run.
+        if missing and self.status != "stopped":
             found.append(f"{name}: {missing:,} of {self.read:,} records are in flight, not stored")
         if counts.in_flight:
             found.append(

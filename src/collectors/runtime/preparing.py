@@ -17,9 +17,10 @@ from collectors.processing.pipeline import Pipeline, StepOutcome
 from collectors.runtime.batching import join_bytes
 from collectors.runtime.ledger import StepReport
 
-JOINED_BYTES = 4 * 2**20
-
 __all__ = ["Item", "Letters", "Part", "Prepared", "Preparer", "Way", "count_step"]
+
+JOINED_BYTES = 4 * 2**20
+"""Waiting chunks are joined up to this size to be decoded together."""
 
 
 @dataclass(slots=True)
