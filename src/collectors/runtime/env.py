@@ -69,9 +69,8 @@ class Env:
         """Return the largest resident size of this process so far, in bytes."""
         import resource
 
-        status = Path(
-            "/proc/self/status"
-        )  # Linux, where ru_maxrss begins with the size of who started this process
+        # On Linux ru_maxrss begins with the size of the process that started this one.
+        status = Path("/proc/self/status")
         if status.exists():
             return int(status.read_bytes().split(b"VmHWM:")[1].split()[0]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import gzip
 import hashlib
 import hmac
@@ -427,7 +428,11 @@ def test_200_slow_clients_do_not_keep_others_out_and_are_let_go():
 
 
 def test_one_connection_too_many_is_told_so():
+    problems = []
+
     async def check(driver):
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: problems.append(about))
+
         def work():
             with ExitStack() as stack:
                 first = [stack.enter_context(Client(driver.port)) for _ in range(3)]
@@ -447,6 +452,8 @@ def test_one_connection_too_many_is_told_so():
                 pass
 
     driven(check, max_connections=3)
+    gc.collect()
+    assert problems == [], "anybody could fill the log"
 
 
 def test_a_driver_that_is_wrong_about_the_time_is_seen():
