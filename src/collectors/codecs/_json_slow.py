@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from collectors.codecs._json_filter import suspects
 from collectors.codecs._json_judge import Judge
-from collectors.codecs._json_read import is_suspicious, read
+from collectors.codecs._json_read import is_suspicious, read, read_compiled
 from collectors.codecs._json_text import problem
 from collectors.codecs._text_lines import Lines
 from collectors.codecs._wording import quoted, unexpected
@@ -73,6 +73,9 @@ def _read_whole(texts: dict[int, bytes], schema: pa.Schema) -> pa.Table | None:
     if not texts:
         return schema.empty_table()
     whole = b"\n".join(texts.values())
+    table = read_compiled(whole, schema)
+    if table is not None and table.num_rows == len(texts):
+        return table
     try:
         table = read(whole, schema)
     except pa.ArrowException:
