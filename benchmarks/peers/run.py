@@ -28,11 +28,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import environments
 import record
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = Path(os.environ.get("PEERS_ENVIRONMENTS", HERE / ".venv"))
-PEERS = {"dlt": ["dlt[duckdb]==1.31.*"], "bytewax": ["bytewax==0.21.1"]}
 KINDS = ("write", "sync", "rename")
 RECORDS = 2000
 PATIENCE = 60.0
@@ -324,15 +323,6 @@ def try_bad_input(contestant: Contestant, scratch: Path) -> dict[str, object]:
     }
 
 
-def environment_of(peer: str) -> str:
-    """Make the peer's virtual environment where there is none, and return its Python."""
-    python = ENVIRONMENTS / peer / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENTS / peer], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
-    return str(python)
-
-
 def contestants(only: list[str]) -> list[Contestant]:
     all_ = {
         "dlt-append": (
@@ -354,7 +344,7 @@ def contestants(only: list[str]) -> list[Contestant]:
             and importlib.util.find_spec("collectors.storage.backends.duckdb") is None
         ):
             continue
-        python = sys.executable if product == "collectors" else environment_of(product)
+        python = sys.executable if product == "collectors" else environments.python_of(product)
         chosen.append(Contestant(name, product, settings, python))
     return chosen
 
