@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.chunks import Rejected
-from collectors.errors import DataError
+from collectors.errors import ConfigurationError, DataError
 from collectors.interfaces.processing import IPipeline, IProcessor
 from collectors.models import PipelineResult, PipelineStep, ProcessingResult, ProcessingStatistics
 from collectors.processing.base import Outcome, Processor, row_bytes
@@ -132,17 +132,25 @@ class Pipeline(IPipeline):
                 break
         return PipelineResult(True, data, results, None, time.perf_counter() - started)
 
-    def apply(self, table: pa.Table, first: int = 0, end: int | None = None) -> Applied:
+    def apply(
+        self, table: pa.Table, first: int = 0, end: int | None = None, *, set_misfits_aside: bool = False
+    ) -> Applied:
         """Run the steps, or those from number `first` up to `end`, over a table.
 
         Called by the runtime in a worker thread, once a chunk, in order.
-        Rows that a step refuses are in its outcome, the rest goes on. Raises what no row can be blamed for.
+        Rows that a step refuses are in its outcome, the rest goes on. Raises what no row can be blamed for; columns that
+        do not fit the settings of a step are the rows' fault if `set_misfits_aside`.
         """
         outcomes: list[StepOutcome] = []
         for step, name in list(zip(self._steps, self.step_names(), strict=True))[first:end]:
             started = time.perf_counter()
             rows_in = table.num_rows
-            outcome = _apply(step.processor, table)
+            try:
+                outcome = _apply(step.processor, table)
+            except ConfigurationError as error:
+                if not set_misfits_aside:
+                    raise
+                outcome = _refuse_all(table, str(error))
             table = outcome.table
             seconds = time.perf_counter() - started
             outcomes.append(StepOutcome(name, rows_in, table.num_rows, outcome.rejected, seconds))
@@ -172,6 +180,11 @@ async def _process(processor: IProcessor, data: Any) -> ProcessingResult:
     except Exception as error:  # noqa: BLE001  # the contract: a failing step is in the result, never raised
         problem = f"{type(error).__name__}: {error}"
     return ProcessingResult(False, None, problem, time.perf_counter() - started)
+
+
+def _refuse_all(table: pa.Table, reason: str) -> Outcome:
+    rows = range(table.num_rows)
+    return Outcome(table.slice(0, 0), [Rejected(row_bytes(table, row), reason, row) for row in rows])
 
 
 def _apply(processor: IProcessor, table: pa.Table) -> Outcome:

@@ -80,6 +80,7 @@ class Builder:
         ]
         choose_letter_keepers(edges, len(routes))
         preparer = Preparer(make_codecs(source), ways, letters, source.data_format, self.env.monotonic)
+        preparer.set_misfits_aside = source.endless
         report.decoding = preparer.decoding
         report.ways = [(way.name, way.steps) for way in ways]
         report.edges = [edge.report for edge in edges]

@@ -48,6 +48,7 @@ class IsolatedPreparer(Preparer):
         isolated = cls(
             preparer.codec_for, preparer.ways, preparer.letters, preparer.own_format, preparer.clock
         )
+        isolated.set_misfits_aside = preparer.set_misfits_aside
         isolated.decoding = preparer.decoding
         isolated.restore(preparer.schema_bytes)
         isolated.pipeline = pipeline

@@ -160,6 +160,9 @@ class Preparer:
     own_format: str
     clock: Callable[[], float]
     schema: pa.Schema | None = None
+    set_misfits_aside: bool = False
+    """Whether rows without a column that a step needs are set aside: for a source whose senders were told that all is
+    well, and must not be able to stop it. Otherwise the settings are taken to be wrong, and nothing is read on."""
     decoding: StepReport = field(default_factory=lambda: StepReport("decode"))
     schema_bytes: bytes | None = None
 
@@ -233,7 +236,9 @@ class Preparer:
         )
 
     def _process(self, way: Way, table: pa.Table, base: Counts, first: Item) -> Part:
-        applied = way.pipeline.apply(table)
+        if not table.num_columns:  # so far every record was refused, and nobody knows what columns there are
+            return Part(table, [], base)
+        applied = way.pipeline.apply(table, set_misfits_aside=self.set_misfits_aside)
         letters: list[DeadLetter] = []
         counts = base
         passed = ""
