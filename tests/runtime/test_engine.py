@@ -198,12 +198,12 @@ def test_stop_ends_at_the_deadline_when_the_store_is_away(tmp_path):
         env = ManualEnv()
         running = engine(tmp_path, [Numbers(endless=True)], [Flaky(failures=10**9)], env=env, drain=30)
         work = asyncio.ensure_future(running.run())
-        await until(lambda: running.report.flows and running.report.flows[0].read == 10)
+        await until(lambda: running.report.flows and running.report.flows[0].read)
         running.stop()
         await asyncio.sleep(0)
         await env.advance(31)
         report = await asyncio.wait_for(work, 20)
-        assert report.flows[0].in_flight == 10
+        assert report.flows[0].in_flight == report.flows[0].read > 0
         assert (report.status, report.balanced) == ("stopped", True)
 
     asyncio.run(scenario())

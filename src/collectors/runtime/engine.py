@@ -41,6 +41,9 @@ CONNECT_SECONDS = 1.0
 NOTE_SECONDS = 2.0
 """So often a run writes down how far it is."""
 
+LAST_SECONDS = 5.0
+"""For which stores are asked what they have after a second signal."""
+
 Notice = Callable[[str], None]
 
 
@@ -155,7 +158,8 @@ class Engine:
     async def _finish(self, backends: dict[str, Backend[Any]], state: State) -> None:
         """Compare with the ledgers of the stores; of a flow that broke off, those are the truth."""
         by_id = {backend.get_backend_id(): backend for backend in backends.values()}
-        expired = asyncio.Event() if self._shutdown is None else self._shutdown.expired
+        too_late = asyncio.Event()
+        timer = asyncio.create_task(self._wait_a_little(too_late))
         before: dict[tuple[str, str], Counts] = {}  # by flows of the same name that a reload has ended
         for flow in self.report.flows:
             whole = flow.error is None and not flow.in_flight
@@ -167,7 +171,7 @@ class Engine:
                     continue
                 with suppress(CollectorsError):  # a store that is away is not asked
                     asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
-                    counts = await race(asking, expired)
+                    counts = await race(asking, too_late)
                     if counts is None:
                         continue
                     counts -= before.get((edge.backend, edge.flow), Counts())
@@ -175,6 +179,14 @@ class Engine:
                         edge.ledger = counts
                     else:
                         edge.counts = counts
+        await _end([timer])
+
+    async def _wait_a_little(self, too_late: asyncio.Event) -> None:
+        """Set the event some seconds after a second signal: a commit that is under way then still counts."""
+        if self._shutdown is not None:
+            await self._shutdown.expired.wait()
+            await self.env.sleep(LAST_SECONDS)
+            too_late.set()
 
     def _lock(self, stack: AsyncExitStack) -> None:
         path = self.config.state / "lock"
