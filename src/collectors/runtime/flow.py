@@ -84,6 +84,11 @@ class Flow:
         self._intaking: list[asyncio.Task[None]] = []
 
     @property
+    def expired(self) -> bool:
+        """Whether the time for draining is over."""
+        return self._hooks.shutdown.expired.is_set()
+
+    @property
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
         return self._hooks.shutdown.requested.is_set()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from collectors.errors import CollectorsError
+from collectors.errors import CollectorsError, TransientError
 from collectors.runtime.flow import Flow
 from collectors.runtime.shutdown import Shutdown
 
@@ -80,6 +80,9 @@ class Supervisor:
             flow.report.status = "stopped"
             raise
         except Exception as error:  # one flow's failure must not reach the others
+            if isinstance(error, TransientError) and flow.expired:  # its last try was under way at the deadline
+                flow.report.status = "stopped"
+                return
             flow.report.status = "failed"
             flow.report.error = error
             if not isinstance(error, CollectorsError):
