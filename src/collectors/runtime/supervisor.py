@@ -80,7 +80,9 @@ class Supervisor:
             flow.report.status = "stopped"
             raise
         except Exception as error:  # one flow's failure must not reach the others
-            if isinstance(error, TransientError) and flow.expired:  # its last try was under way at the deadline
+            if (
+                isinstance(error, TransientError) and flow.expired
+            ):  # its last try was under way at the deadline
                 flow.report.status = "stopped"
                 return
             flow.report.status = "failed"
