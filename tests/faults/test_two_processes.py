@@ -15,6 +15,7 @@ from _stack import REPLAYABLE, Lives, Stack, finish, seeded, signal_at
 ROUNDS_QUICK, ROUNDS_FULL = 14, 260
 TAKEN_OVER = "another process has taken this flow over"
 LOCKED = "another process", "locking protocol"
+TIDIED = "No such file or directory"
 BEHIND = "cannot be read again as it was without the state folder of the run before"
 
 
@@ -38,6 +39,8 @@ def end_of(ended: dict) -> str:
         return "fenced"
     if all(BEHIND in error for error in ended["errors"]):
         return "stopped, since it lacks the other's state"
+    if all(TIDIED in error for error in ended["errors"]):  # a second try would tell it that it is fenced
+        return "stopped, since the other removed its unfinished files"
     assert all(any(reason in error for reason in LOCKED) for error in ended["errors"]), ended
     return "kept out by a lock"
 
