@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from _stack import REPLAYABLE, Lives, Stack, finish, seeded, signal_at
 
-ROUNDS_QUICK, ROUNDS_FULL = 14, 260
+ROUNDS_QUICK, ROUNDS_FULL = 14, 300
 TAKEN_OVER = "another process has taken this flow over"
 LOCKED = "another process", "locking protocol"
 TIDIED = "No such file or directory"
