@@ -56,6 +56,44 @@ def test_every_line_comes_once_or_is_refused_exactly_when_it_is_too_long(records
     assert refused == [line for line in whole if len(line) > limit]
 
 
+@given(
+    lines,
+    st.binary(min_size=1, max_size=20).map(lambda line: line.replace(b"\n", b"x")),
+    st.binary(max_size=40),
+    st.integers(1, 20),
+    st.booleans(),
+)
+@settings(max_examples=300)
+@example([], b"2,25", b"0\n3,4\n", 9, True)
+@example([], b"2,25", b"\n3,4\n", 9, True)
+@example([], b"2,25", b"\r\n3,4\n", 9, False)
+def test_the_rest_of_a_line_that_was_taken_for_whole_is_refused(records, last, more, block, anew):
+    before = b"".join(line + b"\n" for line in records) + last
+    cutter = Cutter(LineFraming(), 10**6)
+    cutter.feed(before)
+    cutter.finish()
+    while cutter.take() is not None:
+        pass
+    assert cutter.offset == len(before)
+    if anew:
+        cutter = Cutter(LineFraming(), 10**6, cutter.offset, cutter.last, before)
+    found = []
+    for start in range(0, len(more), block):
+        cutter.feed(more[start : start + block])
+        while (piece := cutter.take()) is not None:
+            found.append(piece)
+    cutter.finish()
+    while (piece := cutter.take()) is not None:
+        found.append(piece)
+    assert b"".join(more[piece.start - len(before) : piece.end - len(before)] for piece in found) == more
+    goes_on = bool(more) and not more.startswith((b"\n", b"\r")) and not last.endswith(b"\r")
+    assert [piece.reason is not None for piece in found] == [goes_on, *[False] * (len(found) - 1)][
+        : len(found)
+    ]
+    if goes_on:
+        assert found[0].raw == more.partition(b"\n")[0]
+
+
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50), st.integers(8, 64))
 def test_every_piece_begins_with_the_head_of_the_stream(numbers, block):
     stream = b"number\n" + b"".join(b"%d\n" % number for number in numbers)

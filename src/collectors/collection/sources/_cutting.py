@@ -11,6 +11,7 @@ __all__ = ["SAMPLE_BYTES", "Cutter", "Piece"]
 SAMPLE_BYTES = 64 * 1024
 """So much of a record that is too long is kept, for its dead letter."""
 _LAST_BYTES = 64
+_RESUMED = "the line had no end when it was read and was taken for whole; this is the rest of it: compare with the record before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +30,20 @@ class Piece:
 
 @dataclass(slots=True)
 class _TooLong:
-    """A record that is being skipped: how it begins, where, and how many of its bytes went by."""
+    """A record that is being skipped: how it begins, where, how many of its bytes went by; and why, if not for its length."""
 
     sample: bytes
     start: int
     size: int
+    reason: str | None = None
 
 
 class Cutter:
     """Feed it at most `limit` bytes, take pieces until there are none, feed it again; `finish` at the stream's end.
 
     It holds at most `limit` bytes beside what was fed last. A record of more than `limit` bytes, its newline not
-    counted, is refused with its first bytes and skipped up to its newline, whatever the format. `offset` is where
+    counted, is refused with its first bytes and skipped up to its newline, whatever the format. So is the rest of one that
+    was taken for whole at the end of the stream, when the stream goes on after all. `offset` is where
     in the stream the next piece begins; `last` are up to 64 bytes before it, and `head` is how the stream begins, where
     it was begun before.
     """
@@ -55,6 +58,7 @@ class Cutter:
         self._held = b""
         self._too_long: _TooLong | None = None
         self._final = False
+        self._unended = bool(last) and not last.endswith((b"\n", b"\r"))
         self._preamble = head[: framing.preamble(head)] if head else None
 
     @property
@@ -74,6 +78,10 @@ class Cutter:
 
     def take(self) -> Piece | None:
         """Return the next piece, None when more bytes are needed (after `finish`: when there is nothing left)."""
+        if self._unended and self._held:
+            self._unended = False
+            if not self._held.startswith((b"\n", b"\r")):
+                self._too_long = _TooLong(b"", self.offset, 0, _RESUMED)
         if self._too_long is None and self._first_is_too_long():
             self._too_long = _TooLong(b"", self.offset, 0)
         if self._too_long is not None:
@@ -81,7 +89,11 @@ class Cutter:
         size = self._framing.cut(self._held, final=self._final)
         if size == 0 and self._final:
             size = len(self._held)
-        return self._records(self._consume(size)) if size else None
+        if not size:
+            return None
+        raw = self._consume(size)
+        self._unended = self._final and not raw.endswith((b"\n", b"\r"))
+        return self._records(raw)
 
     def tear(self, reason: str) -> Piece:
         """Return what is left, maybe nothing, as a record that is refused: the stream broke off inside it."""
@@ -111,7 +123,8 @@ class Cutter:
         return self._framing.cut(self._held[: self._limit + 1], final=False) == 0
 
     def _skip(self, record: _TooLong) -> Piece | None:
-        newline = self._held.find(b"\n", max(0, self._limit - record.size))
+        first = max(0, self._limit - record.size) if record.reason is None else 0
+        newline = self._held.find(b"\n", first)
         skipped = self._consume(newline + 1 if newline >= 0 else len(self._held))
         record.sample += skipped[: SAMPLE_BYTES - len(record.sample)]
         record.size += len(skipped)
@@ -119,7 +132,9 @@ class Cutter:
             return None
         self._too_long = None
         length = record.size - (newline >= 0)
-        reason = f"record of {length} bytes is longer than max_record ({_readable(self._limit)})"
+        reason = record.reason or (
+            f"record of {length} bytes is longer than max_record ({_readable(self._limit)})"
+        )
         return self._refused(record.sample[:length], record.start, record.size, reason)
 
     def _refused(self, sample: bytes, start: int, size: int, reason: str) -> Piece:

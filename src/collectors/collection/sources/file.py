@@ -13,7 +13,8 @@ newline too, then the new one from its beginning. A file that is truncated is re
 written between the last reading and the truncation is read from the copy beside it (`app.log.1` for `app.log`) and
 is lost where there is none: nothing tells that it ever was. Let the pattern not match such copies.
 
-Delivery: every whole line once, with a backend that keeps the position.
+Delivery: every line once, with a backend that keeps the position. A last line without a newline waits for it while the file is
+followed; otherwise it is a record, and if the line goes on in a later run, its rest is set aside with that reason.
 Position: for each file its device, inode, an imprint of its content, and the offset behind the last record in
 decompressed bytes. A file is known again when it was renamed, compressed, or replaced by a copy that begins with
 what was read. The last 256 finished files are remembered one by one; of more, those that sort first are only
