@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One more than there are cores, since some tests mostly wait.
 AT_ONCE := -n $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)') --maxschedchunk 1
 
-.PHONY: demo test test-full faults-full check docs peers format clean
+.PHONY: demo test test-full faults-full check docs bench peers format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
@@ -29,6 +29,11 @@ check: .venv/ready
 	$(BIN)/mypy
 
 docs: .venv/ready
+	$(BIN)/python docs/generate.py
+
+# About twenty minutes, on a machine that does nothing else; rsyslog has to be installed for its row.
+bench: .venv/ready
+	$(BIN)/python benchmarks/run.py --record
 	$(BIN)/python docs/generate.py
 
 peers: .venv/ready

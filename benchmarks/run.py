@@ -9,8 +9,7 @@ on a file of benchmarks/pipelines as it stands there, with positions, ledger, de
 before each; the median counts. What was stored is counted from outside each time, and must be right. CPU is that of
 the process and those it started; a database server's is not in it. Memory is the largest process's peak.
 
-Each result is a line in results/throughput.jsonl; docs/performance.md and the chart are made from the newest run.
-Exits with 1 when a target is missed.
+With `--record` each result becomes a line in results/throughput.jsonl, from which the chart and docs/performance.md are made.
 """
 
 from __future__ import annotations
@@ -349,6 +348,8 @@ def main() -> None:
             )
             if options.record:
                 record.append("throughput.jsonl", about | line)
+    if options.record:
+        subprocess.run([environments.python_of("chart"), HERE / "chart.py"], check=True)
 
 
 if __name__ == "__main__":

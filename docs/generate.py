@@ -1,4 +1,4 @@
-"""Writes docs/reference from the components' files and the commands, and parts of docs/reliability.md (reliability.py).
+"""Writes docs/reference from the components' files and the commands, and parts of docs/reliability.md and docs/performance.md.
 
 A test fails when a page is out of date.
 
@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import performance
 import reliability
 
 from collectors import registry
@@ -131,9 +132,8 @@ def main() -> None:
         target = REFERENCE / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    reliability.PAGE.write_text(
-        reliability.page(reliability.PAGE.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    for part in (performance, reliability):
+        part.PAGE.write_text(part.page(part.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     sys.stderr.write(f"wrote {len(made)} pages to {REFERENCE}\n")
 
 
