@@ -11,7 +11,13 @@ __all__ = ["python_of"]
 
 FOLDER = Path(os.environ.get("PEERS_ENVIRONMENTS", Path(__file__).resolve().parent / ".venv"))
 NEEDED = {
-    "dlt": ["dlt[duckdb,parquet,filesystem,sqlalchemy,postgres]==1.31.*", "orjson"],
+    "dlt": [
+        "dlt[duckdb,parquet,filesystem,sqlalchemy,postgres]==1.31.*",
+        "adbc-driver-manager",
+        "adbc-driver-postgresql",
+        "adbc-driver-sqlite",
+        "orjson",
+    ],
     "bytewax": ["bytewax==0.21.1", "orjson", "pyarrow"],
     "duckdb": ["duckdb==2.0.*"],
     "decoders": ["pyarrow==26.*", "arro3-core", "arro3-io", "polars", "duckdb==2.0.*"],

@@ -305,7 +305,7 @@ def database() -> Iterator[str]:
     from collectors.testing.postgres_server import PostgresServer
 
     with PostgresServer() as server:
-        yield server.dsn
+        yield server.dsn.replace("postgres@", "postgres:unused@")  # dlt insists on a password
 
 
 def python(peer: str) -> str:
