@@ -1,6 +1,6 @@
 """Collect data from anything, process it at column speed, store it anywhere, and prove that nothing was lost.
 
-The names of the published specification, and `run`, are importable from here; each is loaded on first use.
+The names of the published specification, `run` and `RunFailedError` are importable from here; each is loaded on first use.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ _HOMES = {
         "run_all_examples",
     ),
     "collectors.runtime.engine": ("run",),
+    "collectors.runtime.ledger": ("RunFailedError",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -8,6 +8,7 @@
         ├── FencedError      another process owns this flow now; exit code 75
         └── ErrorBudgetError more was set aside than `stop_above` allows; exit code 3
 
+`runtime.ledger.RunFailedError` is what `collectors.run` raises for all of these that a run came to.
 The class says what to do next; `error_type`, from the specification, says in which kind of work it happened.
 An exception that is none of these counts as fatal. Each is also the built-in exception that the specification
 promises to callers (ValueError, ConnectionError, RuntimeError). All can be pickled, so they cross processes.

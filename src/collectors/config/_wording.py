@@ -84,6 +84,8 @@ def _finding(found: Any, path: Keys, model: type[BaseModel]) -> tuple[str, dict[
         return str(context.get("error", found["msg"])), extra
     if kind == "literal_error" and isinstance(value, str):
         extra["hint"] = _near_literal(value, context["expected"])
+    if kind == "list_type" and value is not None:
+        extra["hint"] = "one alone must be a list too: put it in [ ]"
     if kind == "string_type" and isinstance(value, (bool, int, float)):
         extra["hint"] = "put it in quotes"
     sentence = _SENTENCES.get(kind)

@@ -21,7 +21,7 @@ from collectors.runtime.budget import Budget
 from collectors.runtime.building import Builder
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
-from collectors.runtime.ledger import FlowReport, RunReport
+from collectors.runtime.ledger import FlowReport, RunFailedError, RunReport
 from collectors.runtime.memory import give_memory_back
 from collectors.runtime.reading import race
 from collectors.runtime.reload import Reloader
@@ -322,18 +322,17 @@ def run(
 
     Either a pipeline file, or the same in Python: `sources`, `processors` and `storage` are lists of mappings as in
     the file; a source may also be a generator function, a processor a plain function of a record. `limit` stops it
-    after so many seconds. Raises ConfigurationError when it cannot start; look at `report.failed` for the rest.
+    after so many seconds. Raises ConfigurationError when it cannot start, and RunFailedError, with the report of all
+    sources in it, when a source or storage failed or a record is unaccounted for.
     """
     if isinstance(pipeline, PipelineConfig):
         config = pipeline
     elif pipeline is not None:
         config = load(Path(pipeline))
     else:
-        mapping = {
-            "sources": list(sources),
-            "processors": list(processors),
-            "storage": list(storage),
-            **settings,
-        }
+        mapping = {"sources": sources, "processors": processors, "storage": storage, **settings}
         config = from_mapping(mapping, name=name)
-    return asyncio.run(Engine(config, limit=limit).run())
+    report = asyncio.run(Engine(config, limit=limit).run())
+    if report.failed or not report.balanced:
+        raise RunFailedError(report) from next((flow.error for flow in report.failed), None)
+    return report

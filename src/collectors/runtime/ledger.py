@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from collectors.chunks import Counts, DeadLetter
+from collectors.errors import CollectorsError
 from collectors.models import Position
 
-__all__ = ["EdgeReport", "FlowReport", "RunReport", "StepReport"]
+__all__ = ["EdgeReport", "FlowReport", "RunFailedError", "RunReport", "StepReport"]
 
 MOST_REASONS = 1000
 
@@ -288,3 +289,19 @@ class RunReport:
             "balanced": self.balanced,
             "flows": [flow.as_dict() for flow in self.flows],
         }
+
+
+class RunFailedError(CollectorsError):
+    """A run went to its end, but a source or storage failed or a record is unaccounted for; `report` says all of it."""
+
+    def __init__(self, report: RunReport) -> None:
+        what = "failed" if report.failed else "is not balanced"
+        stored = ", ".join(f"{counts.stored:,} in {name}" for name, counts in report.totals().items())
+        super().__init__(
+            f"the pipeline '{report.pipeline}' {what}: {report.reason}\n"
+            f"stored by this run: {stored}; the `report` of this error has every count"
+        )
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunFailedError, (self.report,)
