@@ -8,7 +8,9 @@ import json
 import pytest
 
 from collectors.collection.sources.python import PythonSource
+from collectors.config.load import load
 from collectors.errors import ConfigurationError
+from collectors.runtime.engine import run
 
 
 @pytest.fixture
@@ -44,11 +46,29 @@ def test_a_function_is_found_by_module_and_name(stations):
     ],
 )
 def test_what_cannot_be_loaded_is_said_before_the_start(stations, function, message):
-    async def main():
-        with pytest.raises(ConfigurationError, match=message):
-            await PythonSource(function=function).connect()
+    with pytest.raises(ConfigurationError, match=message):
+        PythonSource(function=function)
 
-    asyncio.run(main())
+
+def test_a_module_beside_the_pipeline_file_is_found(tmp_path, tmp_path_factory, monkeypatch):
+    """Wherever the command runs; with the names of such modules in no folder of Python's own."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    (tmp_path / "own_stations_beside.py").write_text("def stations():\n    yield {'n': 1}\n")
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "sources: [{type: python, function: 'own_stations_beside:stations'}]\nstorage: [{type: memory}]\n"
+    )
+    report = run(file)
+    assert (report.status, report.flows[0].read) == ("done", 1)
+
+
+def test_a_module_that_is_not_there_is_a_mistake_in_the_file(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "sources:\n  - {type: python, function: 'no_such_stations:stations'}\nstorage: [{type: memory}]\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"p\.yaml:2:5 .* it must lie beside the pipeline file"):
+        load(file)
 
 
 @pytest.mark.parametrize("function", ["stations", "stations:", 5, None])

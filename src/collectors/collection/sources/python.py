@@ -4,9 +4,10 @@
       type: python
       function: "weather:stations"
 
-The function takes no argument, or one named `since`. It returns or yields dicts, lists of dicts, Arrow tables, or
-bytes in the `format` of the settings; it may be `async`. A generator is read to its end, which may never come; with
-`every` or `cron` the function is called again. Plain functions run in a thread of their own, so they may block.
+`weather.py` lies beside the pipeline file, or is installed. The function takes no argument, or one named `since`. It
+returns or yields dicts, lists of dicts, Arrow tables, or bytes in the `format` of the settings; it may be `async`. A
+generator is read to its end, which may never come; with `every` or `cron` the function is called again. Plain functions
+run in a thread of their own, so they may block.
 
 With the parameter `since` it gets the last position (None at first) and yields pairs `(records, position)`: a dict,
 stored together with the records, with which it can go on behind them. What it yields without a position belongs to the
@@ -73,22 +74,21 @@ class PythonSource(Source[PythonConfig]):
         spec = self.format()
         self._bytes_format = spec if isinstance(spec, str) else str(spec.get("type"))
         self.data_format = self._bytes_format
-        self._function: Callable[..., Any] | None = None
+        self._function = _load(self.config.function)
         self._producer: _Producer | None = None
         self._parcels: deque[Parcel] = deque()
         self._behind: Position | None = None
 
     def needs_spool(self) -> bool:
         """Return whether the function has no `since`: then it cannot be asked again."""
-        return "since" not in _parameters(self._function or _load(self.config.function))
+        return "since" not in _parameters(self._function)
 
     def format(self) -> str | dict[str, Any]:
         """Return the codec of bytes that the function gives; its records are NDJSON."""
         return self.config.format or "ndjson"
 
     async def open(self) -> None:
-        """Find the function. Raises ConfigurationError."""
-        self._function = _load(self.config.function)
+        """Have the function ended with the source."""
         stack = await self.enter(contextlib.AsyncExitStack())
         stack.push_async_callback(self._stop)
 
@@ -97,8 +97,7 @@ class PythonSource(Source[PythonConfig]):
         if self._producer is not None and since != self._behind:
             await self._stop()
         if self._producer is None:
-            function = self._function or _load(self.config.function)
-            self._producer = _Producer(function, since, self.config.chunk_size, self._bytes_format)
+            self._producer = _Producer(self._function, since, self.config.chunk_size, self._bytes_format)
             self._behind = since
         producer = self._producer
         try:
@@ -252,7 +251,7 @@ def _load(function: Any) -> Callable[..., Any]:
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"function '{function}': there is no module '{error.name}' to import; "
-                "it must be installed, or lie in the folder where the command runs"
+                "it must lie beside the pipeline file, or be installed"
             ) from error
         except Exception as error:  # a user's module may raise anything
             raise ConfigurationError(f"function '{function}': {_place(error, None)}") from error
