@@ -100,6 +100,25 @@ def test_check_shows_the_difference_to_what_is_there(folder):
     assert "+ humidity REAL (new)" in done.stdout
 
 
+def test_check_does_not_call_ready_what_a_run_cannot_store(folder):
+    database = sqlite3.connect(folder / "out.db")
+    database.execute("create table readings (id integer, temperature blob)")
+    database.close()
+    done = call(folder, "check", "p.yaml")
+    assert done.returncode == 1
+    assert "! temperature: table has BLOB, rows bring INTEGER" in done.stdout
+    assert done.stdout.endswith("not ready; nothing was written\n")
+    assert call(folder, "run", "p.yaml", "-q").returncode == 1
+
+
+def test_a_folder_for_state_that_cannot_be_made(folder):
+    (folder / "f.yaml").write_text(PIPELINE + "state: in.ndjson/state\n")
+    done = call(folder, "run", "f.yaml")
+    assert done.returncode == 1
+    assert "cannot lock" in done.stderr
+    assert "in.ndjson is a file, not a folder; set `state:` in the pipeline to a folder" in done.stderr
+
+
 def test_stdin_to_stdout(folder):
     (folder / "s.yaml").write_text(
         "name: s\nsources: [{type: stdin, format: ndjson}]\n"

@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 EPILOG = """Example: collectors check readings.yaml
 
-Exit codes: 0 the pipeline can run, 1 something is in the way, 2 bad configuration."""
+Exit codes: 0 the pipeline can run, 1 something is in the way of a run, 2 bad configuration."""
 
 
 def command(
@@ -52,6 +52,7 @@ def _as_dict(item: Sample) -> dict[str, Any]:
     return {
         "source": item.source,
         "problem": item.problem,
+        "note": item.note,
         "read": item.read,
         "set_aside": [{"step": step, "reason": reason} for step, reason in item.refused],
         "storage": [
@@ -85,7 +86,10 @@ def _print(item: Sample, console: Console, rows: int) -> None:
             print_rows(preview.rows[:rows], as_json=False)
         if preview.problem:
             console.print(Text(f"  {preview.problem}", style="red"), soft_wrap=True)
+    if item.note:
+        console.print(Text(item.note, style="yellow"), soft_wrap=True)
     if item.problem:
         console.print(Text(item.problem, style="red"), soft_wrap=True)
+        console.print(Text("not ready; nothing was written", style="red"))
     else:
         console.print(Text("ready; nothing was written", style="green"))

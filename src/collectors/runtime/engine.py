@@ -28,7 +28,7 @@ from collectors.runtime.reload import Reloader
 from collectors.runtime.runs import Runs, stored_counts
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
-from collectors.runtime.state import State
+from collectors.runtime.state import STATE_HINT, State
 from collectors.runtime.supervisor import Supervisor
 from collectors.storage.base import Backend
 from collectors.storage.files import translated
@@ -190,7 +190,7 @@ class Engine:
 
     def _lock(self, stack: AsyncExitStack) -> None:
         path = self.config.state / "lock"
-        with translated(path, "cannot lock"):
+        with translated(path, "cannot lock", STATE_HINT):
             lock = self.env.lock(path)
         if isinstance(lock, str):
             raise ConfigurationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collectors.errors import ErrorBudgetError
 from collectors.runtime.ledger import EdgeReport
 
-__all__ = ["LEAST_RECORDS", "check_budget"]
+__all__ = ["LEAST_RECORDS", "check_budget", "percent"]
 
 LEAST_RECORDS = 100
 """A share says nothing about fewer records; it is looked at then when the source has ended."""
@@ -28,11 +28,12 @@ def check_budget(stop_above: float | None, edge: EdgeReport, *, at_end: bool) ->
     most = edge.reasons.most_common(_SHOWN_REASONS)
     lines = "".join(f"\n  {count:,} x {step}: {reason}" for (step, reason), count in most)
     return ErrorBudgetError(
-        f"{counts.set_aside:,} of {records:,} records were set aside, {_percent(counts.set_aside / records)}; "
-        f"`stop_above` allows {_percent(stop_above)}. They are in the dead letters; everything up to there is stored. "
+        f"{counts.set_aside:,} of {records:,} records were set aside, {percent(counts.set_aside / records)}; "
+        f"`stop_above` allows {percent(stop_above)}. They are in the dead letters; everything up to there is stored. "
         f"The most frequent reasons:{lines}"
     )
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return a share for people: `1 %`."""
     return f"{share * 100:.3g} %"

@@ -7,15 +7,21 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from collectors.collection.base import Source
-from collectors.config.model import PipelineConfig
+from collectors.config.model import PipelineConfig, Route
 from collectors.errors import CollectorsError, ConfigurationError
 from collectors.models import CollectedData
 from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
 from collectors.runtime.env import Env
+from collectors.runtime.error_budget import check_budget, percent
+from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Item, Letters, Prepared, Preparer, Way
 from collectors.runtime.reading import race
-from collectors.runtime.scheduler import check_schedule
+from collectors.runtime.scheduler import check_schedule, is_endless
+from collectors.runtime.state import STATE_HINT
+from collectors.storage.files import check_writable
 
 __all__ = ["Preview", "Sample", "sample"]
 
@@ -35,10 +41,14 @@ class Preview:
 
 @dataclass
 class Sample:
-    """What a source's first chunk came to; `refused` are step and reason of records that would be set aside."""
+    """What a source's first chunk came to; `refused` are step and reason of records that would be set aside.
+
+    `problem` is why a run would fail; `note` is what people should know of a source that could run.
+    """
 
     source: str
     problem: str | None = None
+    note: str | None = None
     read: int | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
     previews: list[Preview] = field(default_factory=list)
@@ -55,17 +65,21 @@ async def sample(config: PipelineConfig, within: float, env: Env | None = None) 
 
 async def _sample(config: PipelineConfig, source: Source[Any], within: float, env: Env) -> Sample:
     result = Sample(source.get_source_id())
+    routes = [route for route in config.routes if result.source in route.sources]
     try:
         data, late = await _first_chunk(source, within, env)
         if data is None:
             how = f"no record came within {within:g} s" if late else "there is no record"
-            result.problem = f"{how}; the source is reachable, its schema is not known yet"
-            return result
-        await _preview(config, source, data, result, env)
+            result.note = f"{how}; the source is reachable, its schema is not known yet"
+            tables = [pa.table({}) for _ in routes]
+        else:
+            tables = await _prepare(config, source, data, routes, result, env)
+        await _preview(config, routes, tables, result, env)
+        check_writable(config.state / "lock", STATE_HINT)
     except ConfigurationError as error:
         result.problem = str(error)
     except (CollectorsError, OSError) as error:
-        result.problem = f"{result.source}: {error}"
+        result.problem = result.problem or f"{result.source}: {error}"
     finally:
         await source.disconnect()
     return result
@@ -89,10 +103,15 @@ async def _first_chunk(source: Source[Any], within: float, env: Env) -> tuple[Co
         timer.cancel()
 
 
-async def _preview(
-    config: PipelineConfig, source: Source[Any], data: CollectedData, result: Sample, env: Env
-) -> None:
-    routes = [route for route in config.routes if result.source in route.sources]
+async def _prepare(
+    config: PipelineConfig,
+    source: Source[Any],
+    data: CollectedData,
+    routes: list[Route],
+    result: Sample,
+    env: Env,
+) -> list[pa.Table]:
+    """Return what each route makes of a chunk; what is refused on the way is noted in the result."""
     ways = [Way("", make_pipeline(route)) for route in routes]
     letters = Letters(config.name, result.source, "check", config.version, env.now)
     preparer = Preparer(make_codecs(source), ways, letters, source.data_format, env.monotonic)
@@ -100,15 +119,35 @@ async def _preview(
     result.read = prepared.read
     for letter in [*prepared.letters, *(letter for part in prepared.parts for letter in part.letters)]:
         result.refused.append((letter.step, letter.reason))
-    for route, part in zip(routes, prepared.parts, strict=True):
+    stop_above = config.stop_above if source.config.stop_above is None else source.config.stop_above
+    for part in prepared.parts:
+        edge = EdgeReport("", "", committed=part.counts)
+        if check_budget(stop_above, edge, at_end=not is_endless(source)) and stop_above is not None:
+            result.problem = (
+                f"{result.source}: {part.counts.set_aside:,} of {part.counts.read + part.counts.added:,} records "
+                f"of the sample would be set aside; `stop_above` allows {percent(stop_above)}, so a run would stop "
+                "with exit code 3; mend the records or the step that refuses them, or allow more"
+            )
+    return [part.table for part in prepared.parts]
+
+
+async def _preview(
+    config: PipelineConfig, routes: list[Route], tables: list[pa.Table], result: Sample, env: Env
+) -> None:
+    """Ask each backend what it would do with the table of its route."""
+    for route, table in zip(routes, tables, strict=True):
         for name in route.backends:
             backend = config.backends[name].make()
-            preview = Preview(name, backend.describe(), [], part.table.slice(0, SAMPLE_ROWS).to_pylist())
+            preview = Preview(name, backend.describe(), [], table.slice(0, SAMPLE_ROWS).to_pylist())
             result.previews.append(preview)
             try:
-                preview.lines = await env.in_thread(
-                    backend.preview, part.table, f"{config.name}/{result.source}"
-                )
+                preview.lines = await env.in_thread(backend.preview, table, f"{config.name}/{result.source}")
+                unfit = [line.removeprefix("! ") for line in preview.lines if line.startswith("! ")]
+                if unfit:
+                    result.problem = (
+                        f"storage '{name}' cannot take this: {'; '.join(unfit)}; "
+                        "cast the column in a processor, rename it, or choose another table"
+                    )
             except (CollectorsError, OSError) as error:
                 preview.problem = str(error)
                 result.problem = f"storage '{name}' cannot take this: {error}"

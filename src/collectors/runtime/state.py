@@ -17,7 +17,10 @@ from collectors.models import Position
 from collectors.runtime.env import Env
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
 
-__all__ = ["State"]
+__all__ = ["STATE_HINT", "State"]
+
+STATE_HINT = "set `state:` in the pipeline to a folder that this user may write"
+"""What to do when the folder of state cannot be used."""
 
 Result = TypeVar("Result")
 

@@ -156,7 +156,9 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     def preview(self, table: pa.Table, flow: str) -> Any:
         """Return what storing a flow's table would change, as lines for people; for `check`.
 
-        Called without a connection; makes and changes nothing.
+        A line begins with `+` for what is new, `=` for what stays, `~` for what changes or needs a look, and `! ` for
+        what a run could not store: it would stop there. Called without a connection; makes and changes nothing. Raises
+        FatalError or TransientError when nothing could be stored at all.
         """
         return [f"{field.name}: {field.type}" for field in table.schema]
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, TransientError
 
-__all__ = ["make_durable", "make_folders", "put_new", "sync_folder", "translated", "write_synced"]
+__all__ = [
+    "check_writable",
+    "make_durable",
+    "make_folders",
+    "put_new",
+    "sync_folder",
+    "translated",
+    "write_synced",
+]
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -23,8 +31,27 @@ def make_folders(folder: Path) -> None:
     with suppress(PermissionError):
         sync_folder(there.parent)  # whoever made it may have been killed before that
     for path in reversed(missing):
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
         sync_folder(path.parent)
+
+
+def check_writable(
+    path: Path, hint: str = "choose another path, or give this user the right to write there"
+) -> None:
+    """Raise FatalError when a file or folder could not be written, or made where it is not there; makes nothing."""
+    there = next((place for place in (path, *path.parents) if os.path.exists(place)), path)  # noqa: PTH110  # Path's raises
+    beside = [path.parent] if there == path and path.is_file() else []  # journals are made beside a file
+    reason = None
+    if there != path and not there.is_dir():
+        reason = f"{there} is a file, not a folder"
+    for place in [there, *beside]:
+        if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
+            reason = reason or f"no permission to write to {place}"
+    if reason is not None:
+        raise FatalError(f"cannot write {path}: {reason}; {hint}", error_type=ErrorType.STORAGE)
 
 
 def sync_folder(folder: Path) -> None:
@@ -75,8 +102,8 @@ def put_new(path: Path, content: bytes, scratch: Path) -> bool:
 
 
 @contextmanager
-def translated(path: Path, doing: str) -> Iterator[None]:
-    """Turn an OSError into an error of this package that names the path and what was being done.
+def translated(path: Path, doing: str, hint: str = "") -> Iterator[None]:
+    """Turn an OSError into an error of this package that names the path and what was being done; `hint` ends it.
 
     A full disk, a folder that is gone or a device that fails may work later: TransientError. No permission, or a file
     system that cannot do what is needed: FatalError.
@@ -84,8 +111,14 @@ def translated(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        message = f"{doing} {path}: {reason}"
+        message = f"{doing} {path}: {_reason(error, path)}{hint and f'; {hint}'}"
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, *_NO_LINKS}:
             raise FatalError(message, error_type=ErrorType.STORAGE) from error
         raise TransientError(message, error_type=ErrorType.STORAGE) from error
+
+
+def _reason(error: OSError, path: Path) -> str:
+    if error.errno == errno.ENOTDIR:
+        file = next((place for place in path.parents if place.is_file()), "it")
+        return f"{file} is a file, not a folder"
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -217,7 +217,7 @@ def test_another_schema_begins_another_file(tmp_path: Path) -> None:
         ]
         assert backend.preview(pa.table({"a": ["z"], "b": [True], "c": [1]}), FLOW) == [
             "= a string",
-            "! b: files have double, rows bring bool; readers of all files must convert one of the two",
+            "~ b: files have double, rows bring bool; readers of all files must convert one of the two",
             "+ c int64 (new)",
         ]
 
@@ -610,7 +610,7 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     async def scenario(backend: ParquetBackend) -> None:
         pass
 
-    with pytest.raises(FatalError, match="lake: Not a directory"):
+    with pytest.raises(FatalError, match="lake: it is a file, not a folder"):
         run(tmp_path, scenario)
 
 

@@ -42,6 +42,7 @@ from collectors.storage.backends._duckdb_table import (
 )
 from collectors.storage.backends._duckdb_types import sql_type
 from collectors.storage.base import Backend, BackendConfig, source_of
+from collectors.storage.files import check_writable
 
 __all__ = ["COMPONENT", "DuckdbBackend", "DuckdbConfig"]
 
@@ -177,6 +178,7 @@ class DuckdbBackend(Backend[DuckdbConfig]):
 
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change in the file."""
+        check_writable(Path(self.config.path))
         name = self._table(flow)
         file = shared(
             self.config.path, memory=self.config.memory, threads=self.config.threads, prepare=create_tables
@@ -188,7 +190,9 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         changes = column_changes(name, table, existing)
         lines += [_line(column, change, new=bool(existing)) for column, change in changes.items()]
         unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
-        return lines + [f"! {column}: {reason}" for column, reason in unfit.items()]
+        return lines + [
+            f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()
+        ]
 
     def describe(self) -> str:
         """Return the path, and the table where there is one for all sources."""

@@ -33,7 +33,7 @@ from collectors.storage.backends._parquet_flow import FlowFiles
 from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
 from collectors.storage.backends._parquet_partition import split
 from collectors.storage.base import Backend, BackendConfig
-from collectors.storage.files import translated
+from collectors.storage.files import check_writable, translated
 
 __all__ = ["COMPONENT", "ParquetBackend", "ParquetConfig"]
 
@@ -155,6 +155,7 @@ class ParquetBackend(Backend[ParquetConfig]):
 
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
+        check_writable(self._root)
         known: dict[str, Any] = {}
         files = [file for entry in self._entries() for file in entry.files]
         for file in reversed(files[-_PREVIEWED_FILES:]):
@@ -193,7 +194,7 @@ def _change(name: str, known: Any, brought: Any, *, new: bool) -> str:
         return f"+ {name} {brought}" + (" (new)" if new else "")
     if str(known) == str(brought):
         return f"= {name} {brought}"
-    return f"! {name}: files have {known}, rows bring {brought}; readers of all files must convert one of the two"
+    return f"~ {name}: files have {known}, rows bring {brought}; readers of all files must convert one of the two"
 
 
 COMPONENT = ParquetBackend

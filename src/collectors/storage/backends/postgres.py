@@ -302,7 +302,9 @@ def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> lis
         else:
             lines.append(f"! {column}: table has {declared}, rows bring {brought}")
     unfit = unfit_columns(name, table.column_names)
-    return lines + [f"! {column}: {reason}" for column, reason in unfit.items()]
+    return lines + [
+        f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()
+    ]
 
 
 COMPONENT = PostgresBackend

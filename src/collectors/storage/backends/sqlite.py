@@ -31,6 +31,7 @@ from collectors.storage.backends import _sqlite_query
 from collectors.storage.backends._sqlite_table import RowTable, column_changes, unfit_columns
 from collectors.storage.backends._sqlite_types import fits
 from collectors.storage.base import Backend, BackendConfig, source_of
+from collectors.storage.files import check_writable
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
 
 __all__ = ["COMPONENT", "SqliteBackend", "SqliteConfig"]
@@ -142,6 +143,7 @@ class SqliteBackend(Backend[SqliteConfig]):
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change in the file."""
         path, name = Path(self.config.path), self._table(flow)
+        check_writable(path)
         if not path.exists():
             return [f"+ file {path}", *_preview(name, None, table)]
         database = self._open(read_only=True)
@@ -213,7 +215,9 @@ def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> lis
         else:
             lines.append(f"! {column}: table has {declared}, rows bring {brought}")
     unfit = unfit_columns(name, table.column_names, list(existing or {}))
-    return lines + [f"! {column}: {reason}" for column, reason in unfit.items()]
+    return lines + [
+        f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()
+    ]
 
 
 COMPONENT = SqliteBackend
