@@ -41,7 +41,9 @@ def print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         _print_table(rows, shown, cells, console)
     else:
         _print_blocks(shown, cells, console)
-    left_out = f"; {len(names) - len(shown)} columns without values are not shown" if shown != names else ""
+    empty = len(names) - len(shown)
+    columns = "1 column without values is" if empty == 1 else f"{empty} columns without values are"
+    left_out = f"; {columns} not shown" if empty else ""
     console.print(Text(f"{len(rows)} row{'s' if len(rows) != 1 else ''}{left_out}", style="dim"))
 
 

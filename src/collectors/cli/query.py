@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collectors.models import QueryCriteria
     from collectors.settings import Settings
 
 __all__ = ["command", "parse_condition"]
@@ -56,10 +57,11 @@ def command(
     component = config.backends[name]
     if table is not None:
         component = replace(component, settings=_with_table(component.settings, table, name))
-    rows = asyncio.run(_query(component.make(), criteria))
+    rows = asyncio.run(_query(component.make(), criteria, table))
     print_rows(rows, as_json=as_json)
-    if len(rows) == limit:
-        typer.echo(f"there may be more than these {limit:,} rows; --limit shows more", err=True)
+    if rows and len(rows) == limit:
+        these = "this row" if limit == 1 else f"these {limit:,} rows"
+        typer.echo(f"there may be more than {these}; --limit shows more", err=True)
 
 
 def parse_condition(text: str) -> tuple[str, str, Any]:
@@ -99,10 +101,46 @@ def _with_table(settings: Settings, table: str, name: str) -> Settings:
     return settings.model_copy(update={"table": table})
 
 
-async def _query(backend: Any, criteria: Any) -> list[dict[str, Any]]:
+async def _query(backend: Any, criteria: QueryCriteria, table: str | None) -> list[dict[str, Any]]:
     await backend.connect()
     try:
         rows: list[dict[str, Any]] = await backend.query(criteria)
+        if not rows and table is not None:
+            await _check_table(backend, table)
+        if not rows:
+            await _check_kinds(backend, criteria)
     finally:
         await backend.disconnect()
     return rows
+
+
+async def _check_table(backend: Any, table: str) -> None:
+    """Raise ConfigurationError for a table that is not there: no rows would read as an answer."""
+    from collectors.errors import ConfigurationError
+
+    names = await backend.call(backend.tables)
+    if table not in names:
+        raise ConfigurationError(
+            f"--table {table}: there is no such table in the storage '{backend.get_backend_id()}'; "
+            + (f"there are: {', '.join(names)}" if names else "there is none yet: run the pipeline first")
+        )
+
+
+async def _check_kinds(backend: Any, criteria: QueryCriteria) -> None:
+    """Raise ConfigurationError for a number that was compared with a column of text: no row could ever match."""
+    from collectors.errors import ConfigurationError
+    from collectors.models import QueryCriteria
+
+    for column, wanted in criteria.filters.items():
+        for operator, value in wanted.items():
+            if operator == "like" or isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            texts = await backend.query(QueryCriteria({column: {">=": ""}}, None, 1, None))
+            if texts:
+                written = f"{column}{operator}{value}"
+                raise ConfigurationError(
+                    f"--where '{written}': the column '{column}' holds text, for example {texts[0][column]!r}, which "
+                    f"no number is compared with. To compare it as text: --where '{column}{operator}\"{value}\"'. "
+                    "To have numbers, cast it in the pipeline: {type: cast, columns: {"
+                    f"{column}: float}}}}, into a table of its own"
+                )

@@ -138,6 +138,10 @@ class Backend(IStorageBackend, Generic[ConfigT]):
             f"the backend '{self.get_backend_id()}' cannot be queried", error_type=ErrorType.STORAGE
         )
 
+    def tables(self) -> Any:
+        """Return the names of the tables that can be queried; none where there are no tables, or none yet."""
+        return []
+
     def remove(self, location_id: str) -> Any:
         """Delete what was stored under the location. Raises KeyError when there is none."""
         raise FatalError(f"the backend '{self.get_backend_id()}' cannot delete", error_type=ErrorType.STORAGE)

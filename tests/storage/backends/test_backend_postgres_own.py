@@ -362,6 +362,7 @@ def test_each_source_has_its_own_table_by_default(place: Place) -> None:
         for source in ("one", "two"):
             await backend.call(backend.claim, f"p/{source}")
             await backend.call(backend.commit, delivery(1, 1, flow=f"p/{source}"))
+        assert await backend.call(backend.tables) == ["one", "two"]
         with pytest.raises(ConfigurationError, match="a table for each of one, two"):
             await backend.query(everything())
 

@@ -168,6 +168,12 @@ class DuckdbBackend(Backend[DuckdbConfig]):
                 [] if connection is None or name is None else _duckdb_query.select(connection, name, criteria)
             )
 
+    def tables(self) -> list[str]:
+        """Return the names of the tables in the file, without our own."""
+        with self._file.reading() as connection:
+            names = [] if connection is None else table_names(connection)
+        return [name for name in names if not name.startswith(_TAKEN)]
+
     def remove(self, location_id: str) -> None:
         """Delete the rows that were stored under the location."""
         if not Path(self.config.path).exists():

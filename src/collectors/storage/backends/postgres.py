@@ -193,6 +193,11 @@ class PostgresBackend(Backend[PostgresConfig]):
                 connection, RowTable(connection, self.config.in_schema, name), criteria
             )
 
+    def tables(self) -> list[str]:
+        """Return the names of the tables in the schema, without our own."""
+        with self._reader() as connection, translated():
+            return self._table_names(connection)
+
     def remove(self, location_id: str) -> None:
         """Delete the rows that were stored under the location."""
         with self._reader() as connection, translated():
@@ -242,16 +247,10 @@ class PostgresBackend(Backend[PostgresConfig]):
         if SOURCE not in self.config.table:
             return self.config.table
         prefix, suffix = self.config.table.split(SOURCE, 1)
-        rows = connection.execute(
-            "select relname from pg_class where relkind in ('r', 'p') "
-            "and relnamespace = coalesce(to_regnamespace(quote_ident(%s)), "
-            "case when %s::text is null then current_schema()::regnamespace end) order by relname",
-            [self.config.in_schema, self.config.in_schema],
-        )
         names = [
             name
-            for (name,) in rows
-            if name.startswith(prefix) and name.endswith(suffix) and not name.startswith("_collectors")
+            for name in self._table_names(connection)
+            if name.startswith(prefix) and name.endswith(suffix)
         ]
         if len(names) > 1:
             raise ConfigurationError(
@@ -259,6 +258,15 @@ class PostgresBackend(Backend[PostgresConfig]):
                 "--table NAME on the command line, `table:` in the settings"
             )
         return names[0] if names else None
+
+    def _table_names(self, connection: Connection) -> list[str]:
+        rows = connection.execute(
+            "select relname from pg_class where relkind in ('r', 'p') "
+            "and relnamespace = coalesce(to_regnamespace(quote_ident(%s)), "
+            "case when %s::text is null then current_schema()::regnamespace end) order by relname",
+            [self.config.in_schema, self.config.in_schema],
+        )
+        return [name for (name,) in rows if not name.startswith("_collectors")]
 
     def _tables(self, connection: Connection) -> DeliveryTables:
         return DeliveryTables(connection, self.config.in_schema, self.config.table)

@@ -133,6 +133,14 @@ class SqliteBackend(Backend[SqliteConfig]):
             name = self._queried_table(database)
         return [] if name is None else _sqlite_query.select(database, name, criteria)
 
+    def tables(self) -> list[str]:
+        """Return the names of the tables in the file, without our own."""
+        database = self._reader()
+        if database is None:
+            return []
+        with database.translated():
+            return _table_names(database, with_views=True)
+
     def remove(self, location_id: str) -> None:
         """Delete the rows that were stored under the location."""
         if self._reader() is None:
@@ -166,13 +174,7 @@ class SqliteBackend(Backend[SqliteConfig]):
         if SOURCE not in self.config.table:
             return self.config.table
         prefix, suffix = self.config.table.split(SOURCE, 1)
-        names = [
-            name
-            for (name,) in database.execute(
-                "select name from sqlite_schema where type = 'table' order by name"
-            )
-            if name.startswith(prefix) and name.endswith(suffix) and not name.startswith(_TAKEN)
-        ]
+        names = [name for name in _table_names(database) if name.startswith(prefix) and name.endswith(suffix)]
         if len(names) > 1:
             raise ConfigurationError(
                 f"{self.config.path} has a table for each of {', '.join(names)}; say which one is meant: "
@@ -203,6 +205,14 @@ class SqliteBackend(Backend[SqliteConfig]):
 
     def _open(self, *, read_only: bool) -> Database:
         return open_database(self.config.path, read_only=read_only, timeout=self.config.lock_timeout)
+
+
+def _table_names(database: Database, *, with_views: bool = False) -> list[str]:
+    found = database.execute(
+        "select name from sqlite_schema where type = 'table' or (? and type = 'view') order by name",
+        (with_views,),
+    )
+    return [name for (name,) in found if not name.startswith(_TAKEN)]
 
 
 def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> list[str]:
