@@ -53,7 +53,7 @@ def find(kind: Kind, name: str) -> Any:
         if point.name == name:
             return _load(kind, name, point.value)
     known = names(kind)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
     raise ConfigurationError(f"unknown {kind} type '{name}': {hint}")
 

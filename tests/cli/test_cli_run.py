@@ -119,6 +119,17 @@ def test_a_folder_for_state_that_cannot_be_made(folder):
     assert "in.ndjson is a file, not a folder; set `state:` in the pipeline to a folder" in done.stderr
 
 
+def test_a_setting_that_does_not_fit_the_data_is_said_once_with_its_place(folder):
+    """The columns are known with the first record only; the code is that of a bad configuration all the same."""
+    (folder / "f.yaml").write_text(PIPELINE.replace("temperature > 10", "temprature > 10"))
+    ran, checked = call(folder, "run", "f.yaml"), call(folder, "check", "f.yaml")
+    assert (ran.returncode, checked.returncode) == (2, 2)
+    message = "f.yaml:6  step 'filter': where: no column 'temprature' (line 1, column 1): did you mean"
+    assert ran.stderr.count(message) == 1
+    assert "readings failed, as said above" in ran.stderr
+    assert message in checked.stdout
+
+
 def test_stdin_to_stdout(folder):
     (folder / "s.yaml").write_text(
         "name: s\nsources: [{type: stdin, format: ndjson}]\n"

@@ -378,3 +378,23 @@ def test_sql_error_of_a_filter(problems, text):
     assert found.path == "processors[0].where"
     line = source.split("\n")[found.line - 1]
     assert line[found.column - 1 :].startswith("and b"), str(found)
+
+
+def test_what_is_not_near_is_not_suggested(write, tmp_path):
+    (tmp_path / "m9.yaml").write_text("")
+    with pytest.raises(
+        ConfigurationError, match=r"there is no such file; in that folder there are: m9\.yaml"
+    ):
+        load(tmp_path / "nosuch.yaml")
+    with pytest.raises(
+        ConfigurationError, match="unknown backend type 'mysql': there are: duckdb, memory, parquet"
+    ):
+        load(write("sources: [{type: stdin}]\nstorage: [{type: mysql}]\n"))
+
+
+def test_a_file_of_records_is_no_pipeline_file(tmp_path):
+    (tmp_path / "x.ndjson").write_text('{"id": 1}\n{"id": 2}\n')
+    with pytest.raises(
+        ConfigurationError, match=r"x\.ndjson:2:1 .*this is not a pipeline file.* sources and storage"
+    ):
+        load(tmp_path / "x.ndjson")

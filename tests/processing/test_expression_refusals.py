@@ -59,7 +59,7 @@ def test_every_row_that_fails_is_named(text, rows):
     ("text", "message"),
     [
         ("dict = 5", "no column 'dict' (line 1, column 1): did you mean 'dic'? There are: i, big, small"),
-        ("1 +\n  I", "no column 'I' (line 2, column 3): There are: i,"),
+        ("1 +\n  I", "no column 'I' (line 2, column 3): there are: i,"),
         ("i = 1 and later = 2", "A column that only later records have can be declared under 'columns'"),
         ('s = "fail"', "If it is meant as text, write it in single quotes: 'fail'"),
         (
@@ -80,7 +80,7 @@ def test_every_row_that_fails_is_named(text, rows):
         ("date '2026-02-30'", "'2026-02-30' is not a date"),
         ("tags = tags", "a list cannot be compared"),
         ("o = o", "a struct cannot be compared"),
-        ("o.q", "o is a struct without a field 'q' (line 1, column 3): There are: x, y"),
+        ("o.q", "o is a struct without a field 'q' (line 1, column 3): there are: x, y"),
         ("s.q", "s is a string and has no field 'q'"),
         ("i and b", "i is an int, and true or false is needed: compare it with something"),
         ("not s", "s is a string, and true or false is needed"),

@@ -45,7 +45,8 @@ def command(
         console = Console()
         for item in samples:
             _print(item, console, rows)
-    raise typer.Exit(1 if any(item.problem for item in samples) else 0)
+    failed = [item for item in samples if item.problem]
+    raise typer.Exit(0 if not failed else 2 if all(item.misconfigured for item in failed) else 1)
 
 
 def _as_dict(item: Sample) -> dict[str, Any]:
@@ -89,7 +90,8 @@ def _print(item: Sample, console: Console, rows: int) -> None:
     if item.note:
         console.print(Text(item.note, style="yellow"), soft_wrap=True)
     if item.problem:
-        console.print(Text(item.problem, style="red"), soft_wrap=True)
+        if not any(preview.problem for preview in item.previews):
+            console.print(Text(item.problem, style="red"), soft_wrap=True)
         console.print(Text("not ready; nothing was written", style="red"))
     else:
         console.print(Text("ready; nothing was written", style="green"))

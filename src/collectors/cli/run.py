@@ -59,7 +59,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     elif not quiet:
-        print_result(report, console, str(pipeline))
+        print_result(report, console, str(pipeline), progress.told)
     raise typer.Exit(exit_code(report))
 
 

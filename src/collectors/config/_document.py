@@ -174,8 +174,13 @@ def _nearest_file(file: Path) -> str | None:
     if not folder.is_dir():
         return f"there is no folder '{folder}' either"
     names = _pipeline_names(folder)
-    near = difflib.get_close_matches(file.name, names, n=1, cutoff=0.5)
+    near = [name for name in names if _is_near(file, Path(name))]
     return f"did you mean '{folder / near[0]}'?" if near else _listing(names, folder)
+
+
+def _is_near(file: Path, other: Path) -> bool:
+    """Return whether one may have been meant for the other; the ending, which all have, does not count."""
+    return difflib.SequenceMatcher(None, file.stem, other.stem).ratio() >= 0.6
 
 
 def _files_in(folder: Path) -> str | None:

@@ -262,6 +262,11 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> YamlError:
 def _explain(problem: str, begun: str, character: str) -> tuple[str, str | None]:
     if character == "\t":
         return "there is a tab here", "YAML wants spaces for indentation"
+    if "<document start>" in problem:
+        return (
+            "this is not a pipeline file: the text goes on behind the end of its first value",
+            "a pipeline file is one mapping with the keys sources and storage; a file of records goes in as a source",
+        )
     if "mapping values are not allowed" in problem:
         return "a ':' is not expected here", "put text that contains ': ' in quotes, or check the indentation"
     if "cannot start any token" in problem:

@@ -18,7 +18,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """Return the end of a message about a name that is not there: the nearest one, and which there are."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     some = ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
-    return f": {f'did you mean {near[0]!r}? ' if near else ''}There are: {some or 'none'}"
+    return f": {f'did you mean {near[0]!r}? There' if near else 'there'} are: {some or 'none'}"
 
 
 def require(setting: str, names: Sequence[str], schema: pa.Schema) -> None:

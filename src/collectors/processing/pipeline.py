@@ -57,6 +57,7 @@ class Pipeline(IPipeline):
     def __init__(self) -> None:
         self._steps: list[PipelineStep] = []
         self._tallies: dict[str, _Tally] = {}
+        self._places: dict[str, str] = {}
 
     async def add_step(self, processor: IProcessor, order: int) -> str:
         """Add a step and return its id. Raises ValueError when it is no processor, or the order is taken."""
@@ -80,12 +81,13 @@ class Pipeline(IPipeline):
         """Return the steps in the order in which they run; to change one, take it out and add it again."""
         return [replace(step) for step in self._steps]
 
-    def append(self, processor: IProcessor) -> None:
-        """Add a step behind the last one."""
+    def append(self, processor: IProcessor, place: str = "") -> None:
+        """Add a step behind the last one; `place` is where it is configured, for messages: `pipeline.yaml:7`."""
         order = self._steps[-1].order + 1 if self._steps else 1
         step = PipelineStep(uuid.uuid4().hex, processor, order)
         self._steps.append(step)
         self._tallies[step.step_id] = _Tally()
+        self._places[step.step_id] = place
 
     def step_names(self) -> list[str]:
         """Return the names of the steps in order, each once: a second `filter` is `filter-2`."""
@@ -139,7 +141,8 @@ class Pipeline(IPipeline):
 
         Called by the runtime in a worker thread, once a chunk, in order.
         Rows that a step refuses are in its outcome, the rest goes on. Raises what no row can be blamed for; columns that
-        do not fit the settings of a step are the rows' fault if `set_misfits_aside`.
+        do not fit the settings of a step are the rows' fault if `set_misfits_aside`, else a ConfigurationError that
+        begins with the step and its place.
         """
         outcomes: list[StepOutcome] = []
         for step, name in list(zip(self._steps, self.step_names(), strict=True))[first:end]:
@@ -149,7 +152,9 @@ class Pipeline(IPipeline):
                 outcome = _apply(step.processor, table)
             except ConfigurationError as error:
                 if not set_misfits_aside:
-                    raise
+                    place = self._places.get(step.step_id)
+                    where = f"{place}  " if place else ""
+                    raise ConfigurationError(f"{where}step '{name}': {error}") from error
                 outcome = _refuse_all(table, str(error))
             table = outcome.table
             seconds = time.perf_counter() - started

@@ -51,5 +51,5 @@ def make_pipeline(route: Route) -> Pipeline:
     """Return a new pipeline with new instances of the route's processors."""
     pipeline = Pipeline()
     for component in route.processors:
-        pipeline.append(component.make())
+        pipeline.append(component.make(), component.where)
     return pipeline

@@ -43,11 +43,13 @@ class Preview:
 class Sample:
     """What a source's first chunk came to; `refused` are step and reason of records that would be set aside.
 
-    `problem` is why a run would fail; `note` is what people should know of a source that could run.
+    `problem` is why a run would fail, `misconfigured` whether that is for its settings; `note` is what people should
+    know of a source that could run.
     """
 
     source: str
     problem: str | None = None
+    misconfigured: bool = False
     note: str | None = None
     read: int | None = None
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -77,7 +79,7 @@ async def _sample(config: PipelineConfig, source: Source[Any], within: float, en
         await _preview(config, routes, tables, result, env)
         check_writable(config.state / "lock", STATE_HINT)
     except ConfigurationError as error:
-        result.problem = str(error)
+        result.problem, result.misconfigured = str(error), True
     except (CollectorsError, OSError) as error:
         result.problem = result.problem or f"{result.source}: {error}"
     finally:
@@ -151,3 +153,4 @@ async def _preview(
             except (CollectorsError, OSError) as error:
                 preview.problem = str(error)
                 result.problem = f"storage '{name}' cannot take this: {error}"
+                result.misconfigured = isinstance(error, ConfigurationError)
