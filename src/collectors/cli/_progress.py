@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from collectors.cli._program import program
 from collectors.terminal import Console
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Progress:
     def __init__(self, engine: Engine, console: Console) -> None:
         self._engine = engine
         self._console = console
+        self.told = ""
+        """The last notice."""
         self._samples: dict[int, deque[tuple[float, int]]] = {}
 
     async def show(self) -> None:
@@ -72,6 +75,7 @@ class Progress:
 
     def notice(self, text: str) -> None:
         """Print one line above the table."""
+        self.told = text
         self._console.print(Text(text, style="yellow"), soft_wrap=True)
 
     def _flows(self) -> list[FlowReport]:
@@ -140,8 +144,11 @@ def equation(flow: FlowReport) -> list[str]:
     return lines
 
 
-def print_result(report: RunReport, console: Console, pipeline: str) -> None:
-    """Print what happened: a line for each flow and backend, what to do next, time and memory."""
+def print_result(report: RunReport, console: Console, pipeline: str, told: str = "") -> None:
+    """Print what happened: a line for each flow and backend, what to do next, time and memory.
+
+    `told` is the notice that was printed right before: an error in it is not printed again.
+    """
     lines = [
         (flow.source, f"→ {edge.backend}", line, edge.where)
         for flow in report.flows
@@ -163,11 +170,12 @@ def print_result(report: RunReport, console: Console, pipeline: str) -> None:
         for notice in flow.remarks():
             console.print(Text(notice, style="yellow"))
         if flow.error is not None:
-            console.print(Text(f"{flow.source} failed: {flow.error}", style="red"), soft_wrap=True)
+            why = "failed, as said above" if str(flow.error) in told else f"failed: {flow.error}"
+            console.print(Text(f"{flow.source} {why}", style="red"), soft_wrap=True)
     if report.set_aside:
         console.print(
             Text(
-                f"{report.set_aside:,} set aside; see why: collectors dead-letters list {pipeline}",
+                f"{report.set_aside:,} set aside; see why: {program()} dead-letters list {pipeline}",
                 style="yellow",
             ),
             soft_wrap=True,

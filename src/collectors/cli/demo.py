@@ -50,9 +50,11 @@ def command(
 ) -> None:
     """Collect this machine's metrics and follow one of its log files, into SQLite and Parquet."""
     import asyncio
+    import shlex
 
     from rich.text import Text
 
+    from collectors.cli._program import program
     from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
     from collectors.config.load import load
     from collectors.runtime.engine import Engine
@@ -60,21 +62,32 @@ def command(
     from collectors.terminal import Console
 
     console = Console()
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "demo.yaml"
-    file.write_text(_pipeline(file), encoding="utf-8")
+    _write(file)
     config = load(file)
     console.print(Text(file.read_text(encoding="utf-8"), style="dim"))
     shown: list[Progress] = []
     engine = Engine(config, limit=parse_duration(seconds), on_notice=lambda text: shown[0].notice(text))
     shown.append(Progress(engine, console))
     report = asyncio.run(run_with_progress(engine, shown[0]))
-    print_result(report, console, str(file))
+    print_result(report, console, str(file), shown[0].told)
     asyncio.run(_show(config, console))
-    console.print(
-        Text(f"\nNext: collectors query {file}   collectors run {file}   collectors new", style="bold")
-    )
+    console.print(Text("\nNext:", style="bold"))
+    for command in (f"query {shlex.quote(str(file))}", f"run {shlex.quote(str(file))}", "new"):
+        console.print(Text(f"  {program()} {command}", style="bold"), soft_wrap=True)
     raise typer.Exit(exit_code(report))
+
+
+def _write(file: Path) -> None:
+    from collectors.errors import ConfigurationError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(_pipeline(file), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file}: cannot be written: {error.strerror}; choose a folder that you may write, with --folder"
+        ) from error
 
 
 def _pipeline(file: Path) -> str:
