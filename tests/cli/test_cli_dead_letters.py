@@ -94,6 +94,7 @@ def test_discard_is_remembered(folder):
         (["replay", "p.yaml", "--all"], "say --yes"),
         (["replay", "p.yaml", "nonsense", "--yes"], "no dead letter 'nonsense'"),
         (["discard", "p.yaml", "--all", "--since", "soon", "--why", "x", "--yes"], "expected 2h"),
+        (["discard", "p.yaml", "--all", "--why", " ", "--yes"], "--why ' ': expected a reason"),
     ],
 )
 def test_what_is_not_clear_changes_nothing(folder, arguments, message):

@@ -46,6 +46,14 @@ def test_template_loads_and_runs(call, tmp_path, name):
     assert sum(flow.read for flow in report.flows) > 0
 
 
+def test_the_pipeline_is_named_after_the_file(call, tmp_path):
+    """Two pipelines of one name in one folder would wait for each other, and share their positions."""
+    call("new", str(tmp_path / "readings.yaml"))
+    assert load(tmp_path / "readings.yaml").name == "readings"
+    line = next(line for line in (tmp_path / "readings.yaml").read_text().splitlines() if "name:" in line)
+    assert line == "name: readings                    # positions, runs and dead letters hang on this name"
+
+
 def test_what_is_there_is_not_overwritten(call, tmp_path):
     file = tmp_path / "p.yaml"
     file.write_text("mine")

@@ -195,9 +195,14 @@ def discard_command(
     import asyncio
     import json
 
+    from collectors.errors import ConfigurationError
     from collectors.runtime.dead_letters import discard
     from collectors.terminal import Console
 
+    if not why.strip():
+        raise ConfigurationError(
+            f"--why {why!r}: expected a reason, for example --why 'test data'; it is remembered"
+        )
     config, box = _look(pipeline)
     letters = _chosen(box, ids, source, step, reason, since, every=every)
     count = 0

@@ -37,6 +37,17 @@ def command(
     typer.echo(f"next: collectors check {shlex.quote(str(file))}")
 
 
+def _named(text: str, name: str) -> str:
+    """Return a template with the pipeline named after its file, where that can be a name."""
+    import re
+
+    from collectors.config._parts import is_name
+
+    if not is_name(name):
+        return text
+    return re.sub(r"(?m)^name: \S+ *", lambda line: f"name: {name}  ".ljust(len(line[0])), text, count=1)
+
+
 def _write(file: Path, template: Path, *, force: bool) -> list[Path]:
     """Write the pipeline and what it needs beside it; all or, when something is in the way, nothing."""
     import shlex
@@ -47,7 +58,7 @@ def _write(file: Path, template: Path, *, force: bool) -> list[Path]:
     for source in sorted(path for path in template.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         text = source.read_text(encoding="utf-8")
         if source.name == "pipeline.yaml":
-            contents[file] = text.replace(" FILE", f" {shlex.quote(file.name)}")
+            contents[file] = _named(text.replace(" FILE", f" {shlex.quote(file.name)}"), file.stem)
         else:
             contents[file.parent / source.relative_to(template)] = text
     there = [path for path in contents if path.exists() and path.read_bytes() != contents[path].encode()]
