@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -71,6 +72,29 @@ def test_pipelines_load(page, tmp_path):
         path = tmp_path / f"block-{number}.yaml"
         path.write_text(block, encoding="utf-8")
         load(path)
+
+
+def test_a_reader_can_run_the_readme_in_order(tmp_path):
+    """Its YAML as the file of its first line, then the commands below it, then the Python, all in one folder."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in blocks(text, "yaml"):
+        name = block.lstrip().split("\n", 1)[0].removeprefix("# ")
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    here = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in (["sh", "-ec", "\n".join(blocks(text, "sh"))], [sys.executable, "-c", script(text)]):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    asked = subprocess.run(
+        [sys.executable, "-m", "collectors", "query", "readings.yaml", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert len(asked.stdout.splitlines()) == 8, asked.stderr
 
 
 def test_a_block_that_fails_is_found_with_its_line(tmp_path):
