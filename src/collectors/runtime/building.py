@@ -85,7 +85,6 @@ class Builder:
         report.ways = [(way.name, way.steps) for way in ways]
         report.edges = [edge.report for edge in edges]
         self.report.flows.append(report)
-        own = source.config.stop_above
         return Flow(
             name=flow_name,
             source=source if spooled is None else spooled,
@@ -97,7 +96,7 @@ class Builder:
             on_event=self.on_event,
             intake=None if spooled is None else self._intake(source, spooled, hooks),
             isolate=None if config.file is None else self._isolator(config.file),
-            stop_above=config.stop_above if own is None else own,
+            stop_above=config.stop_above if source.config.stop_above is None else source.config.stop_above,
         )
 
     def _patience(self, spooled: SpoolSource | None = None) -> Patience:
