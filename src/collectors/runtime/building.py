@@ -11,9 +11,10 @@ from collectors.collection.base import Source
 from collectors.config.model import PipelineConfig
 from collectors.runtime.assembly import make_codecs, make_pipeline
 from collectors.runtime.budget import Budget
-from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.delivery import Edge
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
+from collectors.runtime.hooks import Hooks
 from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -28,16 +28,12 @@ from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError, FencedError, TransientError
 from collectors.processing.base import row_bytes
 from collectors.runtime.batching import End, concat, take_waiting
-from collectors.runtime.env import Env
+from collectors.runtime.hooks import Hooks
 from collectors.runtime.ledger import EdgeReport
-from collectors.runtime.preparing import Letters, Prepared
-from collectors.runtime.reading import race
-from collectors.runtime.retry import Backoff, Patience
-from collectors.runtime.shutdown import Shutdown
-from collectors.runtime.state import State
+from collectors.runtime.preparing import Prepared
 from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Rehearses
 
-__all__ = ["Edge", "Hooks"]
+__all__ = ["Edge"]
 
 GROUP_BYTES = 16 * 2**20
 GROUP_ROWS = 64 * 1024
@@ -45,39 +41,6 @@ MOST_TRIES = 2048
 """So many parts of a delivery are tried to find rows that a backend refuses without naming them; then the flow stops."""
 MOST_ROUNDS = 1024
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a flow's hops share: the world, the stop, the state file, how long failures are put up with.
-
-    `notify` is told what is wrong with the storage, or None when that is over; `notify_reading` the same of the source.
-    """
-
-    env: Env
-    shutdown: Shutdown
-    state: State
-    letters: Letters
-    patience: Patience
-    notify: Callable[[str | None], None]
-    notify_reading: Callable[[str | None], None]
-
-    async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:
-        """Attempt until it works, patience is at its end, or the time for draining is over."""
-        backoff = Backoff(self.env, self.patience)
-        while True:
-            try:
-                result = await attempt(*args)
-            except TransientError as error:
-                wait = backoff.failed(error)
-                if wait is None or self.shutdown.expired.is_set():
-                    raise
-                self.notify(f"{error}; trying again in {wait:.1f} s")
-                await race(self.env.sleep(wait), self.shutdown.expired)
-            else:
-                if backoff.failures:
-                    self.notify(None)
-                return result
 
 
 class Edge:

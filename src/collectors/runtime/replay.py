@@ -19,9 +19,10 @@ from collectors.config.model import PipelineConfig
 from collectors.errors import ConfigurationError, TransientError
 from collectors.runtime.assembly import make_codecs, make_pipeline
 from collectors.runtime.building import choose_letter_keepers, notifier
-from collectors.runtime.delivery import Edge, Hooks
+from collectors.runtime.delivery import Edge
 from collectors.runtime.engine import Engine
 from collectors.runtime.flow import Flow
+from collectors.runtime.hooks import Hooks
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.letter_queue import LetterQueue
 from collectors.runtime.letter_ways import finish, lanes_of, replay_name, tidy, way_of

@@ -66,12 +66,12 @@ MUTANTS = [
         Patch("runtime.supervisor:Supervisor.run", "not expired.done()", "True"),
         Patch("runtime.supervisor:Supervisor.run", "{expired, ", "{"),
         Patch(
-            "runtime.delivery:Hooks.retrying",
+            "runtime.hooks:Hooks.retrying",
             "if wait is None or self.shutdown.expired.is_set():\n",
             "if wait is None:\n",
         ),
         Patch(
-            "runtime.delivery:Hooks.retrying",
+            "runtime.hooks:Hooks.retrying",
             "await race(self.env.sleep(wait), self.shutdown.expired)\n",
             "await self.env.sleep(wait)\n",
         ),
