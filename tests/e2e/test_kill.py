@@ -61,6 +61,11 @@ def in_parquet(folder: Path) -> Counter[int]:
     return Counter(ds.dataset(paths, format="parquet").to_table(columns=["id"])["id"].to_pylist())
 
 
+def in_duckdb(folder: Path) -> Counter[int]:
+    with duckdb.connect(folder / "out.duckdb", read_only=True) as database:
+        return Counter(n for (n,) in database.execute("select id from readings").fetchall())
+
+
 def lives(pipeline: Path, first: int, step: int, most: int) -> int:
     script = Path(__file__).with_name("_lives.py")
     done = subprocess.run(
@@ -97,3 +102,20 @@ def test_both_at_once(tmp_path, first):
     assert lives(make(tmp_path, SQLITE + PARQUET), first, 4, 60) > 10
     check_database(sqlite3.connect(tmp_path / "out.db"))
     assert in_parquet(tmp_path) == EXPECTED
+
+
+@pytest.mark.parametrize("added", [PARQUET, DUCKDB])
+def test_one_that_is_added_later(tmp_path, added):
+    """Killed at one point after another while it begins; it has all that has come since, once, and nothing of before."""
+    pipeline = make(tmp_path, SQLITE)
+    lines = (tmp_path / "in.ndjson").read_text().splitlines(keepends=True)
+    (tmp_path / "in.ndjson").write_text("".join(lines[:300]))
+    assert lives(pipeline, 10**9, 1, 1) == 0
+    pipeline.write_text(PIPELINE + SQLITE + added)
+    assert lives(pipeline, 80, 2, 45) > 20
+    with (tmp_path / "in.ndjson").open("a") as file:
+        file.writelines(lines[300:])
+    assert lives(pipeline, 10**9, 1, 1) == 0
+    check_database(sqlite3.connect(tmp_path / "out.db"))
+    ids = in_parquet(tmp_path) if added == PARQUET else in_duckdb(tmp_path)
+    assert ids == Counter({n: 1 for n in EXPECTED if n >= 300})

@@ -88,6 +88,28 @@ class Edge:
         self.seq = self.durable = checkpoint.seq
         return checkpoint
 
+    async def stored(self) -> Checkpoint:
+        """Return how far the flow is stored at this backend, without taking it over."""
+        return await self._retrying(self._look)
+
+    async def skip_to(self, front: Checkpoint) -> None:
+        """Make the backend go on where another one is, durably, without what lies between.
+
+        Dead letters stay, also those in the state file: they are of records from before.
+        """
+        delivery = Delivery(
+            key=ChunkKey(self._flow, self._epoch, front.seq),
+            first_seq=self.seq + 1,
+            table=pa.table({}),
+            position=front.position,
+            schema=front.schema,
+            run=self._hooks.letters.run,
+            counts=Counts(),
+        )
+        await self._retrying(partial(self._put, delivery), front.seq)
+        await self._retrying(self._flush)
+        self.seq = self.durable = (await self._retrying(self._stored_by_us)).seq
+
     async def confirm(self) -> None:
         """Raise FencedError when another process has taken the flow over since `claim`."""
         await self._retrying(self._stored_by_us)
@@ -275,17 +297,25 @@ class Edge:
 
     async def _commit(self, delivery: Delivery, *, written: bool = False) -> int:
         """Store a delivery; `written` says that its rows are in a backend without transactions already."""
-        state = self._hooks.state
         if not self._transactional:
             if delivery.table.num_rows and not written:
                 await self.backend.call(self.backend.write, delivery.table, delivery.key)
-            return await state.commit(replace(delivery, table=pa.table({})))
-        if not self.holds_letters:
+        elif not self.holds_letters:
             owner = f"{self._flow}@{self.report.backend}"  # two such backends must not replace each other's letters
-            await state.replace_letters(owner, delivery)
+            await self._hooks.state.replace_letters(owner, delivery)
             delivery = replace(delivery, dead_letters=[])
+        return await self._put(delivery)
+
+    async def _put(self, delivery: Delivery) -> int:
+        """Commit where the position is kept."""
+        if not self._transactional:
+            return await self._hooks.state.commit(replace(delivery, table=pa.table({})))
         seq: int = await self.backend.call(self.backend.commit, delivery)  # type: ignore[attr-defined]
         return seq
+
+    async def _look(self) -> Checkpoint:
+        await self.backend.connect()
+        return await self._stored()
 
     async def _claim(self) -> Checkpoint:
         await self.backend.connect()

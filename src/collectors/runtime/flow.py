@@ -18,7 +18,7 @@ from collectors.chunks import Checkpoint
 from collectors.collection.base import Source
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
-from collectors.runtime import deaths
+from collectors.runtime import beginnings, deaths
 from collectors.runtime.batching import Ahead, End, take_waiting
 from collectors.runtime.budget import Share
 from collectors.runtime.delivery import Edge
@@ -126,12 +126,16 @@ class Flow:
 
     async def _resume(self) -> tuple[Position | None, list[Position]]:
         """Claim the flow at every backend; return where to read from, and what an earlier run read but not all stored."""
-        checkpoints = [await edge.claim() for edge in self._edges]
-        for edge in self._edges[:-1]:
-            await (
-                edge.confirm()
-            )  # or two processes, with a part of the storages each, would number chunks differently
+        checkpoints, new = await beginnings.claim(self.name, self._edges, self._hooks)
         self._check_same_chunks(checkpoints)
+        if new:
+            front = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
+            await beginnings.begin(self.name, new, front, self._hooks)
+            self._notice_skipped("is new and begins", new, "what they have from before is not in it")
+            checkpoints = [
+                front if edge in new else checkpoint
+                for edge, checkpoint in zip(self._edges, checkpoints, strict=True)
+            ]
         for edge in self._edges:
             edge.on_durable = self._on_durable
             edge.on_commit = self._check_budget
@@ -148,17 +152,15 @@ class Flow:
                 f"the {what} of source '{self.report.source}' is another one than before; it is read from its beginning"
             )
             since = None
-            if first.seq < last.seq:
-                self._start_at(last)
-            self._seq = self._behind = last.seq
+            await self._skip_to(last)
         elif first.seq < last.seq:
             recorded = await self._hooks.retrying(self._hooks.state.boundaries, self.name, first.seq - 1)
             if _lead_to(recorded, first, checkpoints):
                 replay = [position for seq, position in recorded if seq > first.seq]
-            elif self._replays and first.epoch > 1:
+            elif self._replays:
                 self._ends = {checkpoint.seq: checkpoint.position for checkpoint in checkpoints}
             else:
-                self._start_at(last)
+                await self._skip_to(last)
                 since = last.position
         if not replay:
             await self._hooks.retrying(self._hooks.state.forget_boundaries_behind, self.name, self._seq)
@@ -209,14 +211,20 @@ class Flow:
             what = "its chunks are prepared in a process of their own, to find the record that does it"
         self.report.notices.append(f"the process died {count} times without getting further; {what}")
 
-    def _start_at(self, last: Checkpoint) -> None:
-        """Go on from the front: a backend is behind, and the chunks that it lacks cannot be read again as they were."""
-        late = [edge.report.backend for edge in self._edges if edge.seq < last.seq]
-        self.report.notices.append(
-            f"storage {', '.join(late)} starts where the others of source '{self.report.source}' are; "
-            "records before that are not in it"
-        )
+    async def _skip_to(self, last: Checkpoint) -> None:
+        """Go on from the front: the chunks that a backend behind it lacks cannot be read again as they were."""
+        late = [edge for edge in self._edges if edge.seq < last.seq]
+        for edge in late:
+            await edge.skip_to(last)
+        if late:
+            self._notice_skipped("goes on", late, "the records between are not in it")
         self._seq = self._behind = last.seq
+
+    def _notice_skipped(self, how: str, edges: list[Edge], what: str) -> None:
+        names = ", ".join(edge.report.backend for edge in edges)
+        self.report.notices.append(
+            f"storage {names} {how} where the others of source '{self.report.source}' are; {what}"
+        )
 
     async def _read(self, since: Position | None, replay: list[Position]) -> None:
         hooks = self._hooks

@@ -68,7 +68,7 @@ class KeepsPosition(Protocol):
         """
 
     def stored(self, flow: str) -> Checkpoint:
-        """Return how far the flow is durably stored, without taking it over."""
+        """Return how far the flow is durably stored, without taking it over; epoch 0 for one that was never claimed."""
 
 
 @runtime_checkable

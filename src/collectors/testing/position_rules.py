@@ -23,10 +23,11 @@ class PositionRules(BackendRig):
     """What `claim`, `commit` and `stored` promise; skipped for a backend without them."""
 
     def test_a_claim_raises_the_epoch(self, tmp_path: Path) -> None:
-        """Each claim raises the flow's epoch by one, and no other flow's."""
+        """Each claim raises the flow's epoch by one, and no other flow's; before the first one it is 0."""
         self.needs(KeepsPosition)
 
         async def scenario(backend: Any) -> None:
+            assert await backend.call(backend.stored, "contract/source") == Checkpoint(0)
             assert await backend.call(backend.claim, "contract/source") == Checkpoint(1)
             assert await backend.call(backend.claim, "contract/source") == Checkpoint(2)
             assert await backend.call(backend.claim, "contract/other") == Checkpoint(1)
