@@ -7,7 +7,7 @@
 Rows stay until the object goes, `disconnect` keeps them. A store that is full stops the flow.
 
 Delivery: exactly once within a process: rows and position go and stay together. A new process begins with nothing and
-reads every source from its start.
+reads every source from its start; beside another storage that has records of the source, from where that one is.
 """
 
 from __future__ import annotations
