@@ -85,6 +85,9 @@ class Builder:
         report.decoding = preparer.decoding
         report.ways = [(way.name, way.steps) for way in ways]
         report.edges = [edge.report for edge in edges]
+        if any(earlier.source == name for earlier in self.report.flows):
+            for edge in report.edges:
+                edge.before = None
         self.report.flows.append(report)
         return Flow(
             name=flow_name,

@@ -31,6 +31,7 @@ from collectors.runtime.batching import End, concat, take_waiting
 from collectors.runtime.hooks import Hooks
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Prepared
+from collectors.runtime.runs import stored_counts
 from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Rehearses
 
 __all__ = ["Edge"]
@@ -86,6 +87,8 @@ class Edge:
         checkpoint = await self._retrying(self._claim)
         self._epoch = checkpoint.epoch
         self.seq = self.durable = checkpoint.seq
+        if self.report.before is None:
+            self.report.before = await self._retrying(self._counted)
         return checkpoint
 
     async def stored(self) -> Checkpoint:
@@ -322,6 +325,10 @@ class Edge:
         if self._transactional:
             return await self.backend.call(self.backend.claim, self._flow)  # type: ignore[attr-defined,no-any-return]
         return await self._hooks.state.claim(self._flow)
+
+    async def _counted(self) -> Counts:
+        hooks = self._hooks
+        return await stored_counts(self.backend, self._flow, hooks.letters.run, hooks.state) or Counts()
 
     async def _stored(self) -> Checkpoint:
         if self._transactional:

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from collectors.chunks import Counts
 from collectors.collection.base import Source
 from collectors.config.load import from_mapping, load
 from collectors.config.model import PipelineConfig
@@ -160,21 +159,17 @@ class Engine:
         by_id = {backend.get_backend_id(): backend for backend in backends.values()}
         too_late = asyncio.Event()
         timer = asyncio.create_task(self._wait_a_little(too_late))
-        before: dict[tuple[str, str], Counts] = {}  # by flows of the same name that a reload has ended
         for flow in self.report.flows:
             whole = flow.error is None and not flow.in_flight
             for edge in flow.edges:
-                if flow.reloaded or edge.backend not in by_id:
-                    before[edge.backend, edge.flow] = (
-                        before.get((edge.backend, edge.flow), Counts()) + edge.counts
-                    )
+                if flow.reloaded or edge.before is None:  # it may be another store by now; nothing was stored
                     continue
                 with suppress(CollectorsError):  # a store that is away is not asked
                     asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
                     counts = await race(asking, too_late)
                     if counts is None:
                         continue
-                    counts -= before.get((edge.backend, edge.flow), Counts())
+                    counts -= edge.before
                     if whole:
                         edge.ledger = counts
                     else:

@@ -62,7 +62,9 @@ class EdgeReport:
     counts: Counts = field(default_factory=Counts)
     skipped: int = 0
     ledger: Counts | None = None
-    """What the store itself says about this run, asked for at its end."""
+    """What the store itself says about this run, asked for at its end, without `before`."""
+    before: Counts | None = field(default_factory=Counts)
+    """What the store said when it was claimed: flows that a reload has ended left it there. None: not asked yet."""
     committed: Counts = field(default_factory=Counts)
     """As `counts`, with what the backend has taken and not made durable yet."""
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
