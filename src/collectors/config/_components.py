@@ -64,6 +64,11 @@ class Builder:
             self._check_format(made, path)
         return component
 
+    def place(self, backend: Component, source: str, path: Keys) -> str | None:
+        """Return where a backend puts the rows of a source, in words that are the same for the same place."""
+        place: str | None = self._attempt(lambda: backend.make().place(source), path)
+        return place
+
     def _report_shape(self, kind: Kind, item: Any, path: Keys) -> None:
         sentence = (
             f"expected a mapping with the {kind}'s type and settings, for example {{type: {_EXAMPLES[kind]}}}"

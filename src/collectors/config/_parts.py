@@ -48,7 +48,9 @@ def build_parts(document: Document, data: Any) -> Parts:
     common = _numbered(document, builder, data.get("processors"), ("processors",))
     pipelines = data.get("pipelines")
     if not isinstance(pipelines, Mapping) or not pipelines:
-        return Parts(sources, backends, (Route(tuple(sources), common, tuple(backends), "main"),))
+        route = Route(tuple(sources), common, tuple(backends), "main")
+        _report_same_place(document, builder, route, backends, backend_ids)
+        return Parts(sources, backends, (route,))
     routes = []
     for name, found in pipelines.items():
         path: Keys = ("pipelines", name)
@@ -63,6 +65,8 @@ def build_parts(document: Document, data: Any) -> Parts:
             )
         )
     _report_unused(document, data, routes, source_ids, backend_ids)
+    for route in routes:
+        _report_same_place(document, builder, route, backends, backend_ids)
     return Parts(sources, backends, tuple(routes))
 
 
@@ -154,6 +158,32 @@ def _chosen(document: Document, names: Any, places: Mapping[str, Keys], path: Ke
     if names == []:
         document.report(path, "expected at least one id", hint="leave it out for all of them")
     return tuple(name for name in _list(names) if isinstance(name, str))
+
+
+def _report_same_place(
+    document: Document,
+    builder: Builder,
+    route: Route,
+    backends: Mapping[str, Component],
+    places: Mapping[str, Keys],
+) -> None:
+    """Report storages of one route that are the same place: each would take the rows and the position of the other."""
+    reported: set[str] = set()
+    for source in route.sources:
+        taken: dict[tuple[Any, str], str] = {}
+        for name in route.backends:
+            backend = backends.get(name)
+            place = builder.place(backend, source, places[name]) if backend else None
+            if backend is None or place is None or name in reported:
+                continue
+            first = taken.setdefault((backend.cls, place), name)
+            if first != name:
+                reported.add(name)
+                document.report(
+                    places[name],
+                    f"the storages '{first}' and '{name}' are the same place: {place}",
+                    hint="leave one of the two out, or give it a place of its own",
+                )
 
 
 def _report_unused(

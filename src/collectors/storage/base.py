@@ -174,6 +174,13 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         """Return where the data goes, for people: a path, an address without secrets."""
         return self.get_backend_id()
 
+    def place(self, source: str) -> str | None:
+        """Return where the rows of a source go, in the same words however the settings say it; None: to nobody else.
+
+        Of the storages that a pipeline sends a source to, no two may have the same place. Opens and connects nothing.
+        """
+        return None
+
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run one of the methods above: a plain one in the backend's thread. Raises ConnectionError if not connected."""
         if self._thread is None:

@@ -18,6 +18,7 @@ names it). While a pipeline writes to the file, no other process can open it: Du
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,6 +206,10 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         fixed = SOURCE not in self.config.table
         return f"{self.config.path}:{self.config.table}" if fixed else self.config.path
 
+    def place(self, source: str) -> str:
+        """Return the file that the path leads to, and the table; case does not tell tables apart."""
+        return f"{os.path.realpath(self.config.path)}, table {self._table_of(source).lower()}"
+
     @property
     def _file(self) -> Database:
         if self._database is None:
@@ -240,7 +245,10 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         return FlowTables(connection, self.config.table)
 
     def _table(self, flow: str) -> str:
-        return self.config.table.replace(SOURCE, source_of(flow))
+        return self._table_of(source_of(flow))
+
+    def _table_of(self, source: str) -> str:
+        return self.config.table.replace(SOURCE, source)
 
     def _queried_table(self, connection: Connection) -> str | None:
         """Return the table to query: the one of the settings, or the only one that there is."""

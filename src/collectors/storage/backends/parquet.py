@@ -16,6 +16,7 @@ except for the moment between rename and entry, or after a crash in it until the
 
 from __future__ import annotations
 
+import os
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Self
@@ -171,6 +172,10 @@ class ParquetBackend(Backend[ParquetConfig]):
     def describe(self) -> str:
         """Return the folder."""
         return self.config.path
+
+    def place(self, source: str) -> str:
+        """Return the folder that the path leads to."""
+        return os.path.realpath(self.config.path)
 
     @property
     def _root(self) -> Path:

@@ -43,6 +43,8 @@ from collectors.storage.records import plain
 __all__ = ["COMPONENT", "PostgresBackend", "PostgresConfig"]
 
 SOURCE = "{source}"
+_PLACE = ("service", "host", "hostaddr", "port", "dbname", "user", "options")
+"""The parameters of libpq that say which tables are meant."""
 
 
 def _name(name: str) -> str:
@@ -223,6 +225,13 @@ class PostgresBackend(Backend[PostgresConfig]):
         place = f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', '')}"
         return f"postgresql://{place}" + ("" if SOURCE in self.config.table else f":{self.config.table}")
 
+    def place(self, source: str) -> str:
+        """Return server, database and user as the settings have them, and the table."""
+        known = {"port": "5432"} | {name: str(value) for name, value in self.config.parameters().items()}
+        where = " ".join(f"{name}={known[name]}" for name in _PLACE if name in known)
+        schema = "" if self.config.in_schema is None else f"{self.config.in_schema}."
+        return f"PostgreSQL {where}, table {schema}{self._table_of(source)}"
+
     @contextmanager
     def _naming(self, connection: Connection, table: pa.Table, key: ChunkKey) -> Iterator[None]:
         """Find the rows that the server has refused, which does not say which: store them and take that back."""
@@ -240,7 +249,10 @@ class PostgresBackend(Backend[PostgresConfig]):
             rows.insert(delivery.table, self.location(delivery.key))
 
     def _table(self, flow: str) -> str:
-        return self.config.table.replace(SOURCE, source_of(flow))
+        return self._table_of(source_of(flow))
+
+    def _table_of(self, source: str) -> str:
+        return self.config.table.replace(SOURCE, source)
 
     def _queried_table(self, connection: Connection) -> str | None:
         """Return the table to query: the one of the settings, or the only one that there is."""

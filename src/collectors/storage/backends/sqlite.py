@@ -15,6 +15,7 @@ acknowledged survives a power cut. One process writes to a file at a time; other
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,8 +167,15 @@ class SqliteBackend(Backend[SqliteConfig]):
         fixed = SOURCE not in self.config.table
         return f"{self.config.path}:{self.config.table}" if fixed else self.config.path
 
+    def place(self, source: str) -> str:
+        """Return the file that the path leads to, and the table; case does not tell tables apart."""
+        return f"{os.path.realpath(self.config.path)}, table {self._table_of(source).lower()}"
+
     def _table(self, flow: str) -> str:
-        return self.config.table.replace(SOURCE, source_of(flow))
+        return self._table_of(source_of(flow))
+
+    def _table_of(self, source: str) -> str:
+        return self.config.table.replace(SOURCE, source)
 
     def _queried_table(self, database: Database) -> str | None:
         """Return the table to query: the one of the settings, or the only one that there is."""
