@@ -85,10 +85,7 @@ class Builder:
         report.decoding = preparer.decoding
         report.ways = [(way.name, way.steps) for way in ways]
         report.edges = [edge.report for edge in edges]
-        if any(earlier.source == name for earlier in self.report.flows):
-            for edge in report.edges:
-                edge.before = None
-        self.report.flows.append(report)
+        self.report.add(report)
         return Flow(
             name=flow_name,
             source=source if spooled is None else spooled,

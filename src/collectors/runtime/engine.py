@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ CONNECT_SECONDS = 1.0
 
 NOTE_SECONDS = 2.0
 """So often a run writes down how far it is."""
+
+TRIM_NOTES = 15
+"""With every so many-th note it gives memory back."""
 
 LAST_SECONDS = 5.0
 """For which stores are asked what they have after a second signal."""
@@ -133,8 +137,10 @@ class Engine:
         """Keep the record of this run in the state file. A state file that is away stops no run."""
 
         async def note() -> None:
-            while True:
+            for number in count(1):
                 await self.env.sleep(NOTE_SECONDS)
+                if number % TRIM_NOTES == 0:
+                    self.env.trim_heap()
                 with suppress(TransientError):
                     await runs.update(self._measured(started))
 

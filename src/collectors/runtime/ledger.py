@@ -239,6 +239,13 @@ class RunReport:
     kind: str = "run"
     """`run`, or `replay` of dead letters."""
 
+    def add(self, flow: FlowReport) -> None:
+        """Take a flow in; what an earlier one of its source has left in the ledgers of the stores has to be asked for."""
+        if any(earlier.source == flow.source for earlier in self.flows):
+            for edge in flow.edges:
+                edge.before = None
+        self.flows.append(flow)
+
     @property
     def status(self) -> str:
         """How it ended: done, stopped, failed, or unbalanced."""
