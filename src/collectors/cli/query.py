@@ -117,8 +117,10 @@ async def _query(backend: Any, criteria: QueryCriteria, table: str | None) -> li
 async def _check_table(backend: Any, table: str) -> None:
     """Raise ConfigurationError for a table that is not there: no rows would read as an answer."""
     from collectors.errors import ConfigurationError
+    from collectors.storage.base import HasTables
 
-    names = await backend.call(backend.tables)
+    call = backend.call
+    names = await call(backend.tables) if isinstance(backend, HasTables) else [table]
     if table not in names:
         raise ConfigurationError(
             f"--table {table}: there is no such table in the storage '{backend.get_backend_id()}'; "

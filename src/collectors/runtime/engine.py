@@ -22,7 +22,7 @@ from collectors.runtime.building import Builder
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
 from collectors.runtime.ledger import FlowReport, RunFailedError, RunReport
-from collectors.runtime.memory import give_memory_back
+from collectors.runtime.memory import give_memory_back, trim_heap
 from collectors.runtime.reading import race
 from collectors.runtime.reload import Reloader
 from collectors.runtime.runs import Runs, stored_counts
@@ -140,7 +140,7 @@ class Engine:
             for number in count(1):
                 await self.env.sleep(NOTE_SECONDS)
                 if number % TRIM_NOTES == 0:
-                    self.env.trim_heap()
+                    trim_heap()
                 with suppress(TransientError):
                     await runs.update(self._measured(started))
 

@@ -22,7 +22,6 @@ from typing import IO, Any, TypeVar
 
 import psutil
 
-from collectors.runtime.memory import trim_heap
 from collectors.storage.files import make_folders
 
 __all__ = ["Env"]
@@ -65,10 +64,6 @@ class Env:
     def own_thread(self, name: str) -> ThreadPoolExecutor:
         """Return a single worker thread for something that must stay in one; its owner shuts it down."""
         return ThreadPoolExecutor(1, thread_name_prefix=name)
-
-    def trim_heap(self) -> None:
-        """Return to the system what memory is free."""
-        trim_heap()
 
     def peak_memory(self) -> int:
         """Return the largest resident size of this process so far, in bytes."""

@@ -29,6 +29,7 @@ from collectors.settings import Name, Settings, settings_class
 __all__ = [
     "Backend",
     "BackendConfig",
+    "HasTables",
     "KeepsDeadLetters",
     "KeepsLedger",
     "KeepsPosition",
@@ -94,6 +95,14 @@ class KeepsLedger(Protocol):
 
 
 @runtime_checkable
+class HasTables(Protocol):
+    """A backend that keeps rows in tables with names."""
+
+    def tables(self) -> list[str]:
+        """Return the names of those that can be queried; none where there is none yet."""
+
+
+@runtime_checkable
 class Rehearses(Protocol):
     """A backend whose `commit` may refuse rows without naming them: the runtime finds them by rehearsing parts."""
 
@@ -137,10 +146,6 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         raise FatalError(
             f"the backend '{self.get_backend_id()}' cannot be queried", error_type=ErrorType.STORAGE
         )
-
-    def tables(self) -> Any:
-        """Return the names of the tables that can be queried; none where there are no tables, or none yet."""
-        return []
 
     def remove(self, location_id: str) -> Any:
         """Delete what was stored under the location. Raises KeyError when there is none."""

@@ -281,9 +281,6 @@ class _SimEnv(Env):
     def new_id(self) -> str:
         return f"run-{self._process.name}"
 
-    def trim_heap(self) -> None:
-        """Do nothing: a simulated minute is short."""
-
     def peak_memory(self) -> int:
         return 0
 
