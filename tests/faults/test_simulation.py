@@ -45,6 +45,7 @@ def test_schedules(full, figure, part):
     seconds = time.process_time() - started
     figure(
         "simulated schedules",
+        seeds=f"seeds {part * count:,} to {(part + 1) * count - 1:,}",
         schedules=count,
         processes=sum(outcome.lives for outcome in outcomes),
         steps=sum(outcome.steps for outcome in outcomes),
