@@ -98,7 +98,7 @@ def test_damage_is_mended_or_told(lives, memory, backends, full, figure):
             raise AssertionError(f"mutation {number}: {kind} {path.relative_to(stack.data)}") from error
     figure(
         "corruptions",
-        stack=backends,
+        stack=" + ".join(backends),
         mutations=ends.total(),
         silent=0,
         **ends,
