@@ -6,6 +6,7 @@ A wheel with it is for one platform, a wheel without it for all. COLLECTORS_NATI
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -24,32 +25,34 @@ class CustomBuildHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the library beside its source, and have it packed."""
         source = Path(self.root, FOLDER, "json_lines.c")
-        library = source.with_suffix(".so")
+        library, unfinished = source.with_suffix(".so"), source.with_suffix(".unfinished")
         library.unlink(missing_ok=True)
         compiler = compiler_of_this_machine()
         if os.environ.get("COLLECTORS_NATIVE") == "0" or compiler is None:
             return
-        done = subprocess.run(
-            [compiler, *FLAGS, "-o", library, source], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            self.app.display_warning(f"JSON will be read by pyarrow: {compiler} failed:\n{done.stderr}")
+        try:
+            subprocess.run(
+                [*compiler, *FLAGS, "-o", unfinished, source],
+                capture_output=True,
+                check=True,
+                errors="replace",
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            unfinished.unlink(missing_ok=True)
+            why = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
+            self.app.display_warning(f"JSON will be read by pyarrow: {' '.join(compiler)} failed: {why}")
             return
+        unfinished.replace(library)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform_tag()}"
         build_data["artifacts"].append(f"{FOLDER}/json_lines.so")
 
 
-def compiler_of_this_machine() -> str | None:
-    """Return the C compiler that CC names, or the first there is."""
-    return next(
-        (
-            found
-            for name in (os.environ.get("CC"), "cc", "gcc", "clang")
-            if name and (found := shutil.which(name))
-        ),
-        None,
-    )
+def compiler_of_this_machine() -> list[str] | None:
+    """Return the C compiler that CC names, with its arguments, or the first there is."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    return next(([found] for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
 def platform_tag() -> str:

@@ -22,6 +22,8 @@ _LIBRARY = Path(__file__).parent / "_native" / "json_lines.so"
 _NOTHING, _BOOL, _INT, _FLOAT, _STRING, _STRUCT, _LIST = range(7)
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')
 """What JSON writes otherwise than it is; names are compared as they are written."""
+_DEEPEST = 60
+"""Arrow takes over no more than 64 levels from other code."""
 _ARROW_ARRAY_BYTES = 80
 """The size of a `struct ArrowArray` where pointers have 64 bits."""
 
@@ -31,7 +33,7 @@ def _function() -> Any:
     if os.environ.get("COLLECTORS_NATIVE") == "0":
         return None
     try:
-        function = ctypes.CDLL(str(_LIBRARY)).collectors_read_json
+        function = ctypes.CDLL(str(_LIBRARY)).collectors_read_json_1
     except (OSError, AttributeError):
         return None
     function.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p)
@@ -60,6 +62,7 @@ def read(text: bytes, schema: pa.Schema) -> pa.Table | None:
     return pa.Table.from_batches([batch])
 
 
+@lru_cache(maxsize=64)
 def _plan_of(schema: pa.Schema) -> bytes | None:
     """Return the columns in the form that the compiled code reads, None when there is one that it cannot fill."""
     try:
@@ -68,12 +71,14 @@ def _plan_of(schema: pa.Schema) -> bytes | None:
         return None
 
 
-def _plan(name: str, data_type: pa.DataType) -> bytes:
-    if _ESCAPED.search(name):
+def _plan(name: str, data_type: pa.DataType, depth: int = 0) -> bytes:
+    if _ESCAPED.search(name) or depth > _DEEPEST:
         raise NotImplementedError
     children: list[pa.Field] = []
     if pa.types.is_struct(data_type):
         kind, children = _STRUCT, list(data_type)
+        if len({child.name for child in children}) < len(children):
+            raise NotImplementedError
     elif pa.types.is_list(data_type):
         kind, children = _LIST, [data_type.value_field]
     else:
@@ -89,5 +94,9 @@ def _plan(name: str, data_type: pa.DataType) -> bytes:
         kind = kinds[data_type]
     raw = name.encode()
     return b"".join(
-        (struct.pack("=Bii", kind, len(raw), len(children)), raw, *(_plan(c.name, c.type) for c in children))
+        (
+            struct.pack("=Bii", kind, len(raw), len(children)),
+            raw,
+            *(_plan(c.name, c.type, depth + 1) for c in children),
+        )
     )

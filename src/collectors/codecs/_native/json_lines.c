@@ -9,6 +9,7 @@
    result is handed over by Arrow's C data interface (https://arrow.apache.org/docs/format/CDataInterface.html). */
 
 #define _GNU_SOURCE
+#include <float.h>
 #include <locale.h>
 #include <math.h>
 #include <stdint.h>
@@ -236,7 +237,10 @@ static const char *number(Reader *reader, Node *node, const char *p) {
     if (*p == '.') {
         is_integer = 0;
         if (!is_digit(*++p)) return NULL;
-        for (; is_digit(*p); p++, count++, power--) digits = 10 * digits + (uint64_t)(*p - '0');
+        for (; is_digit(*p); p++, count++) {
+            digits = 10 * digits + (uint64_t)(*p - '0');
+            if (power > -100000) power--; /* so far down, the C library says what it is */
+        }
     }
     if (*p == 'e' || *p == 'E') {
         int exponent = 0, below = 0;
@@ -256,12 +260,12 @@ static const char *number(Reader *reader, Node *node, const char *p) {
     } else {
         /* Digits and power of ten are both exact as floats, so one operation rounds once: W. Clinger, "How to Read
            Floating Point Numbers Accurately", 1990. */
-        if (count <= 19 && digits <= (uint64_t)1 << 53 && power >= -22 && power <= 22) {
+        if (FLT_EVAL_METHOD == 0 && count <= 19 && digits <= (uint64_t)1 << 53 && power >= -22 && power <= 22) {
             value = power < 0 ? (double)digits / POWERS[-power] : (double)digits * POWERS[power];
             value = negative ? -value : value;
         } else {
             char *stop;
-            if (is_integer) return NULL; /* perhaps one that a float does not hold */
+            if (is_integer || digits == 0) return NULL; /* perhaps no float holds it; or a nought that others read otherwise */
             value = strtod_l(begin, &stop, reader->locale);
             if (stop != p || isinf(value)) return NULL;
         }
@@ -452,8 +456,9 @@ static int hand_over(Node *node, struct ArrowArray *array) {
     return 1;
 }
 
-/* Returns the number of records, all of them in `result`; or -1: not beyond doubt, or no memory, and `result` is empty. */
-int64_t collectors_read_json(const char *text, int64_t length, const char *plan, struct ArrowArray *result) {
+/* The name ends with the version of the plan's layout.
+   Returns the number of records, all of them in `result`; or -1: not beyond doubt, or no memory, and `result` is empty. */
+int64_t collectors_read_json_1(const char *text, int64_t length, const char *plan, struct ArrowArray *result) {
     Node root = {0};
     Reader reader = {text + length, newlocale(LC_ALL_MASK, "C", (locale_t)0)};
     int64_t records = -1;
