@@ -127,7 +127,7 @@ def test_floats_are_rounded_once(value, form):
     if "." not in text and "e" not in text.lower():
         text += ".0"
     table = native.read(f'{{"f":{text}}}'.encode(), FLAT)
-    if table is None:  # a nought in many digits is left to others
+    if table is None:  # a nought in many digits is left to others, and what is next to nothing
         assert not value
         return
     assert bits(table["f"].to_pylist()) == bits([float(text)])

@@ -265,9 +265,9 @@ static const char *number(Reader *reader, Node *node, const char *p) {
             value = negative ? -value : value;
         } else {
             char *stop;
-            if (is_integer || digits == 0) return NULL; /* perhaps no float holds it; or a nought that others read otherwise */
+            if (is_integer) return NULL; /* perhaps one that a float does not hold */
             value = strtod_l(begin, &stop, reader->locale);
-            if (stop != p || isinf(value)) return NULL;
+            if (stop != p || isinf(value) || value == 0) return NULL; /* others do not take every such nought */
         }
         if (!add_word(&node->data, &value, sizeof value)) return NULL;
     }
