@@ -45,12 +45,11 @@ MUTANTS = [
         Patch(
             "runtime.delivery:Edge._commit",
             "if delivery.table.num_rows and not written:\n"
-            "    await self.backend.call(self.backend.write, delivery.table, delivery.key)\n"
-            "return await state.commit(replace(delivery, table=pa.table({})))\n",
-            "seq = await state.commit(replace(delivery, table=pa.table({})))\n"
+            "    await self.backend.call(self.backend.write, delivery.table, delivery.key)\n",
+            "await self._put(delivery)\n"
             "if delivery.table.num_rows:\n"
             "    await self.backend.call(self.backend.write, delivery.table, delivery.key)\n"
-            "return seq\n",
+            "return delivery.key.seq\n",
         ),
     ),
     mutant(
