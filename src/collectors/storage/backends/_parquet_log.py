@@ -8,7 +8,6 @@ entry is commit and fence in one, and a claim ends every commit that was under w
 from __future__ import annotations
 
 import glob
-import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -120,12 +119,8 @@ class FlowLog:
         self._folder.stat()
 
     def put(self, entry: Entry) -> bool:
-        """Add an entry, durably; False when its number is taken.
-
-        Two hosts that claim a flow at the same moment write the same number: each in a file of its own.
-        """
-        unique = secrets.token_hex(8)
-        scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number},{unique}.json.tmp"
+        """Add an entry, durably; False when its number is taken."""
+        scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number}.json.tmp"
         return put_new(self._path(entry.number), msgspec.json.encode(entry.checked()), scratch)
 
     def is_there(self, entry: Entry) -> bool:
