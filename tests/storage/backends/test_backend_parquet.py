@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import Callable, Coroutine
 from datetime import date
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from collectors.chunks import ChunkKey, Counts, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery
 from collectors.errors import DataError, FatalError, FencedError, TransientError
 from collectors.models import QueryCriteria
 from collectors.storage.backends import _parquet_flow, _parquet_log
@@ -370,7 +371,9 @@ def test_each_step_is_on_the_disk_before_the_next_one(
 
     def told(path: Any) -> str:
         name = str(Path(path).relative_to(lake))
-        return "scratch" if "/tmp/" in name and ".parquet" in name else name.partition("0000")[0]
+        if "/tmp/" in name and ".parquet" in name:
+            return "scratch"
+        return re.sub(r",[0-9a-f]{16}\.", ",….", name.partition("0000")[0])
 
     def fsync(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
         steps.append(f"sync {told(Path(f'/proc/self/fd/{descriptor}').readlink())}")
@@ -401,7 +404,7 @@ def test_each_step_is_on_the_disk_before_the_next_one(
         "sync _collectors/intent",
         "rename scratch to part-contract~source-",
         "sync .",
-        "sync _collectors/tmp/contract~source,1,2.json.tmp",
+        "sync _collectors/tmp/contract~source,1,2,….json.tmp",
         f"link {log}/",
         f"sync {log}",
     ]
@@ -508,6 +511,54 @@ def test_an_owner_that_wakes_up_just_before_its_entry_stores_nothing(
 
     run(tmp_path, scenario)
     assert len(data_files(tmp_path)) == 1
+
+
+def test_two_that_claim_at_the_same_moment_write_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file for both, written by both at once, would be an entry that nobody can read."""
+    written: list[str] = []
+    real = os.link
+
+    async def scenario(first: ParquetBackend) -> None:
+        second = ParquetBackend(path=str(tmp_path / "lake"))
+        await second.connect()
+
+        def link(path: Path, target: Path) -> None:
+            written.append(path.name)
+            if len(written) == 1:
+                assert second.claim(FLOW).epoch == 1
+            real(path, target)
+
+        monkeypatch.setattr(os, "link", link)
+        with pytest.raises(TransientError, match="No such file"):
+            await first.call(first.claim, FLOW)
+        assert len(set(written)) == 2
+        assert await first.call(first.claim, FLOW) == Checkpoint(2)
+        await second.disconnect()
+
+    run(tmp_path, scenario)
+    assert list((tmp_path / "lake/_collectors/tmp").iterdir()) == []
+
+
+def test_a_claim_that_died_leaves_no_file_behind_the_next_one(
+    tmp_path: Path,
+) -> None:
+    async def scenario(backend: ParquetBackend) -> None:
+        backend.claim("contract/other")
+        left = (
+            tmp_path
+            / "lake/_collectors/tmp"
+            / f"{_parquet_log.file_name(FLOW)},1,1,0123456789abcdef.json.tmp"
+        )
+        ahead = left.with_name(left.name.replace(",1,1,", ",2,2,"))
+        left.touch()
+        ahead.touch()
+        await backend.call(backend.claim, FLOW)
+        assert not left.exists()
+        assert ahead.exists(), "it may be of one that claims just now"
+
+    run(tmp_path, scenario)
 
 
 def test_an_owner_whose_scratch_files_were_swept_is_fenced(

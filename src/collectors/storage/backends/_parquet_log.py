@@ -8,6 +8,7 @@ entry is commit and fence in one, and a claim ends every commit that was under w
 from __future__ import annotations
 
 import glob
+import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -119,8 +120,12 @@ class FlowLog:
         self._folder.stat()
 
     def put(self, entry: Entry) -> bool:
-        """Add an entry, durably; False when its number is taken."""
-        scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number}.json.tmp"
+        """Add an entry, durably; False when its number is taken.
+
+        Two hosts that claim a flow at the same moment do so with the same epoch and number: each writes a file of its own.
+        """
+        own = secrets.token_hex(8)
+        scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number},{own}.json.tmp"
         return put_new(self._path(entry.number), msgspec.json.encode(entry.checked()), scratch)
 
     def is_there(self, entry: Entry) -> bool:
@@ -147,12 +152,13 @@ class FlowLog:
         self._intent(epoch).unlink(missing_ok=True)
 
     def sweep(self, epoch: int) -> None:
-        """Delete what earlier owners left behind without committing it; only for who has claimed this epoch.
+        """Delete what earlier owners left behind without committing it; only for who has just claimed this epoch.
 
-        An intent says that there may be such files; which ones is told by their names, in case the intent is damaged.
+        Entries of this epoch that were not put are of claims that died, or lose: another try tells them so. An intent says that there may be such files; which ones is told by their names, in case the intent is damaged.
         """
         for path in self._scratch.glob(f"{self._name},*"):
-            if _epoch_of(path, self._name) < epoch:
+            left = _epoch_of(path, self._name)
+            if left < epoch or (left == epoch and path.name.endswith(".json.tmp")):
                 path.unlink(missing_ok=True)
         for entry in self.entries(removed=True):
             delete_files(self._root, [file.name for file in entry.files])
