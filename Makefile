@@ -31,7 +31,7 @@ check: .venv/ready
 docs: .venv/ready
 	$(BIN)/python docs/generate.py
 
-# About twenty minutes, on a machine that does nothing else; rsyslog has to be installed for its row.
+# On a machine that does nothing else; rsyslog has to be installed for its row.
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py --record
 	$(BIN)/python docs/generate.py

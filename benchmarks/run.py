@@ -1,6 +1,6 @@
 """How fast pipelines are beside their peers, on the same work and in the same run.
 
-    make bench                                     everything: about twenty minutes
+    make bench                                     everything, recorded
     python benchmarks/run.py --only parquet one    some jobs
 
 Every contestant is a process of its own, from its start to its end: interpreter, imports and all. Ours is `collectors run`

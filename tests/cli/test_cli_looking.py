@@ -8,18 +8,6 @@ import jsonschema
 import pytest
 
 from collectors import registry
-from collectors.cli import main as cli
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_list(call):

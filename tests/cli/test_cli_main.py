@@ -18,19 +18,6 @@ GOOD = "sources: [{type: file, path: x.ndjson}]\nstorage: [{type: sqlite, path: 
 
 
 @pytest.fixture
-def call(capsys):
-    """Run the command line; returns exit code, standard output, standard error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def failing(monkeypatch):
     """A verb `fail` that raises what it is given."""
     module = types.ModuleType("failing_verb")

@@ -7,23 +7,11 @@ from typing import get_args
 
 import pytest
 
-from collectors.cli import main as cli
 from collectors.cli.new import TEMPLATES, Template
 from collectors.config.load import load
 from collectors.runtime.engine import Engine
 
 NAMES = get_args(Template)
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_every_template_is_offered(call):

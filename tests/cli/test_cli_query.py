@@ -6,20 +6,8 @@ import asyncio
 
 import pytest
 
-from collectors.cli import main as cli
 from collectors.config.load import load
 from collectors.runtime.engine import Engine
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(list(arguments))
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(params=["sqlite", "duckdb", "parquet"])

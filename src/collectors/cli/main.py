@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import sys
@@ -86,7 +87,9 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad configuration or usage, 3 too much was set aside, 75 fenced, 130 interrupted."""
-    gc.set_threshold(50_000, 20, 50)  # importing makes 100,000 objects, none of them garbage
+    if arguments is None:  # the process is ours
+        gc.set_threshold(50_000, 20, 50)  # importing makes 100,000 objects, none of them garbage,
+        atexit.register(gc.freeze)  # and none that has to be looked through at the exit
     given = sys.argv[1:] if arguments is None else arguments
     # Taken out wherever it stands: the advice is "run it again with --debug", and people add that at the end.
     debug = "--debug" in given
@@ -99,8 +102,6 @@ def main(arguments: list[str] | None = None) -> None:
 
             traceback.print_exception(error)
         sys.exit(_tell(error))
-    finally:
-        gc.freeze()  # nor need they be looked through at the exit
 
 
 def _tell(error: Exception) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["is_there", "read"]
+__all__ = ["read"]
 
 _LIBRARY = Path(__file__).parent / "_native" / "json_lines.so"
 _NOTHING, _BOOL, _INT, _FLOAT, _STRING, _STRUCT, _LIST = range(7)
@@ -30,6 +30,7 @@ _ARROW_ARRAY_BYTES = 80
 
 @lru_cache(maxsize=1)
 def _function() -> Any:
+    """Return the compiled code; None where it is not installed, or switched off by `COLLECTORS_NATIVE=0`."""
     if os.environ.get("COLLECTORS_NATIVE") == "0":
         return None
     try:
@@ -39,11 +40,6 @@ def _function() -> Any:
     function.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p)
     function.restype = ctypes.c_int64
     return function
-
-
-def is_there() -> bool:
-    """Return whether the compiled code is installed, and not switched off by `COLLECTORS_NATIVE=0`."""
-    return _function() is not None
 
 
 def read(text: bytes, schema: pa.Schema) -> pa.Table | None:

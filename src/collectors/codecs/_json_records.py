@@ -1,7 +1,8 @@
 """Decodes lines of JSON: the whole chunk at once where nothing is wrong with it, else line by line.
 
 At once is by compiled code, or by pyarrow where there is none or a type is not for it. The fast paths take a chunk only
-when their result is beyond doubt, so all paths give the same table and refuse the same records. The slow path costs about four times as much, however many lines are bad.
+when their result is beyond doubt, so all paths give the same table and refuse the same records. The slow path costs several
+times as much, however many lines are bad.
 """
 
 from __future__ import annotations

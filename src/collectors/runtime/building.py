@@ -13,6 +13,7 @@ from collectors.runtime.assembly import make_codecs, make_pipeline
 from collectors.runtime.budget import Budget
 from collectors.runtime.delivery import Edge
 from collectors.runtime.env import Env
+from collectors.runtime.error_budget import budget_of
 from collectors.runtime.flow import Flow
 from collectors.runtime.hooks import Hooks
 from collectors.runtime.intake import Intake, SpoolSource
@@ -97,7 +98,7 @@ class Builder:
             on_event=self.on_event,
             intake=None if spooled is None else self._intake(source, spooled, hooks),
             isolate=None if config.file is None else self._isolator(config.file),
-            stop_above=config.stop_above if source.config.stop_above is None else source.config.stop_above,
+            stop_above=budget_of(config, source),
         )
 
     def _patience(self, spooled: SpoolSource | None = None) -> Patience:

@@ -134,7 +134,7 @@ class Engine:
     async def _noted(
         self, runs: Runs, backends: Mapping[str, Backend[Any]], started: float
     ) -> AsyncIterator[None]:
-        """Keep the record of this run in the state file. A state file that is away stops no run."""
+        """Keep the record of this run in the state file, and its memory small. A state file that is away stops no run."""
 
         async def note() -> None:
             for number in count(1):
@@ -150,8 +150,7 @@ class Engine:
         try:
             yield
         finally:
-            noting.cancel()
-            await asyncio.wait({noting})
+            await _end([noting])
             with suppress(TransientError):
                 await runs.end(self._measured(started))
 
@@ -165,22 +164,28 @@ class Engine:
         by_id = {backend.get_backend_id(): backend for backend in backends.values()}
         too_late = asyncio.Event()
         timer = asyncio.create_task(self._wait_a_little(too_late))
-        for flow in self.report.flows:
-            whole = flow.error is None and not flow.in_flight
-            for edge in flow.edges:
-                if flow.reloaded or edge.before is None:  # it may be another store by now; nothing was stored
-                    continue
-                with suppress(CollectorsError):  # a store that is away is not asked
-                    asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
-                    counts = await race(asking, too_late)
-                    if counts is None:
+        try:
+            for flow in self.report.flows:
+                whole = flow.error is None and not flow.in_flight
+                for edge in flow.edges:
+                    if (
+                        flow.reloaded or edge.before is None
+                    ):  # it may be another store by now; nothing was stored
                         continue
-                    counts -= edge.before
-                    if whole:
-                        edge.ledger = counts
-                    else:
-                        edge.counts = counts
-        await _end([timer])
+                    asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
+                    counts = None
+                    with suppress(CollectorsError):  # a store that is away says nothing
+                        counts = await race(asking, too_late)
+                    if counts is not None and whole:
+                        edge.ledger = counts - edge.before
+                    elif counts is not None:
+                        edge.counts = counts - edge.before
+                    elif too_late.is_set():
+                        flow.notices.append(
+                            f"storage {edge.backend} was not asked to the end; it may have more than is counted here"
+                        )
+        finally:
+            await _end([timer])
 
     async def _wait_a_little(self, too_late: asyncio.Event) -> None:
         """Set the event some seconds after a second signal: a commit that is under way then still counts."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from collectors.collection.base import Source
+from collectors.config.model import PipelineConfig
 from collectors.errors import ErrorBudgetError
 from collectors.runtime.ledger import EdgeReport
 
-__all__ = ["LEAST_RECORDS", "check_budget", "percent"]
+__all__ = ["LEAST_RECORDS", "budget_of", "check_budget", "percent"]
 
 LEAST_RECORDS = 100
 """A share says nothing about fewer records; it is looked at then when the source has ended."""
 _SHOWN_REASONS = 3
+
+
+def budget_of(config: PipelineConfig, source: Source[Any]) -> float | None:
+    """Return the share for a source: its own, else the pipeline's."""
+    own = source.config.stop_above
+    return config.stop_above if own is None else own
 
 
 def check_budget(stop_above: float | None, edge: EdgeReport, *, at_end: bool) -> ErrorBudgetError | None:

@@ -15,7 +15,7 @@ from collectors.errors import CollectorsError, ConfigurationError
 from collectors.models import CollectedData
 from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
 from collectors.runtime.env import Env
-from collectors.runtime.error_budget import check_budget, percent
+from collectors.runtime.error_budget import budget_of, check_budget, percent
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Item, Letters, Prepared, Preparer, Way
 from collectors.runtime.reading import race
@@ -121,7 +121,7 @@ async def _prepare(
     result.read = prepared.read
     for letter in [*prepared.letters, *(letter for part in prepared.parts for letter in part.letters)]:
         result.refused.append((letter.step, letter.reason))
-    stop_above = config.stop_above if source.config.stop_above is None else source.config.stop_above
+    stop_above = budget_of(config, source)
     for part in prepared.parts:
         edge = EdgeReport("", "", committed=part.counts)
         if check_budget(stop_above, edge, at_end=not is_endless(source)) and stop_above is not None:

@@ -80,9 +80,8 @@ class Supervisor:
             flow.report.status = "stopped"
             raise
         except Exception as error:  # one flow's failure must not reach the others
-            if (
-                isinstance(error, TransientError) and flow.expired
-            ):  # its last try was under way at the deadline
+            # What was away at the deadline, when the last try was under way, is no failure of the run.
+            if isinstance(error, TransientError) and flow.expired:
                 flow.report.status = "stopped"
                 return
             flow.report.status = "failed"
