@@ -161,7 +161,7 @@ def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
         env, away = ManualEnv(), Store("away", away=True)
         running = engine(tmp_path, Numbers(endless=True), away, env=env, drain=30, patience=10**9)
         work = asyncio.ensure_future(running.run())
-        await until(lambda: away.tries and running.report.flows[0].read == 30)
+        await until(lambda: away.tries and running.report.flows[0].read)
         running.stop()
         with contextlib.suppress(AssertionError):
             await until(work.done, env, 10)
@@ -169,7 +169,7 @@ def test_a_stop_is_heard_while_a_store_is_being_retried(tmp_path):
         away.away = False  # so that it ends in any case
         await until(work.done, env)
         assert heard
-        assert running.report.flows[0].in_flight == 30
+        assert running.report.flows[0].in_flight == running.report.flows[0].read > 0
 
     asyncio.run(scenario())
 
