@@ -13,6 +13,8 @@ from collections import Counter
 import pytest
 from _stack import FOREVER, STACKS, SYNC, WRITE, Stack, errno_at, finish, short_at
 
+DAY = 86_400.0
+
 STEPS = {"duckdb": 40}
 FAULTS = {
     "disk full once": lambda point: errno_at(point, errno.ENOSPC),
@@ -74,7 +76,10 @@ def test_a_full_disk_holds_a_running_pipeline_up_and_no_more(lives, memory, name
         if point <= clean["started"]:
             continue
         ended = lives.life(
-            stack, errno_at(point, errno.ENOSPC, last=FOREVER, kinds=WRITE), calm_after_notices=2
+            stack,
+            errno_at(point, errno.ENOSPC, last=FOREVER, kinds=WRITE),
+            calm_after_notices=2,
+            patience=DAY,  # a minute is a third of a second here, too short for a machine that is busy
         )
         if ended["passed"] < point:
             break
