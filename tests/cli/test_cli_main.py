@@ -70,6 +70,7 @@ def test_help_lists_the_verbs_without_importing_them():
     assert imported == "['collectors.cli', 'collectors.cli.main']"
 
 
+@pytest.mark.alone
 def test_help_is_quick(tmp_path):
     """Less than 0.15 s of CPU, compiled as an installation is."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
