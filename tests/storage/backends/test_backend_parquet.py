@@ -561,6 +561,28 @@ def test_a_claim_that_died_leaves_no_file_behind_the_next_one(
     run(tmp_path, scenario)
 
 
+def test_a_lake_in_a_folder_of_another_one_keeps_its_files(tmp_path: Path) -> None:
+    """Both have files of a flow of the same name; only the outer one has an intent of an owner that died."""
+
+    async def scenario(outer: ParquetBackend) -> None:
+        inner = ParquetBackend(path=str(tmp_path / "lake/inner/most"))
+        await inner.connect()
+        for backend in (inner, outer):
+            backend.claim(FLOW)
+            backend.commit(delivery(1, 1))
+        inner.flush()
+        outer._flow(FLOW)._log.intend(1, [])
+        left = tmp_path / "lake/year=2026" / _parquet_log.part_name(FLOW, 1, 1)
+        left.parent.mkdir()
+        left.touch()
+        outer.claim(FLOW)
+        assert not left.exists()
+        assert [row["n"] for row in await inner.query(everything())] == [0, 1, 2]
+        await inner.disconnect()
+
+    run(tmp_path, scenario)
+
+
 def test_an_owner_whose_scratch_files_were_swept_is_fenced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ entry is commit and fence in one, and a claim ends every commit that was under w
 
 from __future__ import annotations
 
-import glob
+import os
 import secrets
 import zlib
 from collections.abc import Iterator
@@ -168,10 +168,20 @@ class FlowLog:
         if intents:
             committed = {file.name for entry in self.entries() for file in entry.files}
             for path in intents:
-                pattern = glob.escape(part_prefix(self._name)) + f"*-{_epoch_of(path, self._name)}.parquet"
-                names = [found.relative_to(self._root).as_posix() for found in self._root.rglob(pattern)]
-                delete_files(self._root, [name for name in names if name not in committed])
+                ending = f"-{_epoch_of(path, self._name)}.parquet"
+                found = [name for name in self._part_files() if name.endswith(ending)]
+                delete_files(self._root, [name for name in found if name not in committed])
                 path.unlink(missing_ok=True)
+
+    def _part_files(self) -> Iterator[str]:
+        """Yield the names of all files of the flow; a folder with a log of its own in it belongs to that one."""
+        for folder, folders, names in os.walk(self._root):
+            if "_collectors" in folders and Path(folder) != self._root:
+                folders.clear()
+                continue
+            for name in names:
+                if name.startswith(part_prefix(self._name)):
+                    yield Path(folder, name).relative_to(self._root).as_posix()
 
     def scratch_path(self, epoch: int, number: int) -> Path:
         """Return the name of a file that is being written."""
