@@ -13,7 +13,7 @@ from typing import Any
 from collectors.config._components import Builder
 from collectors.config._document import Document
 from collectors.config._problems import Keys, nearest, render_path, render_value
-from collectors.config.model import Component, Route
+from collectors.config.model import MAIN_ROUTE, Component, Route
 from collectors.registry import Kind
 
 __all__ = ["Parts", "build_parts", "is_name"]
@@ -48,7 +48,7 @@ def build_parts(document: Document, data: Any) -> Parts:
     common = _numbered(document, builder, data.get("processors"), ("processors",))
     pipelines = data.get("pipelines")
     if not isinstance(pipelines, Mapping) or not pipelines:
-        route = Route(tuple(sources), common, tuple(backends), "main")
+        route = Route(tuple(sources), common, tuple(backends), MAIN_ROUTE)
         _report_same_place(document, builder, route, backends, backend_ids)
         return Parts(sources, backends, (route,))
     routes = []

@@ -12,7 +12,10 @@ from pydantic import BeforeValidator, Field
 from collectors.registry import Kind
 from collectors.settings import ByteSize, LocalPath, Name, Settings, Share
 
-__all__ = ["Component", "PipelineConfig", "PipelineFile", "Route", "RouteSettings"]
+__all__ = ["MAIN_ROUTE", "Component", "PipelineConfig", "PipelineFile", "Route", "RouteSettings"]
+
+MAIN_ROUTE = "main"
+"""The name of the only route of a pipeline without `pipelines`."""
 
 
 def _as_list(value: Any) -> Any:
@@ -54,7 +57,11 @@ class PipelineFile(Settings):
     storage: Annotated[list[Any], Field(min_length=1)]
     """Where data go."""
     pipelines: dict[Name, RouteSettings] | None = None
-    """Routes, by name, where not every source goes through all processors to every storage."""
+    """Routes, by name, where not every source goes through all processors to every storage.
+
+    A storage knows a route by its name: under another name everything is new to it. In a pipeline that has run without
+    routes, call the one that goes on with what is stored `main`.
+    """
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,18 @@ class Route:
     processors: tuple[Component, ...]
     backends: tuple[str, ...]
     name: str
+
+    @property
+    def label(self) -> str:
+        """What tells the route from others in names: nothing for the main one."""
+        return "" if self.name == MAIN_ROUTE else self.name
+
+    def flow(self, pipeline: str, source: str) -> str:
+        """Return the name under which storages know how far they have a source by this route.
+
+        It depends on the three names alone, so that a route added beside this one starts nothing anew.
+        """
+        return "/".join(filter(None, (pipeline, source, self.label)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from collectors.chunks import Checkpoint
+from collectors.config.model import MAIN_ROUTE
+from collectors.enums import ErrorType
+from collectors.errors import FatalError
 from collectors.runtime.delivery import Edge
 from collectors.runtime.hooks import Hooks
 from collectors.storage.sqlite_store import Database
@@ -30,6 +33,7 @@ async def claim(flow: str, edges: Sequence[Edge], hooks: Hooks) -> tuple[list[Ch
     Raises FencedError when another process takes it over meanwhile: two that have a part of the storages each would
     number chunks differently.
     """
+    await _refuse_new_names(flow, edges)
     if len(edges) == 1:
         return [await edges[0].claim()], []
     found = {edge: await edge.stored() for edge in edges}
@@ -56,6 +60,22 @@ async def begin(flow: str, edges: Sequence[Edge], front: Checkpoint, hooks: Hook
     for edge in edges:
         await edge.skip_to(front)
     await hooks.retrying(_note, hooks, flow, {})
+
+
+async def _refuse_new_names(flow: str, edges: Sequence[Edge]) -> None:
+    """Raise FatalError when a storage has the flow from before there were routes, and would get it all again."""
+    main = {edge.report.backend for edge in edges if not edge.route_name}
+    for edge in edges:
+        backend = edge.report.backend
+        if not edge.route_name or backend in main or (await edge.stored()).epoch:
+            continue
+        if (await edge.stored(flow)).epoch:
+            raise FatalError(
+                f"storage '{backend}' has rows of this source from when the pipeline had no routes, and would get "
+                f"them again by the route '{edge.route_name}'; call the route that goes on from there "
+                f"'{MAIN_ROUTE}', or, to store everything once more, give the source another id",
+                error_type=ErrorType.CONFIGURATION,
+            )
 
 
 def _name(edge: Edge) -> str:

@@ -61,7 +61,7 @@ class Builder:
         name = source.get_source_id()
         flow_name = f"{config.name}/{name}"
         routes = [route for route in config.routes if name in route.sources]
-        ways = [Way(route.name if len(routes) > 1 else "", make_pipeline(route)) for route in routes]
+        ways = [Way(route.label, make_pipeline(route)) for route in routes]
         report = FlowReport(name)
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
         notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
@@ -71,7 +71,7 @@ class Builder:
         )
         edges = [
             Edge(
-                f"{flow_name}/{way.name}" if way.name else flow_name,
+                route.flow(config.name, name),
                 backends[backend],
                 number,
                 hooks,

@@ -91,9 +91,11 @@ class Edge:
             self.report.before = await self._retrying(self._counted)
         return checkpoint
 
-    async def stored(self) -> Checkpoint:
-        """Return how far the flow is stored at this backend, without taking it over."""
-        return await self._retrying(self._look)
+    async def stored(self, flow: str | None = None) -> Checkpoint:
+        """Return how far the flow, or another one, is stored at this backend, without taking it over."""
+        if flow is not None and not self._transactional:
+            flow = f"{flow}@{self.backend.get_backend_id()}"
+        return await self._retrying(partial(self._look, flow or self._flow))
 
     async def skip_to(self, front: Checkpoint) -> None:
         """Make the backend go on where another one is, durably, without what lies between.
@@ -316,9 +318,9 @@ class Edge:
         seq: int = await self.backend.call(self.backend.commit, delivery)  # type: ignore[attr-defined]
         return seq
 
-    async def _look(self) -> Checkpoint:
+    async def _look(self, flow: str) -> Checkpoint:
         await self.backend.connect()
-        return await self._stored()
+        return await self._stored(flow)
 
     async def _claim(self) -> Checkpoint:
         await self.backend.connect()
@@ -330,14 +332,14 @@ class Edge:
         hooks = self._hooks
         return await stored_counts(self.backend, self._flow, hooks.letters.run, hooks.state) or Counts()
 
-    async def _stored(self) -> Checkpoint:
+    async def _stored(self, flow: str) -> Checkpoint:
         if self._transactional:
-            return await self.backend.call(self.backend.stored, self._flow)  # type: ignore[attr-defined,no-any-return]
-        return await self._hooks.state.stored(self._flow)
+            return await self.backend.call(self.backend.stored, flow)  # type: ignore[attr-defined,no-any-return]
+        return await self._hooks.state.stored(flow)
 
     async def _stored_by_us(self) -> Checkpoint:
         """Return how far the flow is stored. Raises FencedError when that is no longer our doing."""
-        checkpoint = await self._stored()
+        checkpoint = await self._stored(self._flow)
         if checkpoint.epoch != self._epoch:
             raise FencedError(
                 f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "

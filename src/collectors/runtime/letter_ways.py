@@ -28,7 +28,6 @@ class Lane:
     flow: str
     backend: str
     route: Route
-    route_name: str
 
 
 def way_of(config: PipelineConfig, letter: DeadLetter, *, from_start: bool) -> str:
@@ -47,7 +46,9 @@ def way_of(config: PipelineConfig, letter: DeadLetter, *, from_start: bool) -> s
         )
     if letter.step == "decode":
         return ""
-    candidates = [route for route in routes if letter.route in {"", route.name}] or routes[:0]
+    candidates = [route for route in routes if route.label == letter.route] or (
+        [] if letter.route else routes
+    )
     store = letter.step.removeprefix("store ") if letter.step.startswith("store ") else None
     fitting = [route for route in candidates if _fits(route, letter, store, from_start=from_start)]
     if len(fitting) != 1:
@@ -83,9 +84,8 @@ def lanes_of(config: PipelineConfig, source: str, way: str) -> list[Lane]:
     wanted, _, backend = way.partition(">")
     lanes = []
     for route in routes:
-        name = route.name if len(routes) > 1 else ""
         lanes += [
-            Lane(f"{config.name}/{source}/{name}{replay_name(way)}", each, route, name)
+            Lane(f"{config.name}/{source}/{route.label}{replay_name(way)}", each, route)
             for each in route.backends
             if wanted in {"", route.name} and backend in {"", each}
         ]

@@ -70,7 +70,7 @@ def _flow(config: PipelineConfig, source: str) -> Any:
         config.spool,
         [
             (
-                route.name if len(routes) > 1 else "",
+                route.label,
                 [_identity(step) for step in route.processors],
                 [(name, _identity(config.backends[name])) for name in route.backends],
             )

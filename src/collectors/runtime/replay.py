@@ -105,12 +105,11 @@ class Replay(Engine):
         hooks = Hooks(self.env, shutdown, state, letters, lambda: self._patience, notify, notify)
         lanes = lanes_of(self.config, name, way)
         routes = {lane.route.name: lane.route for lane in lanes}
-        several = any(lane.route_name for lane in lanes)
-        ways = [Way(route.name if several else "", make_pipeline(route)) for route in routes.values()]
+        ways = [Way(route.label, make_pipeline(route)) for route in routes.values()]
         number = {name: place for place, name in enumerate(routes)}
         edges = [
             Edge(
-                lane.flow, backends[lane.backend], number[lane.route.name], hooks, route_name=lane.route_name
+                lane.flow, backends[lane.backend], number[lane.route.name], hooks, route_name=lane.route.label
             )
             for lane in lanes
         ]
@@ -140,11 +139,10 @@ class Replay(Engine):
 
 async def _schema(source: str, config: PipelineConfig, backends: dict[str, Backend[Any]]) -> bytes | None:
     """Return the schema that the source's own flow has reached, where some backend keeps it."""
-    several = sum(source in route.sources for route in config.routes) > 1
     for route in config.routes:
         for name in route.backends if source in route.sources else ():
             backend = backends[name]
-            flow = f"{config.name}/{source}/{route.name}" if several else f"{config.name}/{source}"
+            flow = route.flow(config.name, source)
             if isinstance(backend, KeepsPosition):
                 found = await backend.call(backend.stored, flow)
                 if found.schema is not None:

@@ -143,7 +143,9 @@ async def _preview(
             preview = Preview(name, backend.describe(), [], table.slice(0, SAMPLE_ROWS).to_pylist())
             result.previews.append(preview)
             try:
-                preview.lines = await env.in_thread(backend.preview, table, f"{config.name}/{result.source}")
+                preview.lines = await env.in_thread(
+                    backend.preview, table, route.flow(config.name, result.source)
+                )
                 unfit = [line.removeprefix("! ") for line in preview.lines if line.startswith("! ")]
                 if unfit:
                     result.problem = (

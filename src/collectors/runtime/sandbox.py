@@ -193,7 +193,7 @@ def _worker(start: Start) -> _Worker:
     source = make_sources(config)[start.source]
     letters = Letters(config.name, start.source, start.run, config.version, lambda: datetime.now(UTC))
     routes = [route for route in config.routes if start.source in route.sources]
-    ways = [Way(route.name if len(routes) > 1 else "", make_pipeline(route)) for route in routes]
+    ways = [Way(route.label, make_pipeline(route)) for route in routes]
     return _Worker(make_codecs(source), ways, letters, source.data_format, Env().monotonic)
 
 
