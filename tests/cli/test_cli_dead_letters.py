@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -84,7 +85,9 @@ def test_discard_is_remembered(folder):
     done = call(folder, "dead-letters", "discard", "p.yaml", "--reason", "JSON", "--why", "test", "--yes")
     assert (done.returncode, done.stdout) == (0, "1 discarded\n")
     assert [letter["step"] for letter in listed(folder)] == ["cast"]
-    assert "0 replayed + 1 discarded" in call(folder, "dead-letters", "list", "p.yaml").stdout
+    told = call(folder, "dead-letters", "list", "p.yaml").stdout
+    assert "0 replayed + 1 discarded" in told
+    assert re.search(r"^1 discarded at \d{4}-\d\d-\d\dT\d\d:\d\dZ: test$", told, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

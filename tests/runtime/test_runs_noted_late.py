@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+from collectors.chunks import Counts
 from collectors.config.load import from_mapping
 from collectors.errors import TransientError
 from collectors.runtime.engine import Engine
-from collectors.runtime.runs import Runs, read_runs
+from collectors.runtime.ledger import EdgeReport, FlowReport, RunReport
+from collectors.runtime.runs import Runs, _read, read_runs
+from collectors.runtime.state import State
+from collectors.storage.backends.sqlite import SqliteBackend, SqliteConfig
 from collectors.testing._sim_stores import Store, make_backend
 from collectors.testing.clock import ManualEnv
+from collectors.testing.deliveries import delivery
 
 
 def test_a_run_that_could_not_be_noted_at_its_beginning(tmp_path, monkeypatch):
@@ -39,3 +44,29 @@ def test_a_run_that_could_not_be_noted_at_its_beginning(tmp_path, monkeypatch):
     assert not failures
     assert [run.run for run in runs] == [report.run]
     assert (runs[0].status, runs[0].report["balanced"]) == ("done", True)
+
+
+def test_what_a_run_that_died_has_stored_is_counted_once_after_a_reload(tmp_path):
+    """It noted a flow, and the one that a reload made of it; the store has more. Another place is not asked any more."""
+    backend = SqliteBackend(SqliteConfig(id="sqlite", path=str(tmp_path / "out.db")))
+    state, env = State(tmp_path / "state.db", ManualEnv()), ManualEnv()
+
+    def flow(where, read):
+        edge = EdgeReport("sqlite", where, "contract/source", counts=Counts(read=read, stored=read))
+        return FlowReport("source", edges=[edge])
+
+    async def main():
+        await state.open()
+        await backend.connect()
+        await backend.call(backend.claim, "contract/source")
+        await backend.call(backend.commit, delivery(1, 2, letters=0))
+        here = backend.describe()
+        died = RunReport("p", "run-1", env.now(), [flow(here, 2), flow("elsewhere", 1), flow(here, 1)])
+        await Runs(state, env).begin(died, "v1", {})
+        await Runs(state, env).begin(RunReport("p", "run-2", env.now(), []), "v1", {"sqlite": backend})
+        found = await state.call(_read)
+        await state.close()
+        await backend.disconnect()
+        return [each["storage"][0]["read"] for each in found[0].report["flows"]]
+
+    assert asyncio.run(main()) == [2, 1, 4]

@@ -49,6 +49,7 @@ def list_command(
 ) -> None:
     """List the records that were set aside, the newest last; also while the pipeline runs."""
     from collectors.cli._rows import print_rows
+    from collectors.terminal import printable
 
     _, box = _look(pipeline)
     letters = _choose(box, None, source, step, reason, since)
@@ -68,6 +69,8 @@ def list_command(
         typer.echo(
             f"{total:,} in all = {len(box.letters):,} here + {box.replayed:,} replayed + {box.discarded:,} discarded"
         )
+        for at, why, count in box.discards:
+            typer.echo(f"{count:,} discarded at {at[:16]}Z: {printable(why)}")
 
 
 @app.command("show", epilog="Example: collectors dead-letters show readings.yaml readings:3:decode:17")

@@ -27,6 +27,8 @@ def command(
     """Write a commented pipeline file to start from."""
     import shlex
 
+    from collectors.cli._program import program
+
     if file is None:
         for folder in sorted(path for path in TEMPLATES.iterdir() if path.is_dir()):
             summary = (folder / "pipeline.yaml").read_text(encoding="utf-8").partition("\n")[0]
@@ -34,7 +36,7 @@ def command(
         return
     for path in _write(file, TEMPLATES / template, force=force):
         typer.echo(f"wrote {path}")
-    typer.echo(f"next: collectors check {shlex.quote(str(file))}")
+    typer.echo(f"next: {program()} check {shlex.quote(str(file))}")
 
 
 def _named(text: str, name: str) -> str:

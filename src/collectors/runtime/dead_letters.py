@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from collectors.chunks import DeadLetter
 from collectors.config.model import PipelineConfig
 from collectors.errors import ConfigurationError
 from collectors.runtime.env import Env
-from collectors.runtime.letter_queue import LetterQueue
+from collectors.runtime.letter_queue import LetterQueue, Settled
 from collectors.runtime.letter_ways import kept_letters, tidy
 from collectors.runtime.state import State
 from collectors.storage.base import KeepsDeadLetters, KeepsPosition
@@ -24,19 +24,20 @@ class Box:
     """All letters of a pipeline, oldest first.
 
     `replaying` are the keys of those that are in a replay which runs now or was killed; `replayed` and `discarded`
-    count those that have left.
+    count those that have left; `discards` say when (UTC), why, and how many at a time.
     """
 
     letters: list[DeadLetter]
     replaying: frozenset[tuple[str, str]] = frozenset()
     replayed: int = 0
     discarded: int = 0
+    discards: Sequence[tuple[str, str, int]] = ()
 
 
 async def look(config: PipelineConfig) -> Box:
     """Return the letters, whether the pipeline runs or not. Raises as connecting to its backends does."""
     found: list[DeadLetter] = []
-    outcomes: dict[tuple[str, str], str] = {}
+    settled = Settled({})
     replaying: list[DeadLetter] = []
     path = config.state / "state.db"
     env = Env()
@@ -54,17 +55,18 @@ async def look(config: PipelineConfig) -> Box:
             queue = LetterQueue(state, env)
             found += await kept_letters(config.name, backends, state)
             replaying = await queue.waiting()
-            outcomes = (await queue.settled()).outcomes
+            settled = await queue.settled()
         for backend in backends.values():
             keeps = isinstance(backend, KeepsDeadLetters)
             if keeps:
                 found += await backend.call(lambda kept=backend: list(kept.dead_letters(config.name)))
-    letters = {letter.key: letter for letter in [*replaying, *found] if letter.key not in outcomes}
+    letters = {letter.key: letter for letter in [*replaying, *found] if letter.key not in settled.outcomes}
     return Box(
         sorted(letters.values(), key=lambda letter: (letter.created_at, letter.seq, letter.record)),
         frozenset(letter.key for letter in replaying),
-        list(outcomes.values()).count("replayed"),
-        list(outcomes.values()).count("discarded"),
+        settled.count("replayed"),
+        settled.count("discarded"),
+        settled.discards,
     )
 
 

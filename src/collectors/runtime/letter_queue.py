@@ -50,6 +50,8 @@ class Settled:
     """The letters that have left, by id and the run that had set them aside: `replayed` or `discarded`."""
 
     outcomes: dict[tuple[str, str], str]
+    discards: Sequence[tuple[str, str, int]] = ()
+    """When (UTC, ISO 8601), why, and how many were discarded together."""
 
     def count(self, outcome: str) -> int:
         """Return how many ended so."""
@@ -173,7 +175,12 @@ class LetterQueue:
             if not _is_there(database):
                 return Settled({})
             rows: Any = database.execute("select letter_id, run, outcome from _collectors_settled")
-            return Settled({(name, run): outcome for name, run, outcome in rows})
+            outcomes = {(name, run): outcome for name, run, outcome in rows}
+            discards: Any = database.execute(
+                "select settled_at, reason, count(*) from _collectors_settled where outcome = 'discarded' "
+                "group by settled_by order by settled_at"
+            )
+            return Settled(outcomes, [(at, reason, count) for at, reason, count in discards])
 
         return await self._state.call(read)
 

@@ -143,22 +143,33 @@ class Runs:
         return dead
 
     async def _correct(self, run: Run, backends: Mapping[str, Backend[Any]]) -> None:
-        """Take the counts of a run that died from the stores: what was noted last is older than the last commit."""
+        """Take the counts of a run that died from the stores: what was noted last is older than the last commit.
+
+        A store has one count for all that a run had of a flow; what earlier flows of a source, before a reload, had of
+        it when they ended is theirs, the rest the last one's.
+        """
+        parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for flow in run.report.get("flows", []):
             for edge in flow["storage"]:
                 backend = backends.get(edge["backend"])
-                if backend is None:
-                    continue
-                with suppress(CollectorsError):  # a store that is away: what was noted last has to do
-                    counts = await stored_counts(backend, edge["flow"], run.run, self._state)
-                    if counts is not None:
-                        edge |= {name: getattr(counts, name) for name in _COUNTED}
+                if backend is not None and backend.describe() == edge["where"]:
+                    parts.setdefault((edge["backend"], edge["flow"]), []).append(edge)
+        for (backend_id, flow_name), (*earlier, last) in parts.items():
+            with suppress(CollectorsError):  # a store that is away: what was noted last has to do
+                counts = await stored_counts(backends[backend_id], flow_name, run.run, self._state)
+                if counts is not None:
+                    rest = counts - sum((_counts(edge) for edge in earlier), Counts())
+                    last |= {name: getattr(rest, name) for name in _COUNTED}
         await self._write(
             "update _collectors_runs set report = ? where run = ?", _encoded(run.report), run.run
         )
 
 
 _COUNTED = ("read", "added", "stored", "filtered", "set_aside")
+
+
+def _counts(edge: Mapping[str, Any]) -> Counts:
+    return Counts(**{name: edge[name] for name in _COUNTED})
 
 
 async def stored_counts(backend: Backend[Any], flow: str, run: str, state: State) -> Counts | None:
