@@ -5,11 +5,13 @@ rsyslogd follows the file and would go on for ever: it is ended when as many lin
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+LAST = 2000
 RULES = (
     "version=2\n"
     'rule=:%clientip:word% %ident:word% %auth:word% [%timestamp:char-to:]%] "%verb:word% %request:word% '
@@ -52,6 +54,8 @@ while stored < expected and process.poll() is None:
     if found.exists():
         more, at = lines(found, at)
         stored += more
+    if stored > expected - LAST:
+        process.send_signal(signal.SIGHUP)  # it closes its files: what is in a buffer would stay there
 process.terminate()
 process.wait()
 sys.exit(stored != expected)
