@@ -242,7 +242,9 @@ class Bench:
             (Path(folder) / "out").mkdir()
             if contestant.name == "collectors":  # paths in a pipeline are meant from its own folder
                 shutil.copy(PIPELINES / contestant.file, folder)
-            environ = os.environ | {
+            environ = {
+                key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"
+            } | {
                 "BENCH_INPUT": str(self.data),
                 "PYTHONPATH": os.pathsep.join((str(PEERS), str(PIPELINES))),
                 "DLT_DATA_DIR": f"{folder}/out/pipelines",

@@ -12,7 +12,7 @@ import pyarrow as pa
 from collectors.chunks import ChunkKey
 from collectors.models import QueryCriteria
 from collectors.storage.base import Backend, BackendConfig
-from collectors.storage.records import to_records
+from collectors.storage.records import to_json_lines
 
 __all__ = ["LinesBackend", "LinesConfig"]
 
@@ -29,7 +29,7 @@ class LinesBackend(Backend[LinesConfig]):
 
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Append the rows and return their number."""
-        lines = msgspec.json.Encoder(enc_hook=str).encode_lines(to_records(table))
+        lines = to_json_lines(table)
         file = os.open(self.config.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(file, lines)

@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 
 from collectors.codecs._wording import quoted
 from collectors.errors import DataError
+from collectors.rows import batches, encodable
 
 __all__ = ["iso_text", "to_lines"]
-
-_BATCH_ROWS = 8192
 
 
 def to_lines(table: pa.Table) -> Iterator[bytes]:
@@ -25,12 +24,13 @@ def to_lines(table: pa.Table) -> Iterator[bytes]:
     plain = _with_iso_nanoseconds(table)
     _refuse_non_finite(plain)
     encoder = msgspec.json.Encoder(enc_hook=_other)
-    for start in range(0, plain.num_rows, _BATCH_ROWS):
+    for start, count in batches(plain.num_rows):
         try:
-            records = plain.slice(start, _BATCH_ROWS).to_pylist()
+            part = plain.slice(start, count)
+            columns = [column.to_pylist() for column in part.columns]
         except (ValueError, OverflowError) as error:
             raise DataError(f"a value has no form in JSON: {error}") from error
-        yield from (encoder.encode(record) for record in records)
+        yield from map(encoder.encode, encodable(part.column_names, columns, count))
 
 
 def iso_text(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -7,16 +7,17 @@ a column says what it holds, and a record that does not fit is named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from collectors.processing.casting import UTC_TIMESTAMP, kind
 
-__all__ = ["to_table"]
+__all__ = ["Columns", "to_table"]
 
 _FAMILIES: list[tuple[type, str]] = [
     (bool, "bool"),
@@ -46,6 +47,8 @@ _ARROW = {
 }
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)
 _SHOWN_CHARACTERS = 60
+_MISSING: Any = type("Missing", (), {})()
+"""In the place of a value whose key the record does not have."""
 
 Misfits = dict[int, str]
 
@@ -56,23 +59,74 @@ def to_table(records: Sequence[dict[str, Any]], like: pa.Schema | None = None) -
     The columns of `like` come first, where a record has them, and keep their type where the values fit it; ints stay
     ints, a column without values keeps its type. Datetimes become UTC; one without a zone is local time.
     """
-    misfits: Misfits = {}
-    while True:
-        rows = [row for row in range(len(records)) if row not in misfits]
-        good = [records[row] for row in rows]
-        present = dict.fromkeys(name for record in good for name in record)
-        names = [name for name in (like.names if like else []) if name in present]
-        names += [name for name in present if name not in set(names)]
-        columns, found = [], Misfits()
-        for name in names:
-            known = like.field(name).type if like is not None and name in like.names else None
-            column, odd = _column([record.get(name) for record in good], known)
-            columns.append(column)
-            for row, reason in odd.items():
-                found.setdefault(rows[row], f"column '{name}': {reason}")
-        if not found:
-            return _assemble(columns, names, len(good)), misfits
-        misfits |= found
+    columns = Columns()
+    columns.add(records)
+    return columns.table(like)
+
+
+class Columns:
+    """Records taken apart into columns as they come, so that no more dicts are there than come at a time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._values: dict[str, list[Any]] = {}
+        self._gaps = False
+
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Take records."""
+        if self.add_alike(records):
+            return
+        self._gaps = True
+        for name in dict.fromkeys(name for record in records for name in record):
+            self._values.setdefault(name, [_MISSING] * self.count)
+        for name, values in self._values.items():
+            values.extend([record.get(name, _MISSING) for record in records])
+        self.count += len(records)
+
+    def add_alike(self, records: Sequence[dict[str, Any]]) -> bool:
+        """Take records if all have the same keys as those before, and these are text; return whether they have."""
+        names = list(self._values) if self.count else list(records[0] if records else ())
+        try:
+            found = [list(map(itemgetter(name), records)) for name in names]
+        except KeyError:
+            return False
+        if max(map(len, records), default=0) > len(names) or not all(isinstance(name, str) for name in names):
+            return False
+        for name, values in zip(names, found, strict=True):
+            self._values.setdefault(name, []).extend(values)
+        self.count += len(records)
+        return True
+
+    def table(
+        self, like: pa.Schema | None = None, without: Collection[int] = frozenset()
+    ) -> tuple[pa.Table, Misfits]:
+        """Return what `to_table` returns of the records, but for those whose numbers are not wanted."""
+        misfits: Misfits = {}
+        while True:
+            left_out = misfits.keys() | without
+            rows: Sequence[int] = range(self.count)
+            if left_out:
+                rows = [row for row in rows if row not in left_out]
+            columns, found = {}, Misfits()
+            for name in self._order(like):
+                values = self._values[name] if not left_out else [self._values[name][row] for row in rows]
+                if self._gaps:
+                    if all(value is _MISSING for value in values):
+                        continue
+                    values = [None if value is _MISSING else value for value in values]
+                known = like.field(name).type if like is not None and name in like.names else None
+                columns[name], odd = _column(values, known)
+                for row, reason in odd.items():
+                    found.setdefault(rows[row], f"column '{name}': {reason}")
+            if not found:
+                return _assemble(
+                    list(columns.values()) if rows else [], list(columns) if rows else [], len(rows)
+                ), misfits
+            misfits |= found
+
+    def _order(self, like: pa.Schema | None) -> list[str]:
+        first = [name for name in (like.names if like else []) if name in self._values]
+        return first + [name for name in self._values if name not in set(first)]
 
 
 def _assemble(columns: list[pa.Array], names: list[str], count: int) -> pa.Table:

@@ -7,7 +7,7 @@ value outside of Python's calendar comes as Arrow's text for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError
+from collectors.rows import batches, encodable, to_dicts
 
-__all__ = ["json_text", "non_finite", "plain", "to_records", "to_values", "without_unfit"]
+__all__ = ["json_text", "non_finite", "plain", "to_json_lines", "to_records", "to_values", "without_unfit"]
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -57,11 +58,20 @@ def without_unfit(table: pa.Table, unfit: Mapping[str, str]) -> pa.Table:
 
 def to_records(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows as dicts."""
-    names = table.column_names
-    if not names:
-        return [{} for _ in range(table.num_rows)]
-    columns = [to_values(column) for column in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [row for part in _parts(table) for row in to_dicts(*part)]
+
+
+def to_json_lines(table: pa.Table) -> bytes:
+    """Return one JSON object a row: times as ISO 8601, decimals as text, bytes as base64; NaN and infinity are null."""
+    encoder = msgspec.json.Encoder(enc_hook=str)
+    return b"".join(encoder.encode_lines(encodable(*part)) for part in _parts(table))
+
+
+def _parts(table: pa.Table) -> Iterator[tuple[list[str], list[list[Any]], int]]:
+    """Yield some rows at a time: the names of the columns, their values as Python's, and how many they are."""
+    for start, count in batches(table.num_rows):
+        part = table.slice(start, count)
+        yield part.column_names, [to_values(column) for column in part.columns], count
 
 
 def to_values(column: pa.ChunkedArray) -> list[Any]:

@@ -27,6 +27,7 @@ import inspect
 import pkgutil
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -37,7 +38,8 @@ from collectors.chunks import Rejected
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
-from collectors.processing.records import to_table
+from collectors.processing.records import Columns
+from collectors.rows import batches, to_dicts
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
@@ -60,6 +62,15 @@ class PythonConfig(ProcessorConfig):
     """What it takes and returns: a `record` (a dict) or a `table` (a pyarrow.Table)."""
 
 
+@dataclass(slots=True)
+class _Made:
+    """What a function made of records: the new ones, of which row each is, and why rows failed."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    problems: dict[int, str] = field(default_factory=dict)
+
+
 class Python(Processor[PythonConfig]):
     """Calls a function."""
 
@@ -73,20 +84,24 @@ class Python(Processor[PythonConfig]):
         """Return what the function makes of the table, with the records that it refuses set aside."""
         if self.config.per == "table":
             return super().apply(table)
-        results, problems = self._call_all(table.to_pylist())
+        columns, rows, problems = Columns(), list[int](), dict[int, str]()
+        for start, count in batches(table.num_rows):
+            part = table.slice(start, count)
+            values = [column.to_pylist() for column in part.columns]
+            made = self._call_all(to_dicts(part.column_names, values, count), start)
+            if not columns.add_alike(made.records):
+                made = self._with_names_of_text(made)
+                columns.add(made.records)
+            rows += made.rows
+            problems |= made.problems
         while True:
-            made = [
-                (row, record)
-                for row, records in enumerate(results)
-                for record in records
-                if row not in problems
-            ]
-            result, misfits = to_table([record for _, record in made], table.schema)
+            left_out = {number for number, row in enumerate(rows) if row in problems} if problems else set()
+            result, misfits = columns.table(table.schema, left_out)
             if not misfits:
                 break
             for number, reason in misfits.items():  # a record is set aside with all that it was split into
-                problems.setdefault(made[number][0], reason)
-        if not made:
+                problems.setdefault(rows[number], reason)
+        if len(left_out) == len(rows):
             result = table.slice(0, 0)
         rejected = [Rejected(row_bytes(table, row), problems[row], row) for row in sorted(problems)]
         return Outcome(result, rejected)
@@ -120,29 +135,50 @@ class Python(Processor[PythonConfig]):
         """Hand dicts to the function as they are, without a detour through a table."""
         if isinstance(data, pa.Table) or self.config.per == "table":
             return super()._process(data)
-        results, problems = self._call_all([data] if isinstance(data, dict) else data)
-        made = [record for records in results for record in records]
+        made = self._with_names_of_text(self._call_all([data] if isinstance(data, dict) else data))
+        records, problems = made.records, made.problems
         problem = problems[min(problems)] if problems else None
         if isinstance(data, dict):
-            return (made[0] if len(made) == 1 else made or None), problem
-        return made, problem
+            return (records[0] if len(records) == 1 else records or None), problem
+        return records, problem
 
-    def _call_all(self, records: list[dict[str, Any]]) -> tuple[list[list[dict[str, Any]]], dict[int, str]]:
-        """Return what became of each record and, by its number, why one failed."""
-        results: list[list[dict[str, Any]]] = [[] for _ in records]
-        problems: dict[int, str] = {}
+    def _call_all(self, records: list[dict[str, Any]], first: int = 0) -> _Made:
+        """Return what became of records that are numbered from `first` on."""
+        made = _Made()
+        function, take, note = self._function, made.records.append, made.rows.append
         with asyncio.Runner() as runner:
-            for row, record in enumerate(records):
+            for row, record in enumerate(records, first):
                 try:
-                    results[row] = self._records(self._call(record, runner))
+                    result = function(record)
+                    if type(result) is dict:
+                        take(result)
+                        note(row)
+                    elif result is not None:
+                        found = self._records(self._awaited(result, runner))
+                        made.records += found
+                        made.rows += [row] * len(found)
                 except _PASSED_ON:
                     raise
                 except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's function may raise anything
-                    problems[row] = self._reason(error)
-        return results, problems
+                    made.problems[row] = self._reason(error)
+        return made
+
+    def _with_names_of_text(self, made: _Made) -> _Made:
+        """Return it without the records that were made beside one with a key that is no text; those are problems."""
+        for row, record in zip(made.rows, made.records, strict=True):
+            odd = next((name for name in record if not isinstance(name, str)), None)
+            if odd is not None or None in record:
+                told = f"{self._function_name()} returned a dict with the key {odd!r}, expected text"
+                made.problems.setdefault(row, self._reason(TypeError(told)))
+        good = [number for number, row in enumerate(made.rows) if row not in made.problems]
+        return _Made(
+            [made.records[number] for number in good], [made.rows[number] for number in good], made.problems
+        )
 
     def _call(self, argument: Any, runner: asyncio.Runner) -> Any:
-        result = self._function(argument)
+        return self._awaited(self._function(argument), runner)
+
+    def _awaited(self, result: Any, runner: asyncio.Runner) -> Any:
         return runner.run(_result_of(result)) if inspect.isawaitable(result) else result
 
     def _records(self, result: Any) -> list[dict[str, Any]]:
@@ -155,11 +191,6 @@ class Python(Processor[PythonConfig]):
                 raise TypeError(
                     f"{self._function_name()} returned {type(record).__name__}{inside}, "
                     "expected a dict, None or a list of dicts"
-                )
-            if not all(isinstance(name, str) for name in record):
-                name = next(name for name in record if not isinstance(name, str))
-                raise TypeError(
-                    f"{self._function_name()} returned a dict with the key {name!r}, expected text"
                 )
         return records
 

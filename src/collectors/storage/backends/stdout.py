@@ -25,7 +25,7 @@ from collectors.chunks import ChunkKey
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.storage.base import Backend, BackendConfig
-from collectors.storage.records import non_finite, to_records
+from collectors.storage.records import non_finite, to_json_lines, to_records
 
 __all__ = ["COMPONENT", "StdoutBackend", "StdoutConfig"]
 
@@ -77,9 +77,9 @@ def _print(content: bytes) -> None:
 
 
 def _as_lines(table: pa.Table) -> bytes:
-    records: list[Any] = to_records(table)
-    if any(non_finite(column) for column in table.columns):
-        records = [_without_non_finite(record) for record in records]
+    if not any(non_finite(column) for column in table.columns):
+        return to_json_lines(table)
+    records = [_without_non_finite(record) for record in to_records(table)]
     return msgspec.json.Encoder(enc_hook=str).encode_lines(records)
 
 

@@ -1,0 +1,61 @@
+"""Records as a table: in whatever portions they come, and whichever are left out."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.processing.records import Columns, to_table
+
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-5, 5),
+    st.floats(-2, 2),
+    st.text(max_size=2),
+    st.dictionaries(st.text(max_size=1), st.integers(0, 3)),
+)
+ALIKE = st.lists(
+    st.fixed_dictionaries({"a": st.integers(), "b": st.one_of(st.none(), st.text())}), max_size=6
+)
+MIXED = st.lists(st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3), max_size=6)
+
+
+@given(st.lists(st.one_of(ALIKE, MIXED), max_size=4))
+def test_portions_make_no_difference(portions):
+    columns = Columns()
+    for portion in portions:
+        columns.add(portion)
+    table, misfits = columns.table()
+    expected, told = to_table([record for portion in portions for record in portion])
+    assert misfits == told
+    assert table.equals(expected)
+    assert table.num_rows == sum(map(len, portions)) - len(misfits)
+
+
+@given(MIXED, st.sets(st.integers(0, 5)))
+def test_what_is_left_out_leaves_nothing(records, numbers):
+    columns = Columns()
+    columns.add(records)
+    table, _ = columns.table(None, numbers)
+    kept = [record for number, record in enumerate(records) if number not in numbers]
+    expected, told = to_table(kept)
+    assert set(table.column_names) == set(expected.column_names)
+    assert table.select(expected.column_names).equals(expected)
+    assert table.num_rows == len(kept) - len(told)
+
+
+def test_a_key_that_only_a_refused_record_has_is_no_column():
+    table, misfits = to_table([{"a": 1}, {"a": "x", "b": 2}])
+    assert table.to_pylist() == [{"a": 1}]
+    assert misfits == {1: "column 'a': 'x' is of the type string, and the records before it have int"}
+
+
+def test_records_that_are_alike():
+    columns = Columns()
+    assert columns.add_alike([{"a": 1, "b": 2}])
+    assert columns.add_alike([{"b": 3, "a": 4}])
+    assert not columns.add_alike([{"a": 5}])
+    assert not columns.add_alike([{"a": 5, "b": 6, "c": 7}])
+    assert not columns.add_alike([{"a": 5, "c": 7}])
+    assert columns.table()[0].to_pylist() == [{"a": 1, "b": 2}, {"a": 4, "b": 3}]
+    assert not Columns().add_alike([{1: 5}])
