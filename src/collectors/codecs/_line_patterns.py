@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from collectors.codecs._access_log import cut_combined, cut_common
 
 __all__ = ["PATTERNS", "Pattern", "from_apache_time"]
 
@@ -28,18 +31,21 @@ class Pattern:
     types: dict[str, str] = field(default_factory=dict)
     absent: str = ""
     apache_time: bool = False
+    cut: Callable[[pa.Array], tuple[pa.Array, list[pa.Array]]] | None = None
+    """A faster way to the same fields, for the lines whose numbers it returns."""
 
 
 _APACHE_TYPES = {"time": "timestamp", "status": "int", "size": "int"}
 
 PATTERNS = {
     # https://httpd.apache.org/docs/2.4/logs.html#accesslog; nginx has `combined` by default.
-    "common": Pattern(_COMMON, _APACHE_TYPES, "-", apache_time=True),
+    "common": Pattern(_COMMON, _APACHE_TYPES, "-", apache_time=True, cut=cut_common),
     "combined": Pattern(
         f"{_COMMON} {_QUOTED.format('referer')} {_QUOTED.format('user_agent')}",
         _APACHE_TYPES,
         "-",
         apache_time=True,
+        cut=cut_combined,
     ),
     # RFC 3164, section 4.1; its time has no year, so it stays text.
     "syslog": Pattern(
@@ -55,8 +61,14 @@ PATTERNS = {
 def from_apache_time(text: pa.Array) -> pa.Array:
     """Return `10/Oct/2000:13:55:36 -0700` as `2000-10-10T13:55:36-0700`; anything else as it was.
 
-    Not by strptime: it would read the names of months in the language of the machine.
+    Not by strptime: it would read the names of months in the language of the machine. A second has many lines: each
+    different text is looked at once.
     """
+    encoded = text.dictionary_encode()
+    return _from_apache_time(encoded.dictionary).take(encoded.indices)
+
+
+def _from_apache_time(text: pa.Array) -> pa.Array:
     text = pc.replace_substring_regex(
         text, r"^(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})$", r"\3-\2-\1T\4\5"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -58,6 +59,8 @@ def typed(
 
     `numbers` are the numbers of the rows' records; those of rows with other text in a column move to the reasons.
     """
+    with suppress(pa.ArrowException):
+        return _parsed(columns, types)
     bad: dict[int, str] = {}
     for name, wanted in types.items():
         for row in unreadable(columns[name], wanted):
@@ -67,6 +70,10 @@ def typed(
         keep = [row for row in range(len(numbers)) if row not in bad]
         numbers[:] = [numbers[row] for row in keep]
         columns = {name: column.take(pa.array(keep, pa.int64())) for name, column in columns.items()}
+    return _parsed(columns, types)
+
+
+def _parsed(columns: Mapping[str, pa.Array], types: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
     return {name: parse(column, types.get(name, pa.string())) for name, column in columns.items()}
 
 

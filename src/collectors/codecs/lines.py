@@ -98,22 +98,38 @@ class LinesCodec(Codec[LinesConfig]):
         self, pattern: Pattern, text: pa.Array, numbers: list[int], reasons: dict[int, str]
     ) -> dict[str, pa.Array]:
         """Return the groups of the lines that match; the numbers of the others move to the reasons."""
-        matched = pc.extract_regex(text, f"^(?:{pattern.regex})$")
-        found = matched.is_valid()
+        found, groups = _groups_of(pattern, text)
         named = f" '{self.config.pattern}'" if self.config.pattern in PATTERNS else ""
         misses = [number for number, hit in zip(numbers, found.to_pylist(), strict=True) if not hit]
         if misses:
             reasons |= dict.fromkeys(misses, f"the line does not match the pattern{named}")
             numbers[:] = [number for number in numbers if number not in reasons]
-        matched = matched.filter(found)
         nothing = pa.array(["", pattern.absent])
         columns: dict[str, pa.Array] = {}
-        for name, group in zip(self._types, matched.flatten(), strict=True):
+        for name, group in zip(self._types, groups, strict=True):
             text_of = from_apache_time(group) if pattern.apache_time and name == "time" else group
             columns[name] = pc.if_else(pc.is_in(group, nothing), pa.scalar(None, pa.string()), text_of)
         if self.config.keep_line:
             columns[self.config.keep_line] = text.filter(found)
         return columns
+
+
+def _groups_of(pattern: Pattern, text: pa.Array) -> tuple[pa.Array, list[pa.Array]]:
+    """Return which lines match, and the groups of those."""
+    cut, groups = pattern.cut(text) if pattern.cut is not None else (pa.array([], pa.int64()), [])
+    if pattern.cut is not None and len(cut) == len(text):
+        return pa.repeat(pa.scalar(True), len(text)), groups
+    others = pc.indices_nonzero(pc.invert(pc.is_in(pa.array(range(len(text)), pa.int64()), cut))).cast(
+        pa.int64()
+    )
+    matched = pc.extract_regex(text.take(others), f"^(?:{pattern.regex})$")
+    hits = matched.is_valid()
+    taken = pa.concat_arrays([cut, others.filter(hits)])
+    order = pc.sort_indices(taken)
+    fields = matched.filter(hits).flatten()
+    if groups:
+        fields = [pa.concat_arrays(both).take(order) for both in zip(groups, fields, strict=True)]
+    return pc.is_in(pa.array(range(len(text)), pa.int64()), taken), fields
 
 
 def _groups(regex: str) -> list[str]:
