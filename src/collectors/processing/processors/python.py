@@ -80,6 +80,11 @@ class Python(Processor[PythonConfig]):
         self._function: Callable[[Any], Any] = _load(given) if isinstance(given, str) else given
         check_function(self._function)
 
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """The function itself."""
+        return self._function
+
     def apply(self, table: pa.Table) -> Outcome:
         """Return what the function makes of the table, with the records that it refuses set aside."""
         if self.config.per == "table":
