@@ -23,9 +23,10 @@ from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.state import STATE_HINT
 from collectors.storage.files import check_writable
 
-__all__ = ["Preview", "Sample", "sample"]
+__all__ = ["Preview", "Sample", "first_chunks", "sample"]
 
 SAMPLE_ROWS = 100
+MORE_SECONDS = 1.0
 
 
 @dataclass
@@ -69,13 +70,13 @@ async def _sample(config: PipelineConfig, source: Source[Any], within: float, en
     result = Sample(source.get_source_id())
     routes = [route for route in config.routes if result.source in route.sources]
     try:
-        data, late = await _first_chunk(source, within, env)
-        if data is None:
+        chunks, late = await first_chunks(source, within, env)
+        if not chunks:
             how = f"no record came within {within:g} s" if late else "there is no record"
             result.note = f"{how}; the source is reachable, its schema is not known yet"
             tables = [pa.table({}) for _ in routes]
         else:
-            tables = await _prepare(config, source, data, routes, result, env)
+            tables = await _prepare(config, source, chunks[0], routes, result, env)
         await _preview(config, routes, tables, result, env)
         check_writable(config.state / "lock", STATE_HINT)
     except ConfigurationError as error:
@@ -87,20 +88,34 @@ async def _sample(config: PipelineConfig, source: Source[Any], within: float, en
     return result
 
 
-async def _first_chunk(source: Source[Any], within: float, env: Env) -> tuple[CollectedData | None, bool]:
-    """Return the first chunk, if there is one, and whether the time for it has run out."""
+async def first_chunks(
+    source: Source[Any], within: float, env: Env, size: int = 1
+) -> tuple[list[CollectedData], bool]:
+    """Connect a source and return its first chunks, and whether the time for the first has run out.
+
+    It ends with the chunk that makes `size` bytes of them, and waits no more than a second for those behind the first.
+    """
     check_schedule(source)
     await source.connect()
     late = asyncio.Event()
 
-    async def wait() -> None:
-        await env.sleep(within)
+    async def wait(seconds: float) -> None:
+        await env.sleep(seconds)
         late.set()
 
-    timer = asyncio.ensure_future(wait())
+    timer = asyncio.ensure_future(wait(within))
+    chunks: list[CollectedData] = []
     try:
         async with aclosing(source.stream(None)) as stream:
-            return await race(anext(stream, None), late), late.is_set()
+            while (data := await race(anext(stream, None), late)) is not None:
+                chunks.append(data)
+                size -= len(data.raw_data)
+                if size <= 0:
+                    break
+                if len(chunks) == 1:
+                    timer.cancel()
+                    timer = asyncio.ensure_future(wait(MORE_SECONDS))
+        return chunks, late.is_set()
     finally:
         timer.cancel()
 
