@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "new": ("collectors.cli.new", "Write a commented pipeline file to start from."),
     "check": ("collectors.cli.check", "Connect to both ends, read a sample, show what would be stored."),
     "guarantee": ("collectors.cli.guarantee", "Show how safely each record reaches each storage, and why."),
+    "explain": ("collectors.cli.explain", "Measure what each step costs a record, and what makes it slow."),
     "run": ("collectors.cli.run", "Run a pipeline until its sources end, or until Ctrl-C."),
     "chaos": ("collectors.cli.chaos", "Kill a copy of a pipeline again and again, and count what it costs."),
     "query": ("collectors.cli.query", "Look at what a pipeline has stored."),
