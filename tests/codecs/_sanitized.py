@@ -51,7 +51,7 @@ def text(chance):
 
 
 native._LIBRARY = Path(sys.argv[1])
-assert native._function() is not None
+assert native._functions() is not None
 chance, taken, ends = random.Random(int(sys.argv[3])), 0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < ends:
     data = text(chance)

@@ -73,7 +73,7 @@ def chunks(draw):
 def slowly(codec, data, schema):
     """Return what comes out line by line, without compiled code."""
     known = codec._lines.known(schema)
-    with patch.object(_json_native, "_function", lambda: None):
+    with patch.object(_json_native, "_functions", lambda: None):
         return SlowPath(split_lines(data), known, codec._lines._as_text()).decode_all()
 
 

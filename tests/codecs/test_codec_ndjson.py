@@ -334,7 +334,7 @@ class TestLines:
 )
 def test_one_bad_line_in_a_hundred_costs_little(spoil, monkeypatch):
     """Measured without compiled code, so that the yardstick is the same everywhere."""
-    monkeypatch.setattr(_json_native, "_function", lambda: None)
+    monkeypatch.setattr(_json_native, "_functions", lambda: None)
     rng = random.Random(1)
     lines = [
         b'{"id":%d,"ts":"2026-11-22T10:00:%02dZ","device":"d-%d","status":"ok","t":%.1f,"h":20.5}'

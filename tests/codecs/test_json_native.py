@@ -97,7 +97,7 @@ def bits(value):
 
 
 def test_it_was_built():
-    assert native._function() is not None
+    assert native._functions() is not None
 
 
 @given(data=st.data())
@@ -206,7 +206,7 @@ def test_hostile_lines_are_refused_as_without_it(line, monkeypatch):
     data = b'{"a":1}\n' + line + b'\n{"a":2}\n'
     schema = pa.schema([("a", pa.int64())])
     with_it = NdjsonCodec().decode(data, schema)
-    monkeypatch.setattr(native, "_function", lambda: None)
+    monkeypatch.setattr(native, "_functions", lambda: None)
     without = NdjsonCodec().decode(data, schema)
     assert (with_it.table.to_pylist(), with_it.rejected) == (without.table.to_pylist(), without.rejected)
 
@@ -229,7 +229,7 @@ def test_deep_nesting_makes_no_difference(levels, begin, end, monkeypatch):
     data = b'{"a":' + levels * begin + b"1" + levels * end + b"}\n"
     decoded = NdjsonCodec().decode(data)
     again = NdjsonCodec().decode(data, decoded.table.schema)
-    monkeypatch.setattr(native, "_function", lambda: None)
+    monkeypatch.setattr(native, "_functions", lambda: None)
     without = NdjsonCodec().decode(data)
     assert (decoded.table, decoded.rejected) == (without.table, without.rejected)
     assert again.table == without.table
@@ -244,7 +244,7 @@ def test_two_members_of_one_name_are_left_to_others():
 def test_a_nought_with_a_large_exponent_is_read_as_without_it(text, monkeypatch):
     data = b'{"f":1.5}\n{"f":' + text.encode() + b"}\n"
     decoded = NdjsonCodec().decode(data)
-    monkeypatch.setattr(native, "_function", lambda: None)
+    monkeypatch.setattr(native, "_functions", lambda: None)
     without = NdjsonCodec().decode(data)
     assert (decoded.table, decoded.rejected) == (without.table, without.rejected)
 
@@ -273,10 +273,21 @@ def test_many_rows_and_long_texts():
 
 def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("COLLECTORS_NATIVE", "0")
-    native._function.cache_clear()
+    native._functions.cache_clear()
     try:
         assert native.read(b'{"i":1}', FLAT) is None
         assert NdjsonCodec().decode(b'{"i":1}').table.to_pylist() == [{"i": 1}]
     finally:
         monkeypatch.undo()
-        native._function.cache_clear()
+        native._functions.cache_clear()
+
+
+@given(st.binary(max_size=400))
+def test_lines_are_counted(text):
+    assert native.count_lines(text) == (text.count(b"\n"), text.isascii())
+
+
+@pytest.mark.parametrize("size", [127, 128, 129, 256, 100_000])
+def test_more_lines_than_a_byte_counts(size):
+    assert native.count_lines(b"\n" * size) == (size, True)
+    assert native.count_lines(b"\n" * size + b"\xff") == (size, False)

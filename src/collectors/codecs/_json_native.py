@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["read"]
+__all__ = ["count_lines", "read"]
 
 _LIBRARY = Path(__file__).parent / "_native" / "json_lines.so"
 _NOTHING, _BOOL, _INT, _FLOAT, _STRING, _STRUCT, _LIST = range(7)
@@ -29,17 +29,30 @@ _ARROW_ARRAY_BYTES = 80
 
 
 @lru_cache(maxsize=1)
-def _function() -> Any:
-    """Return the compiled code; None where it is not installed, or switched off by `COLLECTORS_NATIVE=0`."""
+def _functions() -> Any:
+    """Return the compiled code: what reads, and what counts lines; None where it is not installed, or switched off by
+    `COLLECTORS_NATIVE=0`.
+    """
     if os.environ.get("COLLECTORS_NATIVE") == "0":
         return None
     try:
-        function = ctypes.CDLL(str(_LIBRARY)).collectors_read_json_1
+        library = ctypes.CDLL(str(_LIBRARY))
+        read, count = library.collectors_read_json_1, library.collectors_count_lines_1
     except (OSError, AttributeError):
         return None
-    function.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p)
-    function.restype = ctypes.c_int64
-    return function
+    read.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p)
+    count.argtypes = (ctypes.c_char_p, ctypes.c_int64)
+    read.restype = count.restype = ctypes.c_int64
+    return read, count
+
+
+def count_lines(text: bytes) -> tuple[int, bool]:
+    """Return how many line feeds are in the text, and whether all of it is ASCII."""
+    functions = _functions()
+    if functions is None:
+        return text.count(b"\n"), text.isascii()
+    count = int(functions[1](text, len(text)))
+    return (count, True) if count >= 0 else (-1 - count, False)
 
 
 def read(text: bytes, schema: pa.Schema) -> pa.Table | None:
@@ -47,12 +60,12 @@ def read(text: bytes, schema: pa.Schema) -> pa.Table | None:
 
     The text is UTF-8. Types that JSON has no values of (dates, decimals, …) are not taken.
     """
-    function = _function()
-    plan = _plan_of(schema) if function is not None and len(text) < 2**31 else None
+    functions = _functions()
+    plan = _plan_of(schema) if functions is not None and len(text) < 2**31 else None
     if plan is None:
         return None
     array = ctypes.create_string_buffer(_ARROW_ARRAY_BYTES)
-    if function(text, len(text), plan, array) < 0:
+    if functions[0](text, len(text), plan, array) < 0:
         return None
     batch = pa.RecordBatch._import_from_c(ctypes.addressof(array), schema)  # noqa: SLF001  # how ctypes is served
     return pa.Table.from_batches([batch])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from collectors.codecs._json_judge import Judge
+from collectors.codecs._json_native import count_lines
 from collectors.codecs._json_read import count_plain, is_suspicious, read, read_compiled
 from collectors.codecs._json_slow import SlowPath
 from collectors.codecs._text_lines import BOM, is_utf8, split_lines
@@ -42,14 +43,15 @@ class JsonLines:
     def decode_fast(self, data: bytes, known: pa.Schema) -> Decoded | None:
         """Return the chunk when it can be read as a whole and nothing about it is suspicious, else None."""
         text = data.removeprefix(BOM)
-        if not text or not is_utf8(text):
+        breaks, ascii_only = count_lines(text)
+        if not text or not (ascii_only or is_utf8(text)):
             return None
         if not set(known.names) - set(self.declared):
             known = self._sampled(text, known)
         if not known.names:
             return None
         table = read_compiled(text, known)
-        if table is not None and table.num_rows == text.count(b"\n") + (not text.endswith(b"\n")):
+        if table is not None and table.num_rows == breaks + (not text.endswith(b"\n")):
             return Decoded(table, table.num_rows)
         count = count_plain(text, known)
         if count is None:

@@ -36,6 +36,6 @@ def give_memory_back() -> None:
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:  # another libc has none
-            mallopt(_M_MMAP_THRESHOLD, 4 * 2**20)
+            mallopt(_M_MMAP_THRESHOLD, 5 * 2**20)  # a chunk of the default size, with the line that ends it
             mallopt(_M_TRIM_THRESHOLD, 8 * 2**20)
             mallopt(_M_ARENA_MAX, 1)
