@@ -14,6 +14,8 @@ __all__ = ["cut_combined", "cut_common"]
 
 _METHOD, _PROTOCOL, _STATUS = re.compile(r"[A-Z]+"), re.compile(r"HTTP/[0-9.]+"), re.compile(r"[0-9]{3}")
 _GROUPS = ("host", "ident", "user", "time", "method", "path", "protocol", "request", "status", "size")
+_UNCLEAR = (b"\\", b"\t", b"\r", b"\f")
+"""A backslash, and what is white space beside the space."""
 _EMPTY = pa.scalar("")
 
 
@@ -40,8 +42,11 @@ class _Lines:
     """The lines that were not given up so far, as columns; `number` is which they are."""
 
     def __init__(self, text: pa.Array) -> None:
-        self.columns = {"number": pa.array(range(len(text)), pa.int64()), "line": text}
-        self.keep(pc.invert(pc.match_substring_regex(text, r"[\\\t\r\f]")))
+        self.columns = {"number": pa.arange(0, len(text)), "line": text}
+        content = text.buffers()[2]
+        raw = content.to_pybytes() if content is not None else b""
+        if any(character in raw for character in _UNCLEAR):
+            self.keep(pc.invert(pc.match_substring_regex(text, r"[\\\t\r\f]")))
 
     def keep(self, mask: pa.Array) -> None:
         """Give up the lines for which it is not true."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from collectors.chunks import Rejected
 
-__all__ = ["BOM", "Lines", "is_utf8", "not_utf8", "split_lines"]
+__all__ = ["BOM", "Lines", "is_utf8", "not_utf8", "plain_lines", "split_lines"]
 
 BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r"
+_BLANK_LINE = re.compile(rb"\n[ \t]*\n")
 _PRINTABLE = b"!"
 """What compares higher does not begin with white space: a shortcut past the real test."""
 
@@ -53,6 +58,21 @@ def split_lines(data: bytes) -> Lines:
     if b"\r" in data:
         raw = [line.removesuffix(b"\r") for line in raw]
     return Lines(raw, pieces, numbers, begin)
+
+
+def plain_lines(data: bytes) -> pa.Array | None:
+    """Return the lines as `split_lines` has them, an array of strings, without making an object of each.
+
+    None where that takes a closer look: blank lines, CR, a byte order mark, what is not UTF-8.
+    """
+    body = data.removesuffix(b"\n")
+    ends = (body[: body.find(b"\n") + 1] or body, body[body.rfind(b"\n") + 1 :])
+    if b"\r" in body or body.startswith(BOM) or not all(map(bytes.strip, ends)) or _BLANK_LINE.search(body):
+        return None
+    try:
+        return pc.split_pattern(pa.array([body]).cast(pa.string()), "\n").flatten()
+    except pa.ArrowInvalid:
+        return None
 
 
 def is_utf8(data: bytes) -> bool:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from collectors.codecs._line_patterns import PATTERNS, Pattern, from_apache_time
 from collectors.codecs._tables import in_order
-from collectors.codecs._text_lines import not_utf8, split_lines
+from collectors.codecs._text_lines import not_utf8, plain_lines, split_lines
 from collectors.codecs._text_values import typed
 from collectors.codecs._wording import quoted
 from collectors.codecs.base import Codec, CodecConfig, Decoded, column_type
@@ -64,18 +64,22 @@ class LinesCodec(Codec[LinesConfig]):
 
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> Decoded:
         """Decode a chunk of lines."""
-        lines = split_lines(data)
         reasons: dict[int, str] = {}
-        if not data.isascii():
-            found = ((number, not_utf8(raw)) for number, raw in enumerate(lines.raw))
+        text = plain_lines(data)
+        if text is None:
+            lines = split_lines(data).raw
+            found = ((number, not_utf8(raw)) for number, raw in enumerate(lines))
             reasons = {number: reason for number, reason in found if reason}
-        numbers = [number for number in range(len(lines.raw)) if number not in reasons]
-        text = pa.array([lines.raw[number] for number in numbers], pa.binary()).cast(pa.string())
+            good = [raw for number, raw in enumerate(lines) if number not in reasons]
+            text = pa.array(good, pa.binary()).cast(pa.string())
+        read = len(text) + len(reasons)
+        numbers = [number for number in range(read) if number not in reasons]
         columns = (
             {_LINE: text} if self._pattern is None else self._match(self._pattern, text, numbers, reasons)
         )
         columns = typed(columns, self._types, numbers, reasons)
-        return Decoded(in_order(columns, schema, len(numbers)), len(lines.raw), lines.rejected(reasons))
+        rejected = split_lines(data).rejected(reasons) if reasons else []
+        return Decoded(in_order(columns, schema, len(numbers)), read, rejected)
 
     def encode(self, table: pa.Table) -> bytes:
         """Return the column `line`, or the one that `keep_line` names, a line each. Raises DataError without one."""
@@ -119,9 +123,8 @@ def _groups_of(pattern: Pattern, text: pa.Array) -> tuple[pa.Array, list[pa.Arra
     cut, groups = pattern.cut(text) if pattern.cut is not None else (pa.array([], pa.int64()), [])
     if pattern.cut is not None and len(cut) == len(text):
         return pa.repeat(pa.scalar(True), len(text)), groups
-    others = pc.indices_nonzero(pc.invert(pc.is_in(pa.array(range(len(text)), pa.int64()), cut))).cast(
-        pa.int64()
-    )
+    numbers = pa.arange(0, len(text))
+    others = numbers.filter(pc.invert(pc.is_in(numbers, cut)))
     matched = pc.extract_regex(text.take(others), f"^(?:{pattern.regex})$")
     hits = matched.is_valid()
     taken = pa.concat_arrays([cut, others.filter(hits)])
@@ -129,7 +132,7 @@ def _groups_of(pattern: Pattern, text: pa.Array) -> tuple[pa.Array, list[pa.Arra
     fields = matched.filter(hits).flatten()
     if groups:
         fields = [pa.concat_arrays(both).take(order) for both in zip(groups, fields, strict=True)]
-    return pc.is_in(pa.array(range(len(text)), pa.int64()), taken), fields
+    return pc.is_in(numbers, taken), fields
 
 
 def _groups(regex: str) -> list[str]:
