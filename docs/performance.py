@@ -34,6 +34,8 @@ TARGETS: dict[tuple[str, str, int], float] = {
     ("one", "dlt (Arrow)", 1): 2.5,
 }
 """How many times as fast as the peer we want to be, of the time of the whole process."""
+MEMORY_TARGETS = {("parquet", "dlt (Arrow)", 1): 0.45, ("parquet", "dlt (Arrow)", 2): 0.5}
+"""Which part of the peer's peak memory ours may be."""
 
 
 def page(text: str) -> str:
@@ -79,10 +81,14 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 def _row(line: dict[str, Any], of_job: list[dict[str, Any]]) -> str:
     ours = next(item for item in of_job if item["contestant"] == OURS and item["cores"] == line["cores"])
-    ratio, target = "", ""
+    ratio, target, memory = "", "", f"{line['peak_mib']:.0f}"
     if line is not ours:
+        key = (line["job"], line["contestant"], line["cores"])
         factor = ours["records_per_second"] / line["records_per_second"]
-        wanted = TARGETS.get((line["job"], line["contestant"], line["cores"]))
+        wanted = TARGETS.get(key)
+        if key in MEMORY_TARGETS:
+            part, most = ours["peak_mib"] / line["peak_mib"], MEMORY_TARGETS[key]
+            memory += f"; ours is {part:.2f} of it, target {most:g} {'✓' if part <= most else '✗'}"
         ratio = f"{factor:.2f}"
         target = "" if wanted is None else f"{wanted:g} {'✓' if factor >= wanted else '✗'}"
     seconds = sorted(line["wall_s"])
@@ -92,7 +98,7 @@ def _row(line: dict[str, Any], of_job: list[dict[str, Any]]) -> str:
         _rounded(line["records_per_second"]),
         f"{seconds[len(seconds) // 2]:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f})",
         f"{1e6 / line['records_per_cpu_second']:,.1f}" if line["records"] > 1 else "",
-        f"{line['peak_mib']:.0f}",
+        memory,
         ratio,
         target,
     ]
