@@ -22,7 +22,7 @@ from collectors.runtime.building import Builder
 from collectors.runtime.env import Env
 from collectors.runtime.flow import Flow
 from collectors.runtime.ledger import FlowReport, RunFailedError, RunReport
-from collectors.runtime.memory import give_memory_back, trim_heap
+from collectors.runtime.memory import give_memory_back, has_much_free, trim_heap
 from collectors.runtime.reading import race
 from collectors.runtime.reload import Reloader
 from collectors.runtime.runs import Runs, stored_counts
@@ -42,7 +42,7 @@ NOTE_SECONDS = 2.0
 """So often a run writes down how far it is."""
 
 TRIM_NOTES = 15
-"""With every so many-th note it gives memory back."""
+"""With every so many-th note it gives memory back, and earlier when much is free."""
 
 LAST_SECONDS = 5.0
 """For which stores are asked what they have after a second signal."""
@@ -139,7 +139,7 @@ class Engine:
         async def note() -> None:
             for number in count(1):
                 await self.env.sleep(NOTE_SECONDS)
-                if number % TRIM_NOTES == 0:
+                if number % TRIM_NOTES == 0 or has_much_free():
                     trim_heap()
                 with suppress(TransientError):
                     await runs.update(self._measured(started))

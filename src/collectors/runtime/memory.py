@@ -7,7 +7,9 @@ import sys
 
 import pyarrow as pa
 
-__all__ = ["give_memory_back", "trim_heap"]
+__all__ = ["give_memory_back", "has_much_free", "trim_heap"]
+
+_MOST_FREE = 40 * 2**20
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -23,6 +25,39 @@ def trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def has_much_free() -> bool:
+    """Return whether there are so many free pages between the used ones that they are to be returned before it is time.
+
+    Chunks come and go by the hundred a second, and no two are of one size: the heap falls to pieces within seconds. To
+    return its pages each time would cost more than it saves.
+    """
+    told = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    if told is None:  # glibc before 2.33, another libc
+        return False
+    told.restype = _Mallinfo
+    return int(told().fordblks) > _MOST_FREE
+
+
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of mallinfo(3); `fordblks` is what is free in the heap, in bytes."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
 
 
 def give_memory_back() -> None:

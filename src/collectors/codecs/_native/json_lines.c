@@ -52,11 +52,22 @@ typedef struct {
     locale_t locale; /* in which a point is a point */
 } Reader;
 
+/* How much of the text there is, and was read before this record: what a buffer needs in the end follows from that. To
+   double it again and again would leave the heap in pieces. */
+static _Thread_local int64_t text_bytes, text_read;
+
+static int64_t room_for(int64_t used, int64_t bytes) {
+    int64_t least = used + bytes + 1024;
+    if (text_read < 64 * 1024) return 2 * least;
+    double whole = 1.05 * (double)used * ((double)text_bytes / (double)text_read);
+    return (int64_t)whole > least ? (int64_t)whole + 1024 : least + least / 8;
+}
+
 /* Returns room for so many more bytes, NULL when there is no memory. A little more than asked is always there, since readers
    of Arrow may look at whole words. */
 static uint8_t *more(Buffer *buffer, int64_t bytes) {
     if (buffer->used + bytes + 64 > buffer->room) {
-        int64_t room = 2 * buffer->room + bytes + 1024;
+        int64_t room = room_for(buffer->used, bytes);
         uint8_t *larger = realloc(buffer->bytes, (size_t)room);
         if (larger == NULL) return NULL;
         buffer->bytes = larger;
@@ -366,7 +377,9 @@ static const char *value(Reader *reader, Node *node, const char *p) {
 }
 
 static int lines(Reader *reader, Node *root, const char *p) {
+    const char *text = p;
     while (p < reader->end) {
+        text_read = p - text;
         p = skip(p);
         if (*p == '{') {
             if ((p = object(reader, root, p + 1)) == NULL) return 0;
@@ -456,8 +469,6 @@ static int hand_over(Node *node, struct ArrowArray *array) {
     return 1;
 }
 
-/* The name ends with the version of the plan's layout.
-   Returns the number of records, all of them in `result`; or -1: not beyond doubt, or no memory, and `result` is empty. */
 /* Returns how many line feeds there are, or -1 minus that where a byte is not ASCII. */
 int64_t collectors_count_lines_1(const char *text, int64_t length) {
     int64_t lines = 0;
@@ -474,11 +485,15 @@ int64_t collectors_count_lines_1(const char *text, int64_t length) {
     return all & 0x80 ? -1 - lines : lines;
 }
 
+/* The name ends with the version of the plan's layout.
+   Returns the number of records, all of them in `result`; or -1: not beyond doubt, or no memory, and `result` is empty. */
 int64_t collectors_read_json_1(const char *text, int64_t length, const char *plan, struct ArrowArray *result) {
     Node root = {0};
     Reader reader = {text + length, newlocale(LC_ALL_MASK, "C", (locale_t)0)};
     int64_t records = -1;
     memset(result, 0, sizeof *result);
+    text_bytes = length;
+    text_read = 0;
     if (reader.locale != (locale_t)0 && open_node(&root, plan) != NULL && lines(&reader, &root, text)) {
         records = root.length;
         if (!hand_over(&root, result)) {
