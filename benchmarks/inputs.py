@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["expected", "inputs", "sensors"]
+__all__ = ["expected", "inputs", "sensors", "write"]
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SENSORS, LINES, EVENTS, FEW_EVENTS = 2_000_000, 1_000_000, 100_000, 10_000
@@ -26,11 +26,11 @@ SENSORS, LINES, EVENTS, FEW_EVENTS = 2_000_000, 1_000_000, 100_000, 10_000
 def inputs(folder: Path) -> Path:
     """Write the files where they are not there yet, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "sensors.ndjson", lambda: sensors(SENSORS))
-    _write(folder / "one.ndjson", lambda: sensors(1))
-    _write(folder / "access.log", lambda: access_lines(LINES))
-    _write(folder / "events.ndjson", lambda: events(EVENTS))
-    _write(folder / "few-events.ndjson", lambda: events(FEW_EVENTS))
+    write(folder / "sensors.ndjson", lambda: sensors(SENSORS))
+    write(folder / "one.ndjson", lambda: sensors(1))
+    write(folder / "access.log", lambda: access_lines(LINES))
+    write(folder / "events.ndjson", lambda: events(EVENTS))
+    write(folder / "few-events.ndjson", lambda: events(FEW_EVENTS))
     return folder
 
 
@@ -49,7 +49,8 @@ def expected(folder: Path) -> dict[str, float]:
     return json.loads(path.read_text())
 
 
-def _write(path: Path, lines: Callable[[], Iterator[str]]) -> None:
+def write(path: Path, lines: Callable[[], Iterator[str]]) -> None:
+    """Write the lines into a file, unless it is there."""
     if path.exists():
         return
     made, part = lines(), path.with_suffix(".part")

@@ -1,0 +1,137 @@
+"""Sources that are polled once a second, in one process: what a reading costs, and how many did not happen in time.
+
+Used by scaling.py. The pipeline has `{type: python, function: …, every: 1s}` so and so many times, and one SQLite table. The
+function returns the time, and the CPU time that the process has used so far; so everything is computed from what was
+stored, over the last seconds of the run. `spool`: a plain function, whose every reading becomes durable in the source's
+spool first. `positions`: a function that takes `since`, whose readings go into the database directly.
+
+`every` waits after a reading has ended, so the time of a reading shifts the next one. How long the interval really was is
+therefore said beside what was missed: the readings that `sources × seconds` asks for and that did not happen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SIZES", "lines"]
+
+SIZES = [1, 10, 1_000, 10_000]
+STORAGE = "storage:\n  - {type: sqlite, path: out.db, table: readings}\n"
+SENSORS = '''\
+import time
+
+
+def spool():
+    return {"at": time.time(), "cpu": time.process_time()}
+
+
+def positions(since):
+    yield {"at": time.time(), "cpu": time.process_time()}, {"n": since["n"] + 1 if since else 1}
+'''
+
+
+def lines(sizes: list[int], seconds: float, folder: Path) -> Iterator[dict[str, Any]]:
+    """Measure, print and yield a line for each number of sources and kind of function."""
+    for kind in ("spool", "positions"):
+        for size in sizes:
+            with tempfile.TemporaryDirectory(dir=folder) as name:
+                line = measure(Path(name), kind, size, seconds)
+            show(line)
+            yield line
+
+
+def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any]:
+    """Run the pipeline and return a line of figures."""
+    sources = [f'  - {{type: python, id: s{n}, function: "sensors:{kind}", every: 1s}}\n' for n in range(size)]
+    text = "name: polling\nsources:\n" + "".join(sources) + STORAGE
+    (folder / "polling.yaml").write_text(text, encoding="utf-8")
+    (folder / "sensors.py").write_text(SENSORS, encoding="utf-8")
+    warm_up = 5 + size / 200
+    command = [sys.executable, "-m", "collectors", "run", "polling.yaml", "--json", "--for", f"{warm_up + seconds}s"]
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    began = time.time()
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    ended = time.time()
+    report = json.loads(done.stdout) if done.stdout else {"flows": [], "peak_memory_bytes": 0, "balanced": False}
+    if done.returncode != 0:
+        print(f"{size:,} sources, {kind}: exit code {done.returncode}: {done.stderr[-500:]}", file=sys.stderr)
+    read = sum(flow["read"] for flow in report["flows"])
+    rows = readings(folder / "out.db")
+    if sum(map(len, rows.values())) != read:
+        print(f"{size:,} sources, {kind}: {read:,} readings were read, others are stored", file=sys.stderr)
+    every = [reading for row in rows.values() for reading in row]
+    last = max(at for at, _ in every)
+    return {
+        "experiment": "sources",
+        "kind": kind,
+        "size": size,
+        "seconds": seconds,
+        "exit_code": done.returncode,
+        "balanced": report["balanced"],
+        "sources_that_read": len(rows),
+        "first_reading_s": round(min(at for at, _ in every) - began, 2),
+        "all_have_read_s": round(max(row[0][0] for row in rows.values()) - began, 2),
+        **figures(rows, last - seconds, size * seconds),
+        "end_s": round(ended - last, 2),
+        "peak_mib": round(report["peak_memory_bytes"] / 2**20, 1),
+    }
+
+
+def readings(database: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return time and CPU time of the stored readings by source, in order."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute(
+            "SELECT location_id, at, cpu FROM _collectors_writes"
+            " JOIN readings ON _collectors_row BETWEEN first_row AND last_row"
+        )
+        for location, at, cpu in rows:
+            found.setdefault(location.rpartition(":")[0], []).append((at, cpu))
+    return {source: sorted(row) for source, row in found.items()}
+
+
+def figures(rows: dict[str, list[tuple[float, float]]], since: float, expected: float) -> dict[str, Any]:
+    """Return what was measured behind a time."""
+    within = {source: [each for each in row if each[0] > since] for source, row in rows.items()}
+    happened = sorted(each for row in within.values() for each in row)
+    intervals = sorted(
+        (later - earlier) * 1000
+        for row in rows.values()
+        for (earlier, _), (later, _) in pairwise(row)
+        if later > since
+    )
+    cpu = max(used for _, used in happened) - min(used for _, used in happened)
+    return {
+        "readings": len(happened),
+        "expected": round(expected),
+        "missed_percent": round(100 * (1 - len(happened) / expected), 3),
+        "sources_silent": sum(not row for row in within.values()),
+        "interval_mean_ms": round(statistics.fmean(intervals), 2),
+        "interval_p99_ms": round(intervals[len(intervals) * 99 // 100], 2),
+        "interval_max_ms": round(intervals[-1], 2),
+        "cpu_us_per_reading": round(cpu / max(1, len(happened) - 1) * 1e6, 1),
+        "cpu_cores": round(cpu / (happened[-1][0] - happened[0][0]), 3),
+    }
+
+
+def show(line: dict[str, Any]) -> None:
+    """Print a result."""
+    print(
+        f"sources  {line['size']:>11,} {line['kind']:9} missed {line['missed_percent']:>6.2f} %, interval mean "
+        f"{line['interval_mean_ms']:,.1f} p99 {line['interval_p99_ms']:,.0f} max {line['interval_max_ms']:,.0f} ms, "
+        f"a reading {line['cpu_us_per_reading']:,.0f} µs CPU, {line['cpu_cores']:.2f} cores, first after {line['first_reading_s']} s, "
+        f"all after {line['all_have_read_s']} s, end {line['end_s']} s, {line['peak_mib']:,.0f} MiB",
+        flush=True,
+    )
