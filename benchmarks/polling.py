@@ -29,7 +29,7 @@ __all__ = ["SIZES", "lines"]
 
 SIZES = [1, 10, 1_000, 10_000]
 STORAGE = "storage:\n  - {type: sqlite, path: out.db, table: readings}\n"
-SENSORS = '''\
+SENSORS = """\
 import time
 
 
@@ -39,7 +39,7 @@ def spool():
 
 def positions(since):
     yield {"at": time.time(), "cpu": time.process_time()}, {"n": since["n"] + 1 if since else 1}
-'''
+"""
 
 
 def lines(sizes: list[int], seconds: float, folder: Path) -> Iterator[dict[str, Any]]:
@@ -54,17 +54,30 @@ def lines(sizes: list[int], seconds: float, folder: Path) -> Iterator[dict[str, 
 
 def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any]:
     """Run the pipeline and return a line of figures."""
-    sources = [f'  - {{type: python, id: s{n}, function: "sensors:{kind}", every: 1s}}\n' for n in range(size)]
+    sources = [
+        f'  - {{type: python, id: s{n}, function: "sensors:{kind}", every: 1s}}\n' for n in range(size)
+    ]
     text = "name: polling\nsources:\n" + "".join(sources) + STORAGE
     (folder / "polling.yaml").write_text(text, encoding="utf-8")
     (folder / "sensors.py").write_text(SENSORS, encoding="utf-8")
     warm_up = 5 + size / 200
-    command = [sys.executable, "-m", "collectors", "run", "polling.yaml", "--json", "--for", f"{warm_up + seconds}s"]
+    command = [
+        sys.executable,
+        "-m",
+        "collectors",
+        "run",
+        "polling.yaml",
+        "--json",
+        "--for",
+        f"{warm_up + seconds}s",
+    ]
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     began = time.time()
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     ended = time.time()
-    report = json.loads(done.stdout) if done.stdout else {"flows": [], "peak_memory_bytes": 0, "balanced": False}
+    report = (
+        json.loads(done.stdout) if done.stdout else {"flows": [], "peak_memory_bytes": 0, "balanced": False}
+    )
     if done.returncode != 0:
         print(f"{size:,} sources, {kind}: exit code {done.returncode}: {done.stderr[-500:]}", file=sys.stderr)
     read = sum(flow["read"] for flow in report["flows"])
