@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One more than there are cores, since some tests mostly wait.
 AT_ONCE := -n $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)') --maxschedchunk 1
 
-.PHONY: demo test test-full faults-full check docs bench peers format clean
+.PHONY: demo test test-full faults-full check docs bench bench-scaling bench-latency bench-check peers format clean
 
 demo: .venv/ready
 	$(BIN)/collectors demo
@@ -36,6 +36,19 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/run.py --record
 	$(BIN)/python docs/generate.py
 
+# With FULL=1 also a hundred million rows.
+bench-scaling: .venv/ready
+	$(BIN)/python benchmarks/scaling.py --record $(if $(FULL),--full)
+	$(BIN)/python docs/generate.py
+
+bench-latency: .venv/ready
+	$(BIN)/python benchmarks/latency.py --record
+	$(BIN)/python docs/generate.py
+
+# Fails when a function is slower than recorded; RECORD=1 records how fast they are now.
+bench-check: .venv/bench-ready
+	$(BIN)/python benchmarks/check.py $(if $(RECORD),--record)
+
 peers: .venv/ready
 	$(BIN)/python benchmarks/peers/run.py
 
@@ -52,4 +65,8 @@ clean:
 	@$(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test
+	@touch $@
+
+.venv/bench-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@

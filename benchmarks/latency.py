@@ -143,10 +143,12 @@ def wait_for_rows(database: Path, pipeline: subprocess.Popen[bytes], count: int)
     """Return when so many rows are stored."""
     until = time.monotonic() + 60
     while time.monotonic() < until and pipeline.poll() is None:
-        with suppress(sqlite3.OperationalError):
-            with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-                if connection.execute("SELECT count(*) FROM events").fetchone()[0] >= count:
-                    return
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection,
+        ):
+            if connection.execute("SELECT count(*) FROM events").fetchone()[0] >= count:
+                return
         time.sleep(0.05)
     raise SystemExit(f"there are no {count:,} rows in {database}")
 
