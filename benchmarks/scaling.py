@@ -33,6 +33,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,11 @@ def make(case: Case, folder: Path) -> None:
         cut(folder / "rows-1m.ndjson", folder / "files", MILLION // case.size)
 
 
-def floats(count: int, columns: int) -> Iterator[str]:
+def floats(records: int, columns: int) -> Iterator[str]:
     """Yield records of so many numbers; all columns are of one kind, so that a value costs the same everywhere."""
     chance = random.Random(20261201).random  # noqa: S311
     line = "{" + ",".join(f'"c{n:03}":%.4f' for n in range(columns)) + "}\n"
-    for _ in range(count):
+    for _ in range(records):
         yield line % tuple(1000 * chance() for _ in range(columns))
 
 
@@ -123,9 +124,11 @@ def cut(source: Path, folder: Path, records: int) -> None:
     part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    lines = source.read_bytes().splitlines(keepends=True)
-    for number, first in enumerate(range(0, len(lines), records)):
-        (part / f"{number:06}.ndjson").write_bytes(b"".join(lines[first : first + records]))
+    with source.open("rb") as lines:
+        for number in count():
+            if not (some := list(islice(lines, records))):
+                break
+            (part / f"{number:06}.ndjson").write_bytes(b"".join(some))
     part.rename(folder)
 
 
