@@ -93,7 +93,7 @@ GOOD = st.sampled_from(
 
 
 @pytest.mark.parametrize("name", ["common", "combined"])
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(chosen=st.lists(st.one_of(GOOD, lines()), min_size=1, max_size=8))
 def test_the_fields_are_the_same(name, chosen):
     data = "\n".join(chosen).encode()

@@ -12,7 +12,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(st.lists(PIECES, max_size=3).map(b"".join), max_size=6).map(b"\n".join))
 def test_the_array_has_the_same_lines(data):
     lines = plain_lines(data)

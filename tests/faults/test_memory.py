@@ -50,6 +50,7 @@ def check(figure, name: str, report: dict, budget: int = BUDGET) -> None:
     assert report["balanced"]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_thousand_sources(tmp_path, figure):
     """In the default budget; each source has some 60 KiB of objects beside what is charged."""
