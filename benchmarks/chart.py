@@ -26,7 +26,7 @@ SCALED = {
     "rows": ("more_cpu_ns_per_record", "CPU ns a record, by rows"),
     "columns": ("more_cpu_ns_per_value", "CPU ns a value, by columns"),
     "files": ("more_cpu_ns_per_record", "CPU ns a record, by files"),
-    "sources": ("cpu_us_per_reading", "CPU µs a reading, by polled sources"),
+    "sources": ("cpu_us_per_reading", "CPU µs a reading, by sources"),
 }
 
 
@@ -106,8 +106,8 @@ def latency() -> None:
         return
     figure, axis = plt.subplots(figsize=(8, 0.4 * len(lines) + 1), layout="constrained")
     names = [f"{line['source']}, {line['rate']:,}/s" for line in lines]
-    axis.barh(names, [line["p99_ms"] for line in lines], color="#c9d8e6", label="p99")
-    bars = axis.barh(names, [line["p50_ms"] for line in lines], color=COLOURS["collectors"], label="p50")
+    bars = axis.barh(names, [line["p99_ms"] for line in lines], color="#c9d8e6", label="p99")
+    axis.barh(names, [line["p50_ms"] for line in lines], color=COLOURS["collectors"], label="p50")
     axis.bar_label(bars, [f"{line['p50_ms']:.1f} / {line['p99_ms']:.1f}" for line in lines], padding=4)
     axis.set_xlabel("ms from arrival to stored")
     axis.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""How long it takes from the arrival of a record until it is stored, at rates that leave most of the machine idle.
+"""How long it takes from the arrival of a record until it is stored, at rates that are given.
 
     make bench-latency                                        recorded
     python benchmarks/latency.py --sources socket --rates 1000
