@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,10 @@ def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any
         print(f"{size:,} sources, {kind}: exit code {done.returncode}: {done.stderr[-500:]}", file=sys.stderr)
     report = json.loads(done.stdout)
     rows = readings(folder / "out.db")
-    last = max(row[-1][0] for row in rows.values())
+    if not rows:
+        print(f"{size:,} sources, {kind}: nothing was stored in time", file=sys.stderr)
+        rows = {"none": [(ended, 0.0)]}
+    first, last = min(row[0][0] for row in rows.values()), max(row[-1][0] for row in rows.values())
     return {
         "experiment": "sources",
         "kind": kind,
@@ -84,9 +87,9 @@ def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any
         "exit_code": done.returncode,
         "balanced": report["balanced"],
         "read": sum(flow["read"] for flow in report["flows"]),
-        "stored": sum(map(len, rows.values())),
-        "sources_that_read": len(rows),
-        "first_reading_s": round(min(row[0][0] for row in rows.values()) - began, 2),
+        "in_flight": sum(flow["in_flight"] for flow in report["flows"]),
+        "sources_that_read": len(rows.keys() - {"none"}),
+        "first_reading_s": round(first - began, 2),
         "all_have_read_s": round(max(row[0][0] for row in rows.values()) - began, 2),
         **figures(rows, last - seconds, size * seconds),
         "end_s": round(ended - last, 2),
@@ -95,9 +98,9 @@ def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any
 
 
 def readings(database: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return time and CPU time of the stored readings by source, in order."""
+    """Return time and CPU time of the stored readings by source, in order; nothing when there is no table yet."""
     found: dict[str, list[tuple[float, float]]] = {}
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.OperationalError):
         rows = connection.execute(
             "SELECT location_id, at, cpu FROM _collectors_writes"
             " JOIN readings ON _collectors_row BETWEEN first_row AND last_row"
