@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.metadata
 import pkgutil
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from collectors.errors import ConfigurationError
 
-__all__ = ["Entry", "Kind", "create", "entries", "find", "names"]
+__all__ = ["Entry", "Kind", "create", "entries", "exists", "find", "names"]
 
 Kind = Literal["source", "processor", "backend", "codec"]
 
@@ -63,6 +64,11 @@ def names(kind: Kind) -> list[str]:
     return sorted({*_built_in(kind), *(point.name for point in _entry_points(kind))})
 
 
+def exists(kind: Kind, name: str) -> bool:
+    """Return whether there is a component of this name; imports none."""
+    return name in _built_in(kind) or any(point.name == name for point in _entry_points(kind))
+
+
 def entries(kind: Kind) -> Iterator[Entry]:
     """Yield what there is of a kind, sorted by name; built-in components are not imported for it."""
     extras = _extras()
@@ -82,6 +88,7 @@ def create(kind: Kind, name: str, settings: dict[str, Any]) -> Any:
     return find(kind, name)(**settings)
 
 
+@functools.cache
 def _built_in(kind: Kind) -> dict[str, str]:
     package = importlib.import_module(_PACKAGES[kind])
     return {

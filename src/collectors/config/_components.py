@@ -133,7 +133,7 @@ class Builder:
         place = (*path, "format")
         item = {"type": spec} if isinstance(spec, str) else dict(spec)
         is_short = isinstance(spec, str)
-        if is_short and spec not in registry.names("codec") and ":" not in spec:
+        if is_short and ":" not in spec and not registry.exists("codec", spec):
             hint = nearest(spec, registry.names("codec"))
             self._document.report(place, "there is no such format", hint=hint, shown=render_value(spec))
             return

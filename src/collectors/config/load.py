@@ -21,7 +21,7 @@ from collectors.config._values import Variables
 from collectors.config._wording import findings
 from collectors.config.model import Component, PipelineConfig, PipelineFile
 
-__all__ = ["from_mapping", "load"]
+__all__ = ["file_stamp", "from_mapping", "load"]
 
 
 def load(path: str | Path) -> PipelineConfig:
@@ -31,8 +31,18 @@ def load(path: str | Path) -> PipelineConfig:
     has them as `problems`.
     """
     file = Path(path)
+    stamp = file_stamp(file)  # before reading: what is written meanwhile is a change
     document = read_document(file)
-    return _load(document, file.absolute())
+    return _load(document, file.absolute(), stamp)
+
+
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does: its time, size and inode; None when it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def from_mapping(
@@ -48,7 +58,7 @@ def from_mapping(
     return _load(document, None)
 
 
-def _load(document: Document, file: Path | None) -> PipelineConfig:
+def _load(document: Document, file: Path | None, stamp: tuple[int, ...] | None = None) -> PipelineConfig:
     folder = document.variables.folder
     data = document.resolve()
     settings = _top_level(document, data)
@@ -66,6 +76,7 @@ def _load(document: Document, file: Path | None) -> PipelineConfig:
         state=Path(settings.state) if settings.state else folder / ".collectors" / name,
         folder=folder,
         file=file,
+        stamp=stamp,
         sources=parts.sources,
         backends=parts.backends,
         routes=parts.routes,

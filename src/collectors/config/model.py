@@ -115,8 +115,9 @@ class Route:
 class PipelineConfig:
     """A loaded pipeline: every setting is valid, every name in it leads somewhere.
 
-    `memory` and `spool` are in bytes, `stop_above` is a fraction. `version` is a short hash of what the file says, without secrets: the same for the same
-    content, whatever its comments and layout.
+    `memory` and `spool` are in bytes, `stop_above` is a fraction. `version` is a short hash of what the file says,
+    without secrets: the same for the same content, whatever its comments and layout. `stamp` is `file_stamp` of the
+    file as it was loaded.
     """
 
     name: str
@@ -130,3 +131,4 @@ class PipelineConfig:
     backends: Mapping[str, Component]
     routes: tuple[Route, ...]
     version: str
+    stamp: tuple[int, ...] | None = None

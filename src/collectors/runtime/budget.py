@@ -24,32 +24,33 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.used = 0
+        """Bytes in flight now."""
         self.peak = 0
+        self._above = 0
+        self._floor = 0
         self._turn = asyncio.Lock()
         self._decoding = 0
         self._decoded = asyncio.Event()
         self._shares: list[Share] = []
         self._waiting: deque[tuple[Share, int, asyncio.Future[None]]] = deque()
 
-    @property
-    def used(self) -> int:
-        """Bytes in flight now."""
-        return sum(share.used for share in self._shares)
-
     def share(self) -> Share:
         """Return a new flow's share."""
         share = Share(self)
         self._shares.append(share)
+        self._floor = self.limit // 2 // len(self._shares)
+        if self.used:
+            self._above = sum(max(0, other.used - self._floor) for other in self._shares)
         return share
 
     def fits(self, share: Share, size: int) -> bool:
         """Return whether the share may take this much more now. Something too large for the budget may, alone."""
         if self.used == 0:
             return True
-        floor = self.limit // 2 // len(self._shares)
-        common = self.limit - floor * len(self._shares)
-        others = sum(max(0, other.used - floor) for other in self._shares if other is not share)
-        return others + max(0, share.used + size - floor) <= common
+        common = self.limit - self._floor * len(self._shares)
+        others = self._above - max(0, share.used - self._floor)
+        return others + max(0, share.used + size - self._floor) <= common
 
     @asynccontextmanager
     async def decoding(self, size: int) -> AsyncIterator[None]:
@@ -84,9 +85,12 @@ class Budget:
 
     def charge(self, share: Share, size: int) -> None:
         """Charge without waiting, or give back with a negative size, and let those in who fit now."""
+        self._above -= max(0, share.used - self._floor)
         share.used += size
+        self._above += max(0, share.used - self._floor)
+        self.used += size
         self.peak = max(self.peak, self.used)
-        if size >= 0:
+        if size >= 0 or not self._waiting:
             return
         for entry in list(self._waiting):
             waiting, wanted, future = entry

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collectors.config.load import load
+from collectors.config.load import file_stamp, load
 from collectors.config.model import Component, PipelineConfig
 from collectors.errors import CollectorsError, ConfigurationError
 from collectors.runtime.assembly import make_sources
@@ -84,30 +84,26 @@ def _identity(component: Component) -> Any:
 
 
 class Watch:
-    """Tells when a file has changed and has been left alone for a moment: an editor may write it in several steps."""
+    """Tells when a file has changed and has been left alone for a moment: an editor may write it in several steps.
 
-    def __init__(self, path: Path, env: Env) -> None:
+    `known` is its stamp when it was read.
+    """
+
+    def __init__(self, path: Path, env: Env, known: tuple[int, ...] | None) -> None:
         self._path = path
         self._env = env
-        self._known = self._stamp()
+        self._known = known
 
     async def changed(self) -> None:
         """Return as soon as the file is another than when it was last looked at."""
         before = self._known
         while True:
             await self._env.sleep(LOOK_SECONDS)
-            now = self._stamp()
+            now = file_stamp(self._path)
             if now is not None and now == before and now != self._known:
                 self._known = now
                 return
             before = now
-
-    def _stamp(self) -> tuple[int, ...] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class Reloader:
@@ -135,16 +131,9 @@ class Reloader:
         assert path is not None, "a pipeline without a file is not reloaded"  # noqa: S101
         hangup = asyncio.Event()
         undo = self._env.on_signals(hangup.set, "SIGHUP")
-        watch = Watch(path, self._env)
+        watch = Watch(path, self._env, self.config.stamp)
         try:
-            while (
-                not self._shutdown.requested.is_set()
-            ):  # at first, too: it may have changed since it was loaded
-                with supervisor.held():
-                    try:
-                        await self.reload(path, supervisor)
-                    except (CollectorsError, OSError) as error:
-                        self._tell(f"the change of {path.name} could not be taken over as a whole: {error}")
+            while True:
                 waiting = [asyncio.ensure_future(hangup.wait()), asyncio.ensure_future(watch.changed())]
                 try:
                     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -152,6 +141,13 @@ class Reloader:
                     for task in waiting:
                         task.cancel()
                 hangup.clear()
+                if self._shutdown.requested.is_set():
+                    return
+                with supervisor.held():
+                    try:
+                        await self.reload(path, supervisor)
+                    except (CollectorsError, OSError) as error:
+                        self._tell(f"the change of {path.name} could not be taken over as a whole: {error}")
         finally:
             undo()
 

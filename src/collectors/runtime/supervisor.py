@@ -6,10 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
 from collectors.errors import CollectorsError, TransientError
 from collectors.runtime.flow import Flow
+from collectors.runtime.reading import race
 from collectors.runtime.shutdown import Shutdown
 
 __all__ = ["Supervisor"]
@@ -28,12 +27,18 @@ class Supervisor:
         self._shutdown = shutdown
         self._on_failure = on_failure
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._running: set[asyncio.Task[None]] = set()
         self._holds = 0
         self._changed = asyncio.Event()
 
     def start(self, flow: Flow) -> None:
         """Let a flow run; the one before it of the same name must have ended."""
-        self._tasks[flow.name] = asyncio.create_task(self._run(flow), name=flow.name)
+        task = self._tasks[flow.name] = asyncio.create_task(self._run(flow), name=flow.name)
+        self._running.add(task)
+        task.add_done_callback(self._has_ended)
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
         self._changed.set()
 
     async def ended(self, name: str) -> None:
@@ -55,23 +60,20 @@ class Supervisor:
 
     async def run(self, flows: list[Flow]) -> None:
         """Start flows and return when every one has ended; when the time for draining is over, those that have not are cancelled."""
-        expired: asyncio.Task[Any] = asyncio.create_task(self._shutdown.expired.wait())
         for flow in flows:
             self.start(flow)
         try:
-            while not expired.done():
-                running = {task for task in self._tasks.values() if not task.done()}
-                if not running and not self._holds:
-                    return
-                self._changed.clear()
-                changed = asyncio.create_task(self._changed.wait())
-                await asyncio.wait({expired, changed, *running}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+            await race(self._all_ended(), self._shutdown.expired)
         finally:
-            tasks = (expired, *self._tasks.values())
+            tasks = list(self._tasks.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _all_ended(self) -> None:
+        while self._running or self._holds:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _run(self, flow: Flow) -> None:
         try:
