@@ -1,5 +1,6 @@
 """Schedules: intervals with jitter, cron over the change of clocks, mistakes that are named."""
 
+import asyncio
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,12 @@ import pytest
 from collectors import registry
 from collectors.collection.base import Source, SourceConfig
 from collectors.errors import ConfigurationError
-from collectors.runtime.scheduler import check_schedule, is_endless, seconds_to_next
+from collectors.runtime.scheduler import Schedule, check_schedule, is_endless
 from collectors.testing.clock import ManualEnv
+
+
+def seconds_to_next(source, env):
+    return Schedule(source, env, lambda _: None).seconds_to_next()
 
 
 class Polled(Source[SourceConfig]):
@@ -34,6 +39,36 @@ def test_interval_and_jitter():
     source = Polled(every="5s", jitter="2s")
     assert seconds_to_next(source, ManualEnv()) == 6.0
     assert is_endless(source)
+
+
+def test_readings_are_due_at_fixed_times_however_long_each_takes():
+    asyncio.run(_fixed_times())
+
+
+async def _fixed_times():
+    env, missed = ManualEnv(), []
+    schedule = Schedule(Polled(every="5s"), env, missed.append)
+    schedule.begin(anew=False)
+    for took, wait in ((1.0, 4.0), (4.5, 0.5), (0.0, 5.0), (5.0, 5.0), (16.0, 4.0)):
+        await env.advance(took)
+        assert schedule.seconds_to_next() == pytest.approx(wait)
+        await env.advance(wait)
+        schedule.begin(anew=False)
+    assert missed == [1, 3]
+
+
+def test_after_a_failure_the_times_are_counted_anew():
+    asyncio.run(_counted_anew())
+
+
+async def _counted_anew():
+    env, missed = ManualEnv(), []
+    schedule = Schedule(Polled(every="5s"), env, missed.append)
+    schedule.begin(anew=False)
+    await env.advance(63.0)
+    schedule.begin(anew=True)
+    await env.advance(2.0)
+    assert (schedule.seconds_to_next(), missed) == (3.0, [])
 
 
 def test_cron_waits_for_its_time():

@@ -42,7 +42,8 @@ class SourceConfig(Settings):
     id: Name | None = None
     """Name of the source in positions, the ledger and messages; its type when left out."""
     every: Duration | None = None
-    """Read again this long after the last reading ended, for example `5s`."""
+    """Read again and again, at fixed times this far apart, for example `5s`; a time that comes before the last reading
+    has ended is left out, and counted in the report."""
     jitter: Duration = 0.0
     """Wait up to this much longer, at random, so that many sources do not read at the same instant."""
     cron: str | None = None
@@ -211,7 +212,7 @@ class Source(IDataSource, Generic[ConfigT]):
         """Everything up to this position is stored durably; brokers are acknowledged here. May be called late or never."""
 
     def poll_interval(self) -> float | None:
-        """Seconds until `read` is called again after it returned; None: the source has come to its end."""
+        """Seconds from one call of `read` to the next, if the first is over by then; None: the source has come to its end."""
         return self.config.every
 
     async def enter(

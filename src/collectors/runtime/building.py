@@ -96,7 +96,7 @@ class Builder:
             hooks=hooks,
             report=report,
             on_event=self.on_event,
-            intake=None if spooled is None else self._intake(source, spooled, hooks),
+            intake=None if spooled is None else self._intake(source, spooled, hooks, report),
             isolate=None if config.file is None else self._isolator(config.file),
             stop_above=budget_of(config, source),
         )
@@ -125,7 +125,9 @@ class Builder:
         source.cannot_keep = spool.problem
         return SpoolSource(source, spool, shutdown)
 
-    def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks) -> Intake:
+    def _intake(
+        self, source: Source[Any], spooled: SpoolSource, hooks: Hooks, report: FlowReport
+    ) -> Intake:
         return Intake(
             source,
             spooled,
@@ -136,6 +138,7 @@ class Builder:
             keeping=hooks.patience,
             notify_reading=hooks.notify_reading,
             notify=notifier(self.on_notice, source.get_source_id()),
+            count_missed=report.count_missed,
         )
 
     def _isolator(self, file: Path) -> Callable[[Preparer], Preparer]:

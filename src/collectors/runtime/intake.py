@@ -112,6 +112,7 @@ class Intake:
         keeping: Patience,
         notify: Callable[[str | None], None],
         notify_reading: Callable[[str | None], None],
+        count_missed: Callable[[int], None],
     ) -> None:
         self.spooled = spooled
         self.error: Exception | None = None
@@ -120,7 +121,9 @@ class Intake:
         self._env = env
         self._shutdown = shutdown
         self._backoff = Backoff(env, keeping)
-        self._reader = Reader(source, env, shutdown, patience=patience, notify=notify_reading)
+        self._reader = Reader(
+            source, env, shutdown, patience=patience, notify=notify_reading, count_missed=count_missed
+        )
         self._notify = notify
         self._group: list[CollectedData] = []
         self._arrived = asyncio.Event()

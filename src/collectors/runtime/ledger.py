@@ -93,6 +93,8 @@ class FlowReport:
     bytes_read: int = 0
     lost: int = 0
     """Records that the source knows to be lost before it could have them (a socket's buffer that ran over)."""
+    missed: int = 0
+    """Readings of a source that cannot be read again, which were due before the one under way had ended."""
     lag_bytes: int | None = None
     resumed_at: Position | None = None
     reloaded: bool = False
@@ -127,10 +129,17 @@ class FlowReport:
         """Count records that never reached the source."""
         self.lost += records
 
+    def count_missed(self, readings: int) -> None:
+        """Count readings that were left out."""
+        self.missed += readings
+
     def remarks(self) -> list[str]:
         """Return what people should know about this run, beside its numbers and its error."""
         lost = f"{self.source}: {self.lost:,} records were lost before they could be read"
-        return [*self.notices, *([lost] if self.lost else [])]
+        missed = (
+            f"{self.source}: {self.missed:,} readings were left out, because the one before was not over when they were due"
+        )
+        return [*self.notices, *([lost] if self.lost else []), *([missed] if self.missed else [])]
 
     def steps(self) -> list[tuple[str, StepReport]]:
         """Return all steps with their names: decoding, then those of each route."""
@@ -188,6 +197,7 @@ class FlowReport:
             "bytes_read": self.bytes_read,
             "lag_bytes": self.lag_bytes,
             "lost_before_source": self.lost,
+            "missed_readings": self.missed,
             "resumed_at": self.resumed_at,
             "balanced": self.balanced,
             "imbalances": self.imbalances(),

@@ -11,7 +11,7 @@ from collectors.collection.base import Source
 from collectors.models import CollectedData, Position
 from collectors.runtime.env import Env
 from collectors.runtime.retry import Backoff, Patience, decide
-from collectors.runtime.scheduler import seconds_to_next
+from collectors.runtime.scheduler import Schedule
 from collectors.runtime.shutdown import Shutdown
 
 __all__ = ["Reader", "race"]
@@ -34,11 +34,16 @@ async def race(work: Awaitable[Result], event: asyncio.Event) -> Result | None:
     return None if task.cancelled() else task.result()
 
 
+def _to_nobody(readings: int) -> None:
+    """Most sources can be asked later for what they had at any time."""
+
+
 class Reader:
     """Reads one source.
 
     A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
-    each failure and the wait, and None when it works again. Reading stops when `until` is set: when a stop is asked
+    each failure and the wait, and None when it works again, `count_missed` of readings that were left out because the
+    one before took longer than the interval. Reading stops when `until` is set: when a stop is asked
     for, unless told otherwise; what the source has received by then is its last chunks.
     """
 
@@ -50,6 +55,7 @@ class Reader:
         *,
         patience: Patience,
         notify: Callable[[str | None], None],
+        count_missed: Callable[[int], None] = _to_nobody,
         until: asyncio.Event | None = None,
     ) -> None:
         self._source = source
@@ -57,6 +63,7 @@ class Reader:
         self._until = until or shutdown.requested
         self._backoff = Backoff(env, patience)
         self._notify = notify
+        self._schedule = Schedule(source, env, count_missed)
 
     async def chunks(
         self, since: Position | None, replay: list[Position]
@@ -66,6 +73,7 @@ class Reader:
             yield await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
             since = until
         while not self._until.is_set():
+            self._schedule.begin(anew=self._backoff.failures > 0)
             try:
                 await self._source.connect()
                 async with aclosing(self._source.stream(since)) as stream:
@@ -75,7 +83,7 @@ class Reader:
                         yield data
                         del data
                 self._succeeded()
-                wait = seconds_to_next(self._source, self._env)
+                wait = self._schedule.seconds_to_next()
             except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
                 wait = self._after(error)
                 await self._source.disconnect()

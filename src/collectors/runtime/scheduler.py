@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from collectors.collection.base import Source
 from collectors.errors import ConfigurationError
 from collectors.runtime.env import Env
 
-__all__ = ["check_schedule", "is_endless", "seconds_to_next"]
+__all__ = ["Schedule", "check_schedule", "is_endless"]
 
 
 def check_schedule(source: Source[Any]) -> None:
@@ -39,21 +40,50 @@ def is_endless(source: Source[Any]) -> bool:
     return source.endless or source.config.cron is not None or source.poll_interval() is not None
 
 
-def seconds_to_next(source: Source[Any], env: Env) -> float | None:
-    """Return how long to wait before the next reading; None: there is none, the source has ended.
+class Schedule:
+    """The readings of one source: for the one that reads it, who says when one begins and asks when one has ended.
 
-    Cron's times are local time; cronsim fires once where clocks go back and once where they go forward, given a zone
-    that knows when they do.
+    With an interval they are due at fixed times from the first one on, however long each takes. What was due before the
+    one under way had ended is left out and told to `count_missed`: there is nothing to be read of a time that is over.
     """
-    jitter = float(source.config.jitter * env.random())
-    if source.config.cron is not None:
-        from cronsim import CronSim
 
-        now = env.now().astimezone(_local_zone())
-        following = next(CronSim(source.config.cron, now))
-        return max(0.0, float(following.timestamp() - now.timestamp())) + jitter
-    interval = source.poll_interval()
-    return None if interval is None else interval + float(jitter)
+    def __init__(self, source: Source[Any], env: Env, count_missed: Callable[[int], None]) -> None:
+        self._source = source
+        self._env = env
+        self._count_missed = count_missed
+        self._due: float | None = None
+
+    def begin(self, *, anew: bool) -> None:
+        """A reading begins; with `anew`, and for the first one, the times are counted from it on."""
+        if anew or self._due is None:
+            self._due = self._env.monotonic()
+
+    def seconds_to_next(self) -> float | None:
+        """Return how long to wait before the next reading; None: there is none, the source has ended.
+
+        Cron's times are local time; cronsim fires once where clocks go back and once where they go forward, given a
+        zone that knows when they do.
+        """
+        jitter = float(self._source.config.jitter * self._env.random())
+        if self._source.config.cron is not None:
+            return _seconds_to(self._source.config.cron, self._env) + jitter
+        interval = self._source.poll_interval()
+        if interval is None:
+            return None
+        now = self._env.monotonic()
+        due = now if self._due is None else self._due
+        missed, since = divmod(now - due, interval) if interval > 0 else (0.0, 0.0)
+        if missed:
+            self._count_missed(int(missed))
+        self._due = now + interval - since
+        return interval - since + jitter
+
+
+def _seconds_to(cron: str, env: Env) -> float:
+    from cronsim import CronSim
+
+    now = env.now().astimezone(_local_zone())
+    return max(0.0, float(next(CronSim(cron, now)).timestamp() - now.timestamp()))
 
 
 def _local_zone() -> tzinfo | None:
