@@ -130,13 +130,13 @@ def test_what_fails_inside_of_a_commit_leaves_everything_as_it_was(path: Path) -
     store.claim(FLOW)
     before = Path(path).read_bytes()
 
-    def store_rows() -> None:
+    def store_rows(_) -> None:
         store._database.execute("create table rows (n)")
         store._database.execute("insert into rows values (1)")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store.commit(delivery(1, 1), store_rows)
+        store.commit_together([delivery(1, 1)], store_rows)
     assert store.stored(FLOW) == Checkpoint(1)
     assert list(store.dead_letters("contract")) == []
     assert store.ledger() == {}
@@ -238,12 +238,12 @@ def test_writers_of_one_process_take_turns(path: Path) -> None:
         store.claim(f"{FLOW}{number}")
         for seq in range(1, 20):
 
-            def note() -> None:
+            def note(_) -> None:
                 inside.append(number)
                 most.append(len(inside))
                 inside.remove(number)
 
-            store.commit(delivery(seq, seq, flow=f"{FLOW}{number}"), note)
+            store.commit_together([delivery(seq, seq, flow=f"{FLOW}{number}")], note)
         store._database.close()
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]

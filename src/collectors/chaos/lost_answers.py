@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from collectors.chunks import Delivery
 from collectors.config.model import Component, PipelineConfig
 from collectors.errors import TransientError
-from collectors.storage.base import KeepsPosition
+from collectors.storage.base import CommitsTogether, KeepsPosition
 
 __all__ = ["LostAnswers"]
 
@@ -32,20 +32,34 @@ class LostAnswers:
         if not isinstance(backend, KeepsPosition):
             return component
         made: Any = backend
-        made.commit = self._losing(backend.commit, number)
+        left = [number]
+        made.commit = self._losing(backend.commit, left)
+        if isinstance(backend, CommitsTogether):
+            made.commit_together = self._losing_all(backend.commit_together, left)
         return replace(component, instance=made)
 
-    def _losing(self, commit: Callable[[Delivery], int], number: int) -> Callable[[Delivery], int]:
-        left = [number]
-
+    def _losing(self, commit: Callable[[Delivery], int], left: list[int]) -> Callable[[Delivery], int]:
         def losing(delivery: Delivery) -> int:
             seq = commit(delivery)
-            if seq < delivery.key.seq:
-                return seq  # it is in a buffer of this process; no connection could die
-            left[0] -= 1
-            if left[0] == 0:
-                self.lost += 1
-                raise TransientError("the connection died before the answer of the commit")
+            if seq == delivery.key.seq:  # else it is in a buffer of this process; no connection could die
+                self._lose(left, 1)
             return seq
 
         return losing
+
+    def _losing_all(
+        self, commit: Callable[[Sequence[Delivery]], list[int]], left: list[int]
+    ) -> Callable[[Sequence[Delivery]], list[int]]:
+        def losing(deliveries: Sequence[Delivery]) -> list[int]:
+            seqs = commit(deliveries)
+            self._lose(left, len(deliveries))
+            return seqs
+
+        return losing
+
+    def _lose(self, left: list[int], count: int) -> None:
+        before = left[0]
+        left[0] -= count
+        if left[0] <= 0 < before:
+            self.lost += 1
+            raise TransientError("the connection died before the answer of the commit")

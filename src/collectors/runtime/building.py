@@ -125,9 +125,7 @@ class Builder:
         source.cannot_keep = spool.problem
         return SpoolSource(source, spool, shutdown)
 
-    def _intake(
-        self, source: Source[Any], spooled: SpoolSource, hooks: Hooks, report: FlowReport
-    ) -> Intake:
+    def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks, report: FlowReport) -> Intake:
         return Intake(
             source,
             spooled,

@@ -315,8 +315,7 @@ class Edge:
         """Commit where the position is kept."""
         if not self._transactional:
             return await self._hooks.state.commit(replace(delivery, table=pa.table({})))
-        seq: int = await self.backend.call(self.backend.commit, delivery)  # type: ignore[attr-defined]
-        return seq
+        return await self.backend.deliver(delivery)
 
     async def _look(self, flow: str) -> Checkpoint:
         await self.backend.connect()

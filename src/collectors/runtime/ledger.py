@@ -136,9 +136,7 @@ class FlowReport:
     def remarks(self) -> list[str]:
         """Return what people should know about this run, beside its numbers and its error."""
         lost = f"{self.source}: {self.lost:,} records were lost before they could be read"
-        missed = (
-            f"{self.source}: {self.missed:,} readings were left out, because the one before was not over when they were due"
-        )
+        missed = f"{self.source}: {self.missed:,} readings were left out, because the one before was not over when they were due"
         return [*self.notices, *([lost] if self.lost else []), *([missed] if self.missed else [])]
 
     def steps(self) -> list[tuple[str, StepReport]]:

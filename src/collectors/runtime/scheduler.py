@@ -54,7 +54,7 @@ class Schedule:
         self._due: float | None = None
 
     def begin(self, *, anew: bool) -> None:
-        """A reading begins; with `anew`, and for the first one, the times are counted from it on."""
+        """Note that a reading begins; with `anew`, and for the first one, the times are counted from it on."""
         if anew or self._due is None:
             self._due = self._env.monotonic()
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
 from collectors.errors import CollectorsError, TransientError
 from collectors.runtime.flow import Flow
 from collectors.runtime.reading import race

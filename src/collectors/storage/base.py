@@ -25,10 +25,13 @@ from collectors.errors import CollectorsError, DataError, FatalError, TransientE
 from collectors.interfaces.storage import IStorageBackend
 from collectors.models import QueryCriteria, StorageLocation
 from collectors.settings import Name, Settings, settings_class
+from collectors.storage.commits import CommitQueue
+from collectors.storage.positions import SOURCE, table_of
 
 __all__ = [
     "Backend",
     "BackendConfig",
+    "CommitsTogether",
     "HasTables",
     "KeepsDeadLetters",
     "KeepsLedger",
@@ -70,6 +73,17 @@ class KeepsPosition(Protocol):
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is durably stored, without taking it over; epoch 0 for one that was never claimed."""
+
+
+@runtime_checkable
+class CommitsTogether(Protocol):
+    """A backend that keeps positions and can commit for many flows at the cost of one."""
+
+    def commit_together(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Do what `commit` does with deliveries of different flows, all of them or none; returns the seq of each.
+
+        Raises what `commit` raises when any of them is to blame; they are then committed one by one.
+        """
 
 
 @runtime_checkable
@@ -127,6 +141,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
         self._thread: ThreadPoolExecutor | None = None
         self._connecting = asyncio.Lock()
+        self._commits = CommitQueue(self) if isinstance(self, CommitsTogether) else None
 
     def open(self) -> Any:
         """Open the store. Raises TransientError when it is away, ConfigurationError or FatalError when it cannot be."""
@@ -197,6 +212,12 @@ class Backend(IStorageBackend, Generic[ConfigT]):
             return await function(*args)
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
+    async def deliver(self, delivery: Delivery) -> int:
+        """Run `commit` for the runtime, where the backend can together with what waits of other flows."""
+        if self._commits is not None:
+            return await self._commits.commit(delivery)
+        return cast("int", await self.call(self.commit, delivery))  # type: ignore[attr-defined]
+
     async def connect(self) -> None:
         """Open the store; nothing to do when it is open. Raises ConnectionError, or ValueError for a bad configuration."""
         async with self._connecting:
@@ -251,8 +272,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
 
 def source_of(flow: str) -> str:
     """Return the id of the source in a flow's name, `pipeline/source`; `records` for what `store` was given."""
-    parts = flow.split("/")
-    return parts[1] if len(parts) > 1 else "records"
+    return table_of(SOURCE, flow)
 
 
 def as_table(data: Any) -> pa.Table:

@@ -1,11 +1,14 @@
-"""The two checks of every commit: is the epoch still ours, and does the delivery follow what is stored."""
+"""What all stores that keep positions have in common: the checks of every commit, and under which name one is kept."""
 
 from __future__ import annotations
 
 from collectors.chunks import Checkpoint, Delivery
 from collectors.errors import FencedError
 
-__all__ = ["check_follows"]
+__all__ = ["SOURCE", "check_follows", "same_table", "table_of"]
+
+SOURCE = "{source}"
+"""Stands for the id of the source in the name of a table."""
 
 
 def check_follows(stored: Checkpoint, delivery: Delivery) -> bool:
@@ -27,3 +30,15 @@ def check_follows(stored: Checkpoint, delivery: Delivery) -> bool:
             f"stored; nothing was stored; start again to go on behind chunk {stored.seq}"
         )
     return True
+
+
+def table_of(table: str, flow: str) -> str:
+    """Return the table that a setting means for a flow, `pipeline/source`; that of source `records` for other names."""
+    parts = flow.split("/")
+    return table.replace(SOURCE, parts[1] if len(parts) > 1 else "records")
+
+
+def same_table(one: str, other: str, flow: str, *, any_case: bool = False) -> bool:
+    """Return whether two settings mean one table for a flow: its position is kept under the one that it began with."""
+    one, other = table_of(one, flow), table_of(other, flow)
+    return one == other or (any_case and one.lower() == other.lower())

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -25,7 +26,7 @@ from collectors.errors import CollectorsError, ConfigurationError, FatalError, T
 from collectors.models import Position
 from collectors.storage.files import make_folders, sync_folder, translated
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
-from collectors.storage.positions import check_follows
+from collectors.storage.positions import check_follows, same_table
 
 __all__ = ["Database", "DeliveryTables", "delete_letters", "letter_owners", "letters_of", "open_database"]
 
@@ -210,8 +211,8 @@ def _translate(error: sqlite3.Error | OSError, path: Path) -> CollectorsError:
 class DeliveryTables:
     """Positions, dead letters and counts of flows in an open `Database`; every method is one transaction.
 
-    `target` tells apart what several users of one file keep about the same flow: the `sqlite` backend passes the name
-    of its table.
+    `target` tells apart what several users of one file keep about the same flow: the `sqlite` backend passes the
+    setting of its table. A flow goes on under the target that it began with, as long as that means the same table.
     """
 
     def __init__(self, database: Database, target: str = "") -> None:
@@ -229,41 +230,46 @@ class DeliveryTables:
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch by one, durably, and return how far it is stored."""
         with self._database.transaction():
+            target, _ = self._find(flow)
             self._database.execute(
                 "insert into _collectors_checkpoint values (?, ?, 1, 0, null, null, ?) "
                 "on conflict do update set epoch = epoch + 1, updated_at = excluded.updated_at",
-                (flow, self._target, _now()),
+                (flow, target, _now()),
             )
-            return self._checkpoint(flow)
+            return self._find(flow)[1]
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is stored; epoch 0 and seq 0 for one that was never claimed."""
         with self._database.translated():
-            return self._checkpoint(flow) if _has_tables(self._database) else Checkpoint(0)
+            return self._find(flow)[1] if _has_tables(self._database) else Checkpoint(0)
 
-    def commit(self, delivery: Delivery, store_rows: Callable[[], None] | None = None) -> int:
-        """Store a delivery and return its seq; the rows by what `store_rows` does inside of the transaction.
+    def commit(self, delivery: Delivery) -> int:
+        """Store what belongs to a delivery beside its rows, and return its seq; see `commit_together`."""
+        return self.commit_together([delivery], lambda _: None)[0]
 
-        A delivery that is stored already is left out. Raises FencedError unless the epoch is the flow's and the stored
-        seq the one before; in that case, and for any error of `store_rows`, nothing is stored.
+    def commit_together(
+        self, deliveries: Sequence[Delivery], store_rows: Callable[[Sequence[Delivery]], None]
+    ) -> list[int]:
+        """Store deliveries of different flows and return their seqs; rows by what `store_rows` does in the transaction.
+
+        One that is stored already is left out. Raises FencedError unless the epoch is the flow's and the stored seq the
+        one before; in that case, and for any error of `store_rows`, nothing of any of them is stored.
         """
-        key = delivery.key
         with self._database.transaction():
-            checkpoint = self._checkpoint(key.flow)
-            if not check_follows(checkpoint, delivery):
-                return checkpoint.seq
-            if store_rows is not None:
-                store_rows()
-            self._replace_letters(key.flow, delivery.first_seq, delivery.dead_letters)
-            delete_letters(self._database, delivery.resolved)
-            self._count(delivery)
-            position = None if delivery.position is None else msgspec.json.encode(delivery.position).decode()
-            self._database.execute(
-                "update _collectors_checkpoint set seq = ?, position = ?, schema = ?, updated_at = ? "
-                "where flow = ? and target = ?",
-                (key.seq, position, delivery.schema, _now(), key.flow, self._target),
-            )
-        return key.seq
+            found = [self._find(delivery.key.flow) for delivery in deliveries]
+            fresh = [
+                (target, delivery)
+                for delivery, (target, checkpoint) in zip(deliveries, found, strict=True)
+                if check_follows(checkpoint, delivery)
+            ]
+            store_rows([delivery for _, delivery in fresh])
+            for target, delivery in fresh:
+                self._replace_letters(delivery.key.flow, target, delivery.first_seq, delivery.dead_letters)
+                delete_letters(self._database, delivery.resolved)
+            self._count(fresh)
+            self._move_on(fresh)
+        seqs = [delivery.key.seq for delivery in deliveries]
+        return [max(seq, checkpoint.seq) for seq, (_, checkpoint) in zip(seqs, found, strict=True)]
 
     def replace_dead_letters(self, owner: str, first_seq: int, letters: list[DeadLetter]) -> None:
         """Keep these letters instead of those that the same owner kept of the chunks from `first_seq` on.
@@ -271,7 +277,7 @@ class DeliveryTables:
         An owner is who hands letters over chunk by chunk: one flow's way into one backend.
         """
         with self._database.transaction():
-            self._replace_letters(owner, first_seq, letters)
+            self._replace_letters(owner, self._target, first_seq, letters)
 
     def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
         """Yield the letters of a pipeline in the order in which they were set aside."""
@@ -296,21 +302,30 @@ class DeliveryTables:
             return {}
         with self._database.translated():
             rows = self._database.execute(
-                "select run, flow, read, added, stored, filtered, set_aside from _collectors_ledger "
-                "where target = ? and (? is null or run = ?) order by first_at",
-                (self._target, run, run),
+                "select run, flow, target, read, added, stored, filtered, set_aside from _collectors_ledger "
+                "where ? is null or run = ? order by first_at",
+                (run, run),
             )
-            return {(name, flow): Counts(*counts) for name, flow, *counts in rows}
+            return {
+                (name, flow): Counts(*counts)
+                for name, flow, target, *counts in rows
+                if same_table(target, self._target, flow, any_case=True)
+            }
 
-    def _checkpoint(self, flow: str) -> Checkpoint:
-        row = self._database.execute(
-            "select epoch, seq, position, schema from _collectors_checkpoint where flow = ? and target = ?",
-            (flow, self._target),
-        ).fetchone()
-        return Checkpoint(row[0], row[1], _read_position(row[2]), row[3]) if row else Checkpoint(0)
+    def _find(self, flow: str) -> tuple[str, Checkpoint]:
+        """Return under which target a flow is kept, and how far it is stored."""
+        rows = self._database.execute(
+            "select target, epoch, seq, position, schema from _collectors_checkpoint where flow = ? "
+            "order by updated_at desc",
+            (flow,),
+        )
+        for target, epoch, seq, position, schema in rows.fetchall():
+            if same_table(target, self._target, flow, any_case=True):
+                return target, Checkpoint(epoch, seq, _read_position(position), schema)
+        return self._target, Checkpoint(0)
 
-    def _replace_letters(self, owner: str, first_seq: int, letters: list[DeadLetter]) -> None:
-        owner = f"{owner}>{self._target}" if self._target else owner
+    def _replace_letters(self, owner: str, target: str, first_seq: int, letters: list[DeadLetter]) -> None:
+        owner = f"{owner}>{target}" if target else owner
         self._database.execute(
             "delete from _collectors_dead_letters where owner = ? and seq >= ?", (owner, first_seq)
         )
@@ -319,25 +334,28 @@ class DeliveryTables:
             [(owner, *letter_values(letter)) for letter in letters],
         )
 
-    def _count(self, delivery: Delivery) -> None:
-        counts = delivery.counts
-        self._database.execute(
+    def _move_on(self, deliveries: Sequence[tuple[str, Delivery]]) -> None:
+        now = _now()
+        self._database.executemany(
+            "update _collectors_checkpoint set seq = ?, position = ?, schema = ?, updated_at = ? "
+            "where flow = ? and target = ?",
+            [
+                (d.key.seq, _written(d.position), d.schema, now, d.key.flow, target)
+                for target, d in deliveries
+            ],
+        )
+
+    def _count(self, deliveries: Sequence[tuple[str, Delivery]]) -> None:
+        now = _now()
+        self._database.executemany(
             "insert into _collectors_ledger values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set "
             "read = read + excluded.read, added = added + excluded.added, stored = stored + excluded.stored, "
             "filtered = filtered + excluded.filtered, set_aside = set_aside + excluded.set_aside, "
             "last_at = excluded.last_at",
-            (
-                delivery.run,
-                delivery.key.flow,
-                self._target,
-                counts.read,
-                counts.added,
-                counts.stored,
-                counts.filtered,
-                counts.set_aside,
-                _now(),
-                _now(),
-            ),
+            [
+                (each.run, each.key.flow, target, *astuple(each.counts), now, now)
+                for target, each in deliveries
+            ],
         )
 
 
@@ -371,6 +389,10 @@ def _has_tables(database: Database) -> bool:
             "select 1 from sqlite_schema where name = '_collectors_dead_letters_pipeline'"
         )
         return found.fetchone() is not None
+
+
+def _written(position: Position | None) -> str | None:
+    return None if position is None else msgspec.json.encode(position).decode()
 
 
 def _read_position(text: str | None) -> Position | None:

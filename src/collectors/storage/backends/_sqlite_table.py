@@ -7,6 +7,7 @@ VACUUM or after somebody else's deletes.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +27,8 @@ create table if not exists _collectors_writes (
     location_id text not null, table_name text not null, first_row integer not null, last_row integer not null,
     rows integer not null, stored_at text not null,
     primary key (location_id, table_name)
-) without rowid
+) without rowid;
+create index if not exists _collectors_writes_last on _collectors_writes (table_name, last_row)
 """
 
 
@@ -60,14 +62,19 @@ class RowTable:
         ).fetchone()
         return bool(found and found[0] == 1)
 
-    def insert(self, table: pa.Table, location_id: str) -> int:
-        """Store the rows under a location and return their number; 0 when the location has rows already.
+    def holds(self, location_id: str) -> bool:
+        """Return whether there are rows under a location."""
+        self._make_writes()
+        return self._find(location_id) is not None
 
-        Raises DataError with `rows` for those that cannot be stored, FatalError when the columns do not fit.
+    def insert(self, parts: Sequence[tuple[str, pa.Table]]) -> int:
+        """Store rows, each part under its location, and return their number; all parts have the same columns.
+
+        Raises DataError with `rows` for those that cannot be stored, numbered over all parts, FatalError when the
+        columns do not fit or a location has rows already.
         """
-        self._database.execute(_WRITES)
-        if self._find(location_id) is not None:
-            return 0
+        self._make_writes()
+        table = pa.concat_tables([rows for _, rows in parts])
         table = without_unfit(table, unfit_columns(self._name, table.column_names, list(self.columns())))
         declared = self._prepare(table)
         columns = []
@@ -81,15 +88,12 @@ class RowTable:
         first = self._next_row()
         columns.insert(0, list(range(first, first + table.num_rows)))
         self._insert([ROW, *declared], columns)
-        self._database.execute(
-            "insert into _collectors_writes values (?, ?, ?, ?, ?, ?)",
-            (location_id, self._name, first, first + table.num_rows - 1, table.num_rows, _now()),
-        )
+        self._note(parts, first)
         return int(table.num_rows)
 
     def remove(self, location_id: str) -> None:
         """Delete the rows of a location. Raises KeyError when there is none."""
-        self._database.execute(_WRITES)
+        self._make_writes()
         found = self._find(location_id)
         if found is None:
             raise KeyError(location_id)
@@ -98,6 +102,25 @@ class RowTable:
             "delete from _collectors_writes where location_id = ? and table_name = ?",
             (location_id, self._name),
         )
+
+    def _make_writes(self) -> None:
+        for statement in _WRITES.split(";"):
+            self._database.execute(statement)
+
+    def _note(self, parts: Sequence[tuple[str, pa.Table]], first: int) -> None:
+        """Write down which rows each location has."""
+        now, notes = _now(), []
+        for location_id, rows in parts:
+            notes.append((location_id, self._name, first, first + rows.num_rows - 1, rows.num_rows, now))
+            first += rows.num_rows
+        try:
+            self._database.executemany("insert into _collectors_writes values (?, ?, ?, ?, ?, ?)", notes)
+        except sqlite3.IntegrityError as error:
+            names = ", ".join(name for name, _ in parts[:3])
+            raise _unfit(
+                f"table '{self._name}' has rows of {names} already, although its position is before them; nothing was "
+                "stored. Was a row of _collectors_checkpoint deleted? Choose another table, or delete those rows first"
+            ) from error
 
     def _find(self, location_id: str) -> tuple[int, int] | None:
         row: tuple[int, int] | None = self._database.execute(

@@ -16,7 +16,7 @@ acknowledged survives a power cut. One process writes to a file at a time; other
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -85,7 +85,9 @@ class SqliteBackend(Backend[SqliteConfig]):
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number."""
         with self._writer() as database, database.transaction():
-            return RowTable(database, self._table(key.flow)).insert(table, self.location(key))
+            rows = RowTable(database, self._table(key.flow))
+            location = self.location(key)
+            return 0 if rows.holds(location) else rows.insert([(location, table)])
 
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch and return how far it is stored in this table."""
@@ -94,14 +96,22 @@ class SqliteBackend(Backend[SqliteConfig]):
 
     def commit(self, delivery: Delivery) -> int:
         """Store rows, letters, counts and position in one transaction."""
+        return self._commit([delivery])[0]
+
+    def commit_together(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Store deliveries of different flows in one transaction."""
+        return self._commit(deliveries)
+
+    def _commit(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Rows of one table and of the same columns are inserted at once."""
         with self._writer() as database:
-            rows = RowTable(database, self._table(delivery.key.flow))
 
-            def store_rows() -> None:
-                if delivery.table.num_rows:
-                    rows.insert(delivery.table, self.location(delivery.key))
+            def store_rows(fresh: Sequence[Delivery]) -> None:
+                for (name, _), group in _alike(fresh, self._table).items():
+                    parts = [(self.location(each.key), each.table) for each in group]
+                    RowTable(database, name).insert(parts)
 
-            return self._tables(database).commit(delivery, store_rows)
+            return self._tables(database).commit_together(deliveries, store_rows)
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is stored in this table."""
@@ -213,6 +223,17 @@ class SqliteBackend(Backend[SqliteConfig]):
 
     def _open(self, *, read_only: bool) -> Database:
         return open_database(self.config.path, read_only=read_only, timeout=self.config.lock_timeout)
+
+
+def _alike(
+    deliveries: Sequence[Delivery], table_of: Callable[[str], str]
+) -> dict[tuple[str, pa.Schema], list[Delivery]]:
+    """Return the deliveries that have rows by table and columns."""
+    groups: dict[tuple[str, pa.Schema], list[Delivery]] = {}
+    for delivery in deliveries:
+        if delivery.table.num_rows:
+            groups.setdefault((table_of(delivery.key.flow), delivery.table.schema), []).append(delivery)
+    return groups
 
 
 def _table_names(database: Database, *, with_views: bool = False) -> list[str]:
