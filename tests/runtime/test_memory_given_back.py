@@ -53,7 +53,7 @@ def test_a_run_gives_memory_back_every_half_minute_or_when_much_is_free(tmp_path
         env, notes = ManualEnv(), 0
         running = engine.Engine(config, env=env)
         work = asyncio.ensure_future(running.run())
-        while len(given) < 2 and notes < 10_000:
+        while len(given) < 2 and notes < 200_000:
             await env.advance(engine.NOTE_SECONDS)
             await asyncio.to_thread(int)
             notes += 1

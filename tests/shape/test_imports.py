@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-LEFT = ["enums", "models", "errors", "settings", "chunks", "bisection", "rows", "interfaces"]
+LEFT = ["enums", "models", "errors", "settings", "chunks", "bisection", "rows", "workers", "interfaces"]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
 RUNTIME = ["registry", "factories", "config", "runtime"]
 FRONT = ["chaos", "cli", "__main__"]
@@ -21,6 +21,7 @@ MAY = {
     "chunks": {"enums", "models", "errors", "settings"},
     "bisection": {"enums", "models", "errors"},
     "rows": set(),
+    "workers": set(),
     "interfaces": {"enums", "models", "errors", "settings", "chunks"},
     "reporting": {*LEFT},
     "terminal": set(),

@@ -123,7 +123,7 @@ class Builder:
         source.count_lost = report.count_lost
         spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
         source.cannot_keep = spool.problem
-        return SpoolSource(source, spool, shutdown)
+        return SpoolSource(source, spool, self.env, shutdown)
 
     def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks, report: FlowReport) -> Intake:
         return Intake(

@@ -15,7 +15,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -23,17 +22,20 @@ from typing import IO, Any, TypeVar
 import psutil
 
 from collectors.storage.files import make_folders
+from collectors.workers import Workers
 
 __all__ = ["Env"]
 
 Result = TypeVar("Result")
+DISK_THREADS = 8
 
 
 class Env:
     """The real world. A test hands in a subclass that overrides what it wants to steer."""
 
     def __init__(self) -> None:
-        self._workers: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
+        self._disk: Workers | None = None
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back; every interval is measured with it."""
@@ -58,12 +60,18 @@ class Env:
     async def in_thread(self, function: Callable[..., Result], *args: Any) -> Result:
         """Run a function in a worker thread; there is one a core, and one for waiting."""
         if self._workers is None:
-            self._workers = ThreadPoolExecutor((os.cpu_count() or 1) + 1, thread_name_prefix="collectors")
-        return await asyncio.get_running_loop().run_in_executor(self._workers, function, *args)
+            self._workers = Workers("collectors", (os.cpu_count() or 1) + 1)
+        return await self._workers.call(function, *args)
 
-    def own_thread(self, name: str) -> ThreadPoolExecutor:
-        """Return a single worker thread for something that must stay in one; its owner shuts it down."""
-        return ThreadPoolExecutor(1, thread_name_prefix=name)
+    async def on_disk(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Run a function that waits for the disk in a thread; several at once share a flush of it."""
+        if self._disk is None:
+            self._disk = Workers("collectors-disk", DISK_THREADS)
+        return await self._disk.call(function, *args)
+
+    def own_thread(self, name: str) -> Workers:
+        """Return a single worker thread for something that must stay in one; its owner closes it."""
+        return Workers(name)
 
     def peak_memory(self) -> int:
         """Return the largest resident size of this process so far, in bytes."""
@@ -124,6 +132,7 @@ class Env:
 
     def close(self) -> None:
         """Let the worker threads end."""
-        workers, self._workers = self._workers, None
-        if workers is not None:
-            workers.shutdown(wait=True)
+        for workers in (self._workers, self._disk):
+            if workers is not None:
+                workers.close()
+        self._workers = self._disk = None

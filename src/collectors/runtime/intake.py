@@ -34,7 +34,7 @@ class SpoolSource(Source[SourceConfig]):
     next run.
     """
 
-    def __init__(self, source: Source[Any], spool: Spool, shutdown: Shutdown) -> None:
+    def __init__(self, source: Source[Any], spool: Spool, env: Env, shutdown: Shutdown) -> None:
         super().__init__(SourceConfig(id=source.get_source_id()))
         self.data_format = source.data_format
         self.framing = source.framing
@@ -42,6 +42,7 @@ class SpoolSource(Source[SourceConfig]):
         self.closed = False
         self.grown = asyncio.Event()
         self._format = source.format()
+        self._env = env
         self._shutdown = shutdown
 
     def format(self) -> str | dict[str, Any]:
@@ -60,7 +61,7 @@ class SpoolSource(Source[SourceConfig]):
                 return
             if waiting:
                 yield Room(min(waiting, READ_BYTES))
-            chunks = await asyncio.to_thread(self.spool.read, since)
+            chunks = await self._env.on_disk(self.spool.read, since)
             for chunk in chunks:
                 since = chunk.position
                 yield chunk
@@ -81,7 +82,7 @@ class SpoolSource(Source[SourceConfig]):
 
     async def commit(self, position: Position) -> None:
         """Forget what every backend has."""
-        await asyncio.to_thread(partial(self.spool.trim, position, ended=self.closed))
+        await self._env.on_disk(partial(self.spool.trim, position, ended=self.closed))
 
     def wake(self) -> None:
         """Let `read` look again."""
@@ -133,7 +134,7 @@ class Intake:
         """Open the spool, trying until that works. Raises what stops it for good."""
         while True:
             try:
-                await asyncio.to_thread(self._open)
+                await self._env.on_disk(self._open)
                 return
             except TransientError as error:
                 await self._wait(error)
@@ -185,7 +186,7 @@ class Intake:
         """Make a group durable and acknowledge it, or turn it away."""
         while True:
             try:
-                await _to_its_end(asyncio.to_thread(self.spooled.spool.append, group))
+                await _to_its_end(self._env.on_disk(self.spooled.spool.append, group))
             except TransientError as error:
                 position = _last_position(group)
                 if isinstance(self._source, Answers) and position is not None:

@@ -38,13 +38,58 @@ def _to_nobody(readings: int) -> None:
     """Most sources can be asked later for what they had at any time."""
 
 
+class Interrupt:
+    """Cuts what one task awaits short when an event is set; for one who awaits often: no task is made for it.
+
+    The task itself is cancelled then and goes on behind `cut`; as `asyncio.timeout` does it.
+    """
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+        self._waiter: asyncio.Future[Any] | None = None
+
+    async def cut(self, work: Awaitable[Result]) -> Result | None:
+        """Return what the work gives, or None when the event is set first."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task
+        if self._waiter is None:
+            self._waiter = asyncio.ensure_future(self._event.wait())
+        before, awaiting, was_cut = task.cancelling(), True, False
+
+        def cancel(waiter: asyncio.Future[Any]) -> None:
+            nonlocal was_cut
+            if awaiting and not waiter.cancelled():
+                was_cut = True
+                task.cancel()
+
+        self._waiter.add_done_callback(cancel)
+        try:
+            result = await work
+        except asyncio.CancelledError:
+            if was_cut and task.uncancel() <= before:
+                return None
+            raise
+        finally:
+            awaiting = False
+            self._waiter.remove_done_callback(cancel)
+        if was_cut:
+            task.uncancel()
+        return result
+
+    def close(self) -> None:
+        """Let go of the event."""
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+
+
 class Reader:
     """Reads one source.
 
     A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
     each failure and the wait, and None when it works again, `count_missed` of readings that were left out because the
-    one before took longer than the interval. Reading stops when `until` is set: when a stop is asked
-    for, unless told otherwise; what the source has received by then is its last chunks.
+    one before took longer than the interval. Reading stops when `until` is set: when a stop is asked for, unless told
+    otherwise; what the source has received by then is its last chunks.
     """
 
     def __init__(
@@ -72,24 +117,28 @@ class Reader:
         for until in replay:
             yield await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
             since = until
-        while not self._until.is_set():
-            self._schedule.begin(anew=self._backoff.failures > 0)
-            try:
-                await self._source.connect()
-                async with aclosing(self._source.stream(since)) as stream:
-                    while (data := await race(anext(stream, None), self._until)) is not None:
-                        self._succeeded()
-                        since = data.position if data.position is not None else since
-                        yield data
-                        del data
-                self._succeeded()
-                wait = self._schedule.seconds_to_next()
-            except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
-                wait = self._after(error)
-                await self._source.disconnect()
-            if wait is None:
-                return
-            await race(self._env.sleep(wait), self._until)
+        interrupt = Interrupt(self._until)
+        try:
+            while not self._until.is_set():
+                self._schedule.begin(anew=self._backoff.failures > 0)
+                try:
+                    await self._source.connect()
+                    async with aclosing(self._source.stream(since)) as stream:
+                        while (data := await interrupt.cut(anext(stream, None))) is not None:
+                            self._succeeded()
+                            since = data.position if data.position is not None else since
+                            yield data
+                            del data
+                    self._succeeded()
+                    wait = self._schedule.seconds_to_next()
+                except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
+                    wait = self._after(error)
+                    await self._source.disconnect()
+                if wait is None:
+                    return
+                await interrupt.cut(self._env.sleep(wait))
+        finally:
+            interrupt.close()
         async for data in self._source.rest():
             yield data
 

@@ -6,7 +6,6 @@ only the position; and, for flows with several backends, where each chunk ended 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +61,7 @@ class State:
         if self._connection is not None:
             await self._call(self._connection.close)
             self._connection = None
-        self._thread.shutdown(wait=True)
+        self._thread.close()
 
     async def call(self, function: Callable[[Database], Result]) -> Result:
         """Run a function on the open file, for those who keep tables of their own in it."""
@@ -128,7 +127,7 @@ class State:
         await self._call(write)
 
     async def _call(self, function: Callable[..., Result], *args: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await self._thread.call(function, *args)
 
     def _open_connection(self) -> Database:
         assert self._connection is not None, "the state file is not open"  # noqa: S101

@@ -12,7 +12,6 @@ import inspect
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
@@ -27,6 +26,7 @@ from collectors.models import QueryCriteria, StorageLocation
 from collectors.settings import Name, Settings, settings_class
 from collectors.storage.commits import CommitQueue
 from collectors.storage.positions import SOURCE, table_of
+from collectors.workers import Workers
 
 __all__ = [
     "Backend",
@@ -139,7 +139,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT | None = None, **settings: Any) -> None:
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: Workers | None = None
         self._connecting = asyncio.Lock()
         self._commits = CommitQueue(self) if isinstance(self, CommitsTogether) else None
 
@@ -210,7 +210,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
             )
         if inspect.iscoroutinefunction(function):
             return await function(*args)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await self._thread.call(function, *args)
 
     async def deliver(self, delivery: Delivery) -> int:
         """Run `commit` for the runtime, where the backend can together with what waits of other flows."""
@@ -223,7 +223,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         async with self._connecting:
             if self._thread is not None:
                 return
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"backend-{self.get_backend_id()}")
+            self._thread = Workers(f"backend-{self.get_backend_id()}")
             try:
                 await self.call(self.open)
             except BaseException as error:
@@ -241,7 +241,7 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         finally:
             thread, self._thread = self._thread, None
             if thread is not None:
-                thread.shutdown(wait=True)
+                thread.close()
 
     async def store(self, data: Any) -> StorageLocation:
         """Store a dict, a list of dicts or a table under a new location."""

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from collectors.workers import Workers
+
 __all__ = ["Call", "Process", "SimLoop", "StuckError", "current"]
 
 _STEP_SECONDS = 1e-6
@@ -106,7 +108,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._plan = plan
         self._now = 0.0
         self._tasks = 0
-        self._lanes: WeakKeyDictionary[Executor, deque[Call]] = WeakKeyDictionary()
+        self._lanes: WeakKeyDictionary[Workers, deque[Call]] = WeakKeyDictionary()
         self.set_task_factory(self._make_task)
         self.set_exception_handler(_note)
 
@@ -160,14 +162,20 @@ class SimLoop(asyncio.BaseEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run a function some time from now, in this thread; one after the other where the executor has one thread."""
-        if getattr(executor, "_shutdown", False):
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        call = Call(getattr(executor, "_thread_name_prefix", "asyncio"), func, args, self.create_future())
-        if executor is None or getattr(executor, "_max_workers", 0) != 1:
+        """Run a function some time from now, in this thread."""
+        call = Call("asyncio", func, args, self.create_future())
+        self._begin(call, None)
+        return call.future
+
+    def run_in_workers(
+        self, workers: Workers, function: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Do the same for them; one after the other where there is one thread."""
+        call = Call(workers.name, function, args, self.create_future())
+        if workers.most != 1:
             self._begin(call, None)
             return call.future
-        lane = self._lanes.setdefault(executor, deque())
+        lane = self._lanes.setdefault(workers, deque())
         lane.append(call)
         if len(lane) == 1:
             self._begin(call, lane)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from collectors.workers import resting
+
 __all__ = ["Census", "leaks"]
 
 _OWN_THREADS = ("asyncio_", "MainThread")
@@ -30,7 +32,8 @@ class Census:
         """Count."""
         return cls(
             Counter(_open_files()),
-            frozenset(each for each in threading.enumerate() if not each.name.startswith(_OWN_THREADS)),
+            frozenset(each for each in threading.enumerate() if not each.name.startswith(_OWN_THREADS))
+            - resting(),
             frozenset(child.pid for child in psutil.Process().children(recursive=True)),
             frozenset(asyncio.all_tasks()),
         )

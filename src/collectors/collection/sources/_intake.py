@@ -34,6 +34,7 @@ class Intake(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._something = asyncio.Event()
         self._room = asyncio.Event()
+        self._waking = False
 
     def put(self, item: Item) -> bool:
         """Add an item from a thread, waiting for room; False when nobody reads any more."""
@@ -82,12 +83,14 @@ class Intake(Generic[Item]):
         return True
 
     def _wake(self) -> None:
-        """Wake the reader, and a producer in the event loop that has to see the end."""
+        """Wake the reader, and a producer in the event loop that has to see the end; once for all that comes until then."""
+        if not self._waking:
+            self._waking = True
+            with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody reads any more
+                self._loop.call_soon_threadsafe(self._awake)
 
-        def wake() -> None:
-            self._something.set()
-            if self._closed:
-                self._room.set()
-
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody reads any more
-            self._loop.call_soon_threadsafe(wake)
+    def _awake(self) -> None:
+        self._waking = False  # before looking: what comes from now on wakes anew
+        self._something.set()
+        if self._closed:
+            self._room.set()

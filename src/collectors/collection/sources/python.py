@@ -32,7 +32,6 @@ import contextlib
 import difflib
 import importlib
 import inspect
-import threading
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -46,10 +45,12 @@ from collectors.collection.sources._intake import Intake
 from collectors.collection.sources._items import Parcel, parcels_of
 from collectors.errors import CollectorsError, ConfigurationError, FatalError
 from collectors.models import CollectedData, Position
+from collectors.workers import Workers
 
 __all__ = ["COMPONENT", "PythonConfig", "PythonSource"]
 
 _JOIN_SECONDS = 0.5
+_threads = Workers("python-source", most=None)
 
 
 class PythonConfig(ByteSourceConfig):
@@ -75,13 +76,15 @@ class PythonSource(Source[PythonConfig]):
         self._bytes_format = spec if isinstance(spec, str) else str(spec.get("type"))
         self.data_format = self._bytes_format
         self._function = _load(self.config.function)
+        self._positions = "since" in _parameters(self._function)
+        self._is_async = _is_async(self._function)
         self._producer: _Producer | None = None
         self._parcels: deque[Parcel] = deque()
         self._behind: Position | None = None
 
     def needs_spool(self) -> bool:
         """Return whether the function has no `since`: then it cannot be asked again."""
-        return "since" not in _parameters(self._function)
+        return not self._positions
 
     def format(self) -> str | dict[str, Any]:
         """Return the codec of bytes that the function gives; its records are NDJSON."""
@@ -97,7 +100,13 @@ class PythonSource(Source[PythonConfig]):
         if self._producer is not None and since != self._behind:
             await self._stop()
         if self._producer is None:
-            self._producer = _Producer(self._function, since, self.config.chunk_size, self._bytes_format)
+            self._producer = _Producer(
+                self._function,
+                {"since": since} if self._positions else {},
+                self.config.chunk_size,
+                self._bytes_format,
+                is_async=self._is_async,
+            )
             self._behind = since
         producer = self._producer
         try:
@@ -154,25 +163,24 @@ class _Producer:
     """Runs the function, in a thread or as a task, and buffers what it gives."""
 
     def __init__(
-        self, function: Callable[..., Any], since: Position | None, limit: int, bytes_format: str
+        self,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        limit: int,
+        bytes_format: str,
+        *,
+        is_async: bool,
     ) -> None:
-        self.positions = "since" in _parameters(function)
+        self.positions = bool(arguments)
         self.ended = False
         self.error: Exception | None = None
         self._function = function
-        self._arguments = {"since": since} if self.positions else {}
+        self._arguments = arguments
         self._limit = limit
         self._bytes_format = bytes_format
         self._intake: Intake[Parcel] = Intake(limit)
-        self._task: asyncio.Task[None] | None = None
-        self._thread: threading.Thread | None = None
-        if _is_async(function):
-            self._task = asyncio.ensure_future(self._run_async())
-        else:
-            self._thread = threading.Thread(
-                target=self._run, name=f"python-source-{_name(function)}", daemon=True
-            )
-            self._thread.start()
+        self._is_async = is_async
+        self._running = asyncio.ensure_future(self._run_async()) if is_async else _threads.call(self._run)
 
     async def take(self) -> list[Parcel]:
         """Return what has come since the last time; `ended` is set with the last of it."""
@@ -183,11 +191,11 @@ class _Producer:
     async def stop(self) -> None:
         """End the function: a task is cancelled, a thread ends at the next thing that it gives."""
         self._intake.end()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if self._thread is not None and self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, _JOIN_SECONDS)
+        if self._running.done():
+            return
+        if self._is_async:
+            self._running.cancel()
+        await asyncio.wait([self._running], timeout=None if self._is_async else _JOIN_SECONDS)
 
     def _run(self) -> None:
         try:

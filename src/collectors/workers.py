@@ -1,0 +1,174 @@
+"""Threads for calls that block: the event loop hands them over, and is woken once for all that have ended meanwhile.
+
+What `loop.run_in_executor` does, at a fraction of the cost where many small calls are under way at a time: a call is one
+entry in a queue, and results that come while the loop is busy wake it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar, cast
+from weakref import WeakSet
+
+__all__ = ["Workers", "resting"]
+
+Result = TypeVar("Result")
+Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+AT_ONCE = 2
+PATIENCE_SECONDS = 0.005
+IDLE_SECONDS = 30.0
+
+
+class Workers:
+    """Worker threads; at most so many, or as many as are needed for calls that block for as long as they like.
+
+    Without a limit there are a few at first; further ones start when calls have waited for some milliseconds, and end
+    when there was nothing to do for half a minute. Calls under way, but for those without a limit, are waited for at
+    the end of the process.
+    """
+
+    def __init__(self, name: str, most: int | None = 1) -> None:
+        self.name = name
+        self.most = most
+        self.closed = False
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self.idle: set[threading.Thread] = set()
+        self._made = self._count = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = False
+        self._looking = False
+        _open.add(self)
+
+    def call(self, function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
+        """Run the function in one of the threads; one that is cancelled before it began is left out.
+
+        A loop that has `run_in_workers`, as a simulation's has, is asked instead. Raises RuntimeError when closed.
+        """
+        if self.closed:
+            raise RuntimeError(f"the workers {self.name} are closed")
+        loop = asyncio.get_running_loop()
+        own = getattr(loop, "run_in_workers", None)
+        if own is not None:
+            return cast("asyncio.Future[Result]", own(self, function, *args))
+        if loop is not self._loop:
+            self._loop, self._woken, self._looking = loop, False, False
+        future: asyncio.Future[Result] = loop.create_future()
+        self._jobs.put((future, function, args))
+        if not self.idle:
+            if len(self._threads) < (AT_ONCE if self.most is None else self.most):
+                self._start()
+            elif self.most is None and not self._looking:
+                self._look_again()
+        return future
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the threads behind the calls that are there already; with `wait`, return when they have."""
+        self.closed = True
+        with self._lock:
+            threads = list(self._threads)
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads if wait else ():
+            thread.join()
+
+    def _start(self) -> None:
+        with self._lock:
+            self._made += 1
+            thread = threading.Thread(target=self._work, name=f"{self.name}_{self._made}", daemon=True)
+            self._threads.add(thread)
+        thread.start()
+
+    def _look_again(self) -> None:
+        """See in a moment whether calls still wait: then threads are missing; all of them when nothing has moved."""
+        self._looking = True
+        loop, before = asyncio.get_running_loop(), self._count
+
+        def look() -> None:
+            self._looking = False
+            waiting = self._jobs.qsize()
+            if not waiting or self.idle or self.closed:
+                return
+            for _ in range(1 if self._count != before else waiting):
+                self._start()
+            self._look_again()
+
+        loop.call_later(PATIENCE_SECONDS, look)
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            future, function, args = job
+            if not future.done():
+                result, error = _outcome(function, args)
+                self._count += 1
+                self._ended.append((future, result, error))
+                if not self._woken:
+                    self._wake()
+            del job, future, function, args
+            result = error = None  # a thread that waits keeps nothing in memory
+        with self._lock:
+            self._threads.discard(threading.current_thread())
+
+    def _next(self) -> Job | None:
+        thread = threading.current_thread()
+        with self._lock:
+            self.idle.add(thread)
+        found: list[Job | None] = []
+        with suppress(Empty):
+            found.append(self._jobs.get(timeout=IDLE_SECONDS if self.most is None else None))
+        with self._lock:
+            self.idle.discard(thread)
+        with suppress(Empty):  # it may have come just now, for a thread that still counted as idle
+            return found[0] if found else self._jobs.get_nowait()
+        return None
+
+    def _wake(self) -> None:
+        self._woken = True
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
+            cast("asyncio.AbstractEventLoop", self._loop).call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # before looking: what comes from now on wakes anew
+        while self._ended:
+            future, result, error = self._ended.popleft()
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    try:
+        return function(*args), None
+    except StopIteration as error:  # a future cannot have it
+        stopped = RuntimeError(f"{function!r} raised StopIteration")
+        stopped.__cause__ = error
+        return None, stopped
+    except BaseException as error:  # noqa: BLE001  # the caller's, whatever it is
+        return None, error
+
+
+def resting() -> set[threading.Thread]:
+    """Return the threads without a limit that have nothing to do and will end by themselves."""
+    return {thread for workers in list(_open) if workers.most is None for thread in list(workers.idle)}
+
+
+_open: WeakSet[Workers] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for workers in list(_open):
+        if workers.most is not None and not workers.closed:
+            workers.close()

@@ -1,0 +1,132 @@
+"""Worker threads: results and errors come back, order where there is one, as many threads as are needed, none kept."""
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pytest
+
+from collectors import workers
+from collectors.workers import Workers, resting
+
+
+def refuse(value):
+    raise ValueError(value)
+
+
+def stop(value):
+    raise StopIteration(value)
+
+
+def test_results_and_errors_come_back():
+    async def main():
+        hands = Workers("test", 2)
+        results = await asyncio.gather(*(hands.call(pow, 2, n) for n in range(500)))
+        with pytest.raises(ValueError, match="no"):
+            await hands.call(refuse, "no")
+        with pytest.raises(RuntimeError, match="raised StopIteration"):
+            await hands.call(stop, 1)
+        hands.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            hands.call(int)
+        return results
+
+    assert asyncio.run(main()) == [2**n for n in range(500)]
+    assert not [each for each in threading.enumerate() if each.name.startswith("test_")]
+
+
+def test_one_thread_keeps_the_order_and_close_waits_for_what_is_there():
+    async def main():
+        hands, seen = Workers("test"), []
+        calls = [hands.call(seen.append, n) for n in range(1000)]
+        hands.close()
+        assert seen == list(range(1000))
+        await asyncio.gather(*calls)
+
+    asyncio.run(main())
+
+
+def test_what_is_cancelled_before_it_began_is_left_out():
+    async def main():
+        hands, go, seen = Workers("test"), threading.Event(), []
+        first = hands.call(go.wait, 10)
+        second = hands.call(seen.append, 2)
+        third = hands.call(seen.append, 3)
+        second.cancel()
+        go.set()
+        assert await first
+        await third
+        hands.close()
+        return seen
+
+    assert asyncio.run(main()) == [3]
+
+
+def test_calls_that_block_do_not_keep_others_waiting():
+    """Without a limit: fifty that wait for one another."""
+
+    async def main():
+        hands, together = Workers("test", None), threading.Barrier(50)
+        await asyncio.wait_for(asyncio.gather(*(hands.call(together.wait, 10) for _ in range(50))), 10)
+        quick = [hands.call(int) for _ in range(100)]
+        await asyncio.gather(*quick)
+        assert {thread.name for thread in resting()} >= {"test_1", "test_2"}
+        hands.close(wait=False)
+
+    asyncio.run(main())
+
+
+def test_quick_calls_need_few_threads():
+    async def main():
+        hands = Workers("test", None)
+        for _ in range(20):
+            await asyncio.gather(*(hands.call(int) for _ in range(50)))
+        made = hands._made
+        hands.close()
+        return made
+
+    assert asyncio.run(main()) < 20
+
+
+def test_threads_without_work_end_and_come_again(monkeypatch):
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 0.01)
+
+    async def main():
+        hands = Workers("test", None)
+        for n in range(200):
+            assert await asyncio.wait_for(hands.call(int, n), 10) == n
+            if n % 20 == 0:
+                while hands._threads:
+                    await asyncio.sleep(0)
+        hands.close()
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_waits_keeps_nothing():
+    class Large:
+        pass
+
+    async def main():
+        hands, large = Workers("test"), Large()
+        seen = weakref.ref(large)
+        call = hands.call(lambda it: it, large)
+        await call
+        await hands.call(int)
+        del call, large
+        gc.collect()
+        assert seen() is None
+        hands.close()
+
+    asyncio.run(main())
+
+
+def test_another_loop_goes_on_with_the_same_workers():
+    hands = Workers("test")
+
+    async def main(n):
+        return await hands.call(int, n)
+
+    assert [asyncio.run(main(n)) for n in range(5)] == list(range(5))
+    hands.close()
