@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from collectors.chunks import Counts
 from collectors.collection.base import Source
 from collectors.config.load import from_mapping, load
 from collectors.config.model import PipelineConfig
@@ -25,7 +26,7 @@ from collectors.runtime.ledger import FlowReport, RunFailedError, RunReport
 from collectors.runtime.memory import give_memory_back, has_much_free, trim_heap
 from collectors.runtime.reading import race
 from collectors.runtime.reload import Reloader
-from collectors.runtime.runs import Runs, stored_counts
+from collectors.runtime.runs import Runs, ledger_of
 from collectors.runtime.scheduler import check_schedule, is_endless
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.state import STATE_HINT, State
@@ -162,6 +163,7 @@ class Engine:
     async def _finish(self, backends: dict[str, Backend[Any]], state: State) -> None:
         """Compare with the ledgers of the stores; of a flow that broke off, those are the truth."""
         by_id = {backend.get_backend_id(): backend for backend in backends.values()}
+        ledgers: dict[str, Callable[[str], Counts | None] | None] = {}
         too_late = asyncio.Event()
         timer = asyncio.create_task(self._wait_a_little(too_late))
         try:
@@ -172,10 +174,13 @@ class Engine:
                         flow.reloaded or edge.before is None
                     ):  # it may be another store by now; nothing was stored
                         continue
-                    asking = stored_counts(by_id[edge.backend], edge.flow, self.report.run, state)
-                    counts = None
-                    with suppress(CollectorsError):  # a store that is away says nothing
-                        counts = await race(asking, too_late)
+                    if edge.backend not in ledgers:
+                        ledgers[edge.backend] = None
+                        with suppress(CollectorsError):  # a store that is away says nothing
+                            asking = ledger_of(by_id[edge.backend], self.report.run, state)
+                            ledgers[edge.backend] = await race(asking, too_late)
+                    ledger = ledgers[edge.backend]
+                    counts = None if ledger is None else ledger(edge.flow)
                     if counts is not None and whole:
                         edge.ledger = counts - edge.before
                     elif counts is not None:

@@ -23,7 +23,7 @@ from collectors.runtime.state import State
 from collectors.storage.base import Backend, KeepsLedger
 from collectors.storage.sqlite_store import Database, DeliveryTables
 
-__all__ = ["Run", "Runs", "read_runs", "stored_counts"]
+__all__ = ["Run", "Runs", "ledger_of", "read_runs", "stored_counts"]
 
 _TABLE = """
 create table if not exists _collectors_runs (
@@ -174,11 +174,16 @@ def _counts(edge: Mapping[str, Any]) -> Counts:
 
 async def stored_counts(backend: Backend[Any], flow: str, run: str, state: State) -> Counts | None:
     """Return what a run has durably stored of a flow by the store's own ledger; None where it keeps none."""
+    return (await ledger_of(backend, run, state))(flow)
+
+
+async def ledger_of(backend: Backend[Any], run: str, state: State) -> Callable[[str], Counts | None]:
+    """Return what gives the same for each flow of the run, asked for once."""
     if isinstance(backend, KeepsLedger):
         ledger: dict[str, Counts] = await backend.call(backend.ledger, run)
-        return ledger.get(flow, Counts())
+        return lambda flow: ledger.get(flow, Counts())
     ledgers = await state.call(lambda database: DeliveryTables(database).ledger(run))
-    return ledgers.get((run, flow))
+    return lambda flow: ledgers.get((run, flow))
 
 
 async def read_runs(config: PipelineConfig, env: Env | None = None) -> list[Run]:
