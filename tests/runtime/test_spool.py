@@ -15,9 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from collectors.codecs.ndjson import NdjsonCodec
+from collectors.collection.base import Source, SourceConfig
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData
 from collectors.runtime import spool as spool_module
+from collectors.runtime.env import Env
+from collectors.runtime.intake import SpoolSource
 from collectors.runtime.spool import Spool
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -371,3 +375,50 @@ class Model(RuleBasedStateMachine):
 
 Model.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 TestModel = Model.TestCase
+
+
+class Listed(Source[SourceConfig]):
+    framing = NdjsonCodec()
+
+    def read(self, since):
+        return iter(())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    groups=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=8),
+    apart=st.sets(st.integers(0, 30)),
+    odd=st.sets(st.integers(0, 30)),
+)
+def test_small_chunks_are_read_as_one_and_again_the_same(tmp_path_factory, groups, apart, odd):
+    """Whatever lies beside them, in another process; not beyond where a storage ends, nor beside what is unlike them."""
+    folder = tmp_path_factory.mktemp("spool") / "s"
+    spool, number = opened(folder), 0
+    for group in groups:
+        made = [chunk(number + n, kind=kind) for n, kind in enumerate(group)]
+        for data in made:
+            del data.metadata["n"]
+            if number in odd:
+                data.data_format = "csv"
+            number += 1
+        spool.append(made)
+    source = SpoolSource(Listed(id="in"), opened(folder), Env(), None)
+    ends = [data.position for data in everything(spool) if data.position["frame"] in apart]
+    source.keep_apart(ends)
+    chunks, since = [], None
+    while found := source._read(since):
+        chunks += found
+        since = found[-1].position
+    frames = everything(spool)
+    assert b"".join(data.raw_data for data in chunks) == b"".join(data.raw_data for data in frames)
+    assert {data.position["frame"] for data in chunks} >= {end["frame"] for end in ends}
+    since = None
+    for data in chunks:
+        inside = [
+            each
+            for each in frames
+            if (since or {"frame": 0})["frame"] < each.position["frame"] <= data.position["frame"]
+        ]
+        assert len({(each.data_format, each.metadata["kind"]) for each in inside}) == 1
+        assert SpoolSource(Listed(id="in"), opened(folder), Env(), None).replay(since, data.position) == data
+        since = data.position

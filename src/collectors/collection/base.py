@@ -48,6 +48,9 @@ class SourceConfig(Settings):
     """Wait up to this much longer, at random, so that many sources do not read at the same instant."""
     cron: str | None = None
     """Read at these times, in cron's five fields, local time; instead of `every`."""
+    group: Name | None = None
+    """Share spool, commits, position and the line in the report with all sources of the same group, under its name: for
+    many small sources that are polled and cannot be read again."""
     stop_above: Share | None = None
     """Stop this source when a larger share of its records than this is set aside in a run, for example `1%`; in place
     of the pipeline's `stop_above`."""

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from collectors.collection.group import GroupConfig
 from collectors.config._components import Builder
 from collectors.config._document import Document
+from collectors.config._groups import fold
 from collectors.config._problems import Keys, nearest, render_path, render_value
 from collectors.config.model import MAIN_ROUTE, Component, Route
 from collectors.registry import Kind
@@ -29,7 +31,8 @@ class Parts:
 
     def components(self) -> Iterator[Component]:
         """Yield every component, sources first."""
-        yield from self.sources.values()
+        for source in self.sources.values():
+            yield from source.settings.members if isinstance(source.settings, GroupConfig) else (source,)
         yield from self.backends.values()
         for route in self.routes:
             yield from route.processors
@@ -43,7 +46,7 @@ def is_name(text: str) -> bool:
 def build_parts(document: Document, data: Any) -> Parts:
     """Build all components and routes; what is wrong with them is reported to the document."""
     builder = Builder(document)
-    sources, source_ids = _named(document, builder, "source", data, "sources")
+    sources, source_ids = fold(document, *_named(document, builder, "source", data, "sources"))
     backends, backend_ids = _named(document, builder, "backend", data, "storage")
     common = _numbered(document, builder, data.get("processors"), ("processors",))
     pipelines = data.get("pipelines")

@@ -86,11 +86,13 @@ class Frame:
     payload: bytes
 
 
+_describe = json.JSONEncoder(default=str).encode
+
+
 def pack(number: int, data: CollectedData) -> list[bytes]:
     """Return the pieces of a chunk's frame; the chunk's bytes are not copied."""
-    description = json.dumps(
-        [data.source_id, data.timestamp.isoformat(), data.data_format, data.collection_method, data.metadata],
-        default=str,
+    description = _describe(
+        [data.source_id, data.timestamp.isoformat(), data.data_format, data.collection_method, data.metadata]
     ).encode()
     lead = _LENGTH.pack(len(description)) + description
     checked = _CHECKED.pack(len(lead) + len(data.raw_data), number)

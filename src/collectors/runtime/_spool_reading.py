@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,25 +38,33 @@ class SegmentReader:
     now: Callable[[], datetime]
     tell: Callable[[str], None]
 
-    def next_in(self, spool: bytes, segment: Segment, start: int, expected: int, last: int) -> CollectedData:
-        """Return the chunk with the expected number, or one that tells which chunks cannot be read."""
+    @contextmanager
+    def opened(self, segment: Segment) -> Iterator[int | None]:
+        """Give the descriptor of a segment's file; None when there is no such file."""
         try:
             descriptor = os.open(segment_path(self.folder, segment.ordinal), os.O_RDONLY)
         except FileNotFoundError:
+            yield None
+            return
+        try:
+            with translated(self.folder, "cannot read the spool in"):
+                yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def next_in(
+        self, descriptor: int | None, spool: bytes, segment: Segment, start: int, expected: int, last: int
+    ) -> CollectedData:
+        """Return the chunk with the expected number, or one that tells which chunks cannot be read."""
+        if descriptor is None:
             return self.lost(spool, expected, last, segment, start, start)
-        with translated(self.folder, "cannot read the spool in"):
-            try:
-                frame = read_frame(descriptor, start, segment.end)
-                if frame is None or frame.number != expected:
-                    frame = _seek(descriptor, HEADER_SIZE, segment.end, expected)
-                if frame is None or frame.number > last:
-                    return self.lost(spool, expected, last, segment, start, segment.end, descriptor)
-                if frame.number != expected:
-                    return self.lost(
-                        spool, expected, frame.number - 1, segment, start, frame.start, descriptor
-                    )
-            finally:
-                os.close(descriptor)
+        frame = read_frame(descriptor, start, segment.end)
+        if frame is None or frame.number != expected:
+            frame = _seek(descriptor, HEADER_SIZE, segment.end, expected)
+        if frame is None or frame.number > last:
+            return self.lost(spool, expected, last, segment, start, segment.end, descriptor)
+        if frame.number != expected:
+            return self.lost(spool, expected, frame.number - 1, segment, start, frame.start, descriptor)
         chunk = unpack(frame.payload)
         chunk.position = _position(spool, segment, frame.number, frame.end)
         return chunk

@@ -8,6 +8,7 @@ from typing import Any
 from collectors import registry
 from collectors.codecs.base import Codec
 from collectors.collection.base import Source
+from collectors.collection.group import SourceGroup
 from collectors.config.model import PipelineConfig, Route
 from collectors.errors import ConfigurationError
 from collectors.processing.pipeline import Pipeline
@@ -29,6 +30,8 @@ def make_sources(config: PipelineConfig) -> dict[str, Source[Any]]:
         settings = {"type": spec} if isinstance(spec, str) else dict(spec)
         source.data_format = settings.pop("type")
         source.framing = registry.create("codec", source.data_format, settings)
+        if isinstance(source, SourceGroup):
+            source.share(source.data_format, source.framing)
         sources[name] = source
     return sources
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.collection.base import Source
+from collectors.collection.group import SourceGroup
 from collectors.config.model import PipelineConfig
 from collectors.runtime.assembly import make_codecs, make_pipeline
 from collectors.runtime.budget import Budget
@@ -20,6 +21,7 @@ from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport
 from collectors.runtime.preparing import Letters, Preparer, Way
+from collectors.runtime.reading import Reader
 from collectors.runtime.retry import Patience
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.spool import Spool
@@ -119,10 +121,12 @@ class Builder:
             report.notices.append(text)
             self.on_notice(f"source '{name}': {text}")
 
-        source.tell = tell
-        source.count_lost = report.count_lost
+        for each in _parts(source):
+            each.tell = tell
+            each.count_lost = report.count_lost
         spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
-        source.cannot_keep = spool.problem
+        for each in _parts(source):
+            each.cannot_keep = spool.problem
         return SpoolSource(source, spool, self.env, shutdown)
 
     def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks, report: FlowReport) -> Intake:
@@ -132,11 +136,19 @@ class Builder:
             self.intake_budget.share(),
             self.env,
             hooks.shutdown,
-            patience=self._patience(),
+            readers=[
+                Reader(
+                    each,
+                    self.env,
+                    hooks.shutdown,
+                    patience=self._patience(),
+                    notify=notifier(self.on_notice, each.get_source_id()),
+                    count_missed=report.count_missed,
+                )
+                for each in _parts(source)
+            ],
             keeping=hooks.patience,
-            notify_reading=hooks.notify_reading,
             notify=notifier(self.on_notice, source.get_source_id()),
-            count_missed=report.count_missed,
         )
 
     def _isolator(self, file: Path) -> Callable[[Preparer], Preparer]:
@@ -146,6 +158,11 @@ class Builder:
             return isolated
 
         return isolate
+
+
+def _parts(source: Source[Any]) -> list[Source[Any]]:
+    """Return the sources to read in the place of one that is a group; of another, itself."""
+    return source.members if isinstance(source, SourceGroup) else [source]
 
 
 def notifier(on_notice: Callable[[str], None], source: str) -> Callable[[str | None], None]:

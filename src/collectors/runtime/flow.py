@@ -159,6 +159,8 @@ class Flow:
                 replay = [position for seq, position in recorded if seq > first.seq]
             elif self._replays:
                 self._ends = {checkpoint.seq: checkpoint.position for checkpoint in checkpoints}
+                if isinstance(self._source, SpoolSource):
+                    self._source.keep_apart(self._ends.values())
             else:
                 await self._skip_to(last)
                 since = last.position

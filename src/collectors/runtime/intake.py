@@ -9,7 +9,7 @@ become durable, not how many. What happens behind the spool (a storage that is a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from collectors.collection.base import Answers, Remembers, Room, Source, SourceConfig
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
+from collectors.runtime.batching import join_bytes
 from collectors.runtime.budget import Share
 from collectors.runtime.env import Env
 from collectors.runtime.reading import Reader, race
@@ -28,9 +29,9 @@ __all__ = ["Intake", "SpoolSource"]
 
 
 class SpoolSource(Source[SourceConfig]):
-    """Reads a spool in the place of the source that fills it; its chunks can be read again, one by one.
+    """Reads a spool in the place of the source that fills it; its chunks can be read again as they were.
 
-    After a stop was asked for it goes on to the spool's end, unless more than a segment is left: that stays for the
+    What the spool has by then of small chunks is one chunk, where the format allows that. After a stop was asked for it goes on to the spool's end, unless more than a segment is left: that stays for the
     next run.
     """
 
@@ -40,6 +41,7 @@ class SpoolSource(Source[SourceConfig]):
         self.framing = source.framing
         self.spool = spool
         self.closed = False
+        self._ends: set[int] = set()
         self.grown = asyncio.Event()
         self._format = source.format()
         self._env = env
@@ -61,7 +63,7 @@ class SpoolSource(Source[SourceConfig]):
                 return
             if waiting:
                 yield Room(min(waiting, READ_BYTES))
-            chunks = await self._env.on_disk(self.spool.read, since)
+            chunks = await self._env.on_disk(self._read, since)
             for chunk in chunks:
                 since = chunk.position
                 yield chunk
@@ -72,17 +74,53 @@ class SpoolSource(Source[SourceConfig]):
 
     def replay(self, since: Position | None, until: Position) -> CollectedData:
         """Return the chunk between two positions. Raises FatalError when the spool does not have it any more."""
-        chunks = self.spool.read(since, limit=1)
-        if not chunks or chunks[0].position is None or chunks[0].position["frame"] != until["frame"]:
+        frames: list[CollectedData] = []
+        place = since
+        while _frame(place) < until["frame"] and (found := self.spool.read(place)):
+            frames += [frame for frame in found if _frame(frame.position) <= until["frame"]]
+            place = found[-1].position
+        whole = bool(frames) and _frame(frames[-1].position) == until["frame"]
+        if not whole or any(frame.data_format != frames[0].data_format for frame in frames):
             raise FatalError(
                 f"the spool of source '{self.get_source_id()}' does not have the chunk up to {until} any more, "
                 "which one storage has and another lacks; was a file of it removed?"
             )
-        return chunks[0]
+        frames[0].position = frames[-1].position
+        _join(frames[:1], [frame.raw_data for frame in frames])
+        return frames[0]
+
+    def _read(self, since: Position | None) -> list[CollectedData]:
+        return self._joined(self.spool.read(since))
+
+    def _joined(self, frames: Sequence[CollectedData]) -> list[CollectedData]:
+        """Return the frames as chunks: those that follow one another and are alike, as one."""
+        chunks: list[CollectedData] = []
+        pieces: list[bytes] = []
+        for frame in frames:
+            if not (chunks and self._joins(chunks[-1], frame)):
+                _join(chunks, pieces)
+                chunks.append(frame)
+                pieces = []
+            pieces.append(frame.raw_data)
+            chunks[-1].position = frame.position
+        _join(chunks, pieces)
+        return chunks
+
+    def _joins(self, chunk: CollectedData, frame: CollectedData) -> bool:
+        return (
+            frame.data_format == chunk.data_format == self.data_format
+            and bool(getattr(self.framing, "joinable", False))
+            and frame.metadata == chunk.metadata
+            and _frame(chunk.position) not in self._ends
+        )
 
     async def commit(self, position: Position) -> None:
         """Forget what every backend has."""
         await self._env.on_disk(partial(self.spool.trim, position, ended=self.closed))
+
+    def keep_apart(self, positions: Iterable[Position | None]) -> None:
+        """Let a chunk end at each of these positions: a storage has one that does."""
+        self._ends |= {_frame(position) for position in positions}
 
     def wake(self) -> None:
         """Let `read` look again."""
@@ -97,8 +135,8 @@ class Intake:
     """Reads a source into its spool until the source ends or a stop is asked for.
 
     When a group cannot be kept (the disk is full, the quota is reached), senders who wait for an answer are turned
-    away and the next group is tried; other sources wait until it can be kept. `patience` is that with the source,
-    `keeping` that with the spool.
+    away and the next group is tried; other sources wait until it can be kept. `keeping` is the patience with the spool.
+    A group of sources has a reader for each; when one of them cannot go on, the others do.
     """
 
     def __init__(
@@ -109,11 +147,9 @@ class Intake:
         env: Env,
         shutdown: Shutdown,
         *,
-        patience: Patience,
+        readers: Sequence[Reader],
         keeping: Patience,
         notify: Callable[[str | None], None],
-        notify_reading: Callable[[str | None], None],
-        count_missed: Callable[[int], None],
     ) -> None:
         self.spooled = spooled
         self.error: Exception | None = None
@@ -122,13 +158,11 @@ class Intake:
         self._env = env
         self._shutdown = shutdown
         self._backoff = Backoff(env, keeping)
-        self._reader = Reader(
-            source, env, shutdown, patience=patience, notify=notify_reading, count_missed=count_missed
-        )
+        self._readers = readers
+        self._reading = len(readers)
         self._notify = notify
         self._group: list[CollectedData] = []
         self._arrived = asyncio.Event()
-        self._ended = False
 
     async def open(self) -> None:
         """Open the spool, trying until that works. Raises what stops it for good."""
@@ -149,7 +183,8 @@ class Intake:
         """Return when the source has ended and all of it is durable; what went wrong then is in `error`."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read())
+                for reader in self._readers:
+                    tasks.create_task(self._read(reader))
                 tasks.create_task(self._write())
         finally:
             self._share.release_all()
@@ -158,16 +193,18 @@ class Intake:
             self.spooled.spool.close()
             await self._source.disconnect()
 
-    async def _read(self) -> None:
+    async def _read(self, reader: Reader) -> None:
         try:
-            async with aclosing(self._reader.chunks(None, [])) as chunks:
+            async with aclosing(reader.chunks(None, [])) as chunks:
                 async for data in chunks:
                     await self._share.acquire(len(data.raw_data))
                     self._group.append(data)
                     self._arrived.set()
         except Exception as error:  # noqa: BLE001  # what was read before it is kept and stored first
-            self.error = error
-        self._ended = True
+            if self._reading > 1:
+                reader.notify(f"{error}; it is read no more, the others of its group are")
+            self.error = self.error or error
+        self._reading -= 1
         self._arrived.set()
 
     async def _write(self) -> None:
@@ -179,7 +216,7 @@ class Intake:
                 await self._keep(group)
                 self._share.release(sum(len(data.raw_data) for data in group))
                 self._arrived.set()
-            elif self._ended:
+            elif not self._reading:
                 return
 
     async def _keep(self, group: list[CollectedData]) -> None:
@@ -212,6 +249,16 @@ class Intake:
             raise error
         self._notify(f"{error}; trying again in {wait:.1f} s")
         await race(self._env.sleep(wait), self._shutdown.expired)
+
+
+def _frame(position: Position | None) -> int:
+    return 0 if position is None else int(position["frame"])
+
+
+def _join(chunks: list[CollectedData], pieces: list[bytes]) -> None:
+    """Give the last chunk all of its pieces."""
+    if len(pieces) > 1:
+        chunks[-1].raw_data = join_bytes(pieces)
 
 
 def _last_position(group: list[CollectedData]) -> Position | None:

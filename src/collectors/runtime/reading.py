@@ -107,7 +107,7 @@ class Reader:
         self._env = env
         self._until = until or shutdown.requested
         self._backoff = Backoff(env, patience)
-        self._notify = notify
+        self.notify = notify
         self._schedule = Schedule(source, env, count_missed)
 
     async def chunks(
@@ -144,11 +144,11 @@ class Reader:
 
     def _succeeded(self) -> None:
         self._backoff.succeeded()
-        self._notify(None)
+        self.notify(None)
 
     def _after(self, error: Exception) -> float:
         wait = self._backoff.failed(error) if decide(error) == "again" else None
         if wait is None:
             raise error
-        self._notify(f"{error}; reading again in {wait:.1f} s")
+        self.notify(f"{error}; reading again in {wait:.1f} s")
         return wait

@@ -186,12 +186,14 @@ class Spool:
             if expected > last:
                 place, offset, hint = place + 1, HEADER_SIZE, None
                 continue
-            start = offset if hint in {None, segment.ordinal} else HEADER_SIZE
-            chunk = self._reader.next_in(self._id, segment, start, expected, last)
-            chunks.append(chunk)
-            size += len(chunk.raw_data)
-            position = chunk.position or {}
-            expected, offset, hint = position["frame"] + 1, position["offset"], segment.ordinal
+            offset = offset if hint in {None, segment.ordinal} else HEADER_SIZE
+            with self._reader.opened(segment) as descriptor:
+                while expected <= last and size < limit:
+                    chunk = self._reader.next_in(descriptor, self._id, segment, offset, expected, last)
+                    chunks.append(chunk)
+                    size += len(chunk.raw_data)
+                    position = chunk.position or {}
+                    expected, offset, hint = position["frame"] + 1, position["offset"], segment.ordinal
         return chunks
 
     def trim(self, position: Position, *, ended: bool = False) -> None:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import functools
 import importlib
 import inspect
 import traceback
@@ -50,6 +51,8 @@ from collectors.workers import Workers
 __all__ = ["COMPONENT", "PythonConfig", "PythonSource"]
 
 _JOIN_SECONDS = 0.5
+_SMALL = 4096
+"""Records, or bytes, that are taken at once; of more, a chunk at a time is made when there is room for it."""
 _threads = Workers("python-source", most=None)
 
 
@@ -100,14 +103,23 @@ class PythonSource(Source[PythonConfig]):
         if self._producer is not None and since != self._behind:
             await self._stop()
         if self._producer is None:
+            self._behind = since
+            call = self._function
+            if not self._is_async:
+                given = await _threads.call(self._call, since)
+                if isinstance(given, list):
+                    self._parcels.extend(given)
+                    while (chunk := self._next_chunk(False)) is not None:
+                        yield chunk
+                    return
+                call = given
             self._producer = _Producer(
-                self._function,
-                {"since": since} if self._positions else {},
+                call,
+                self._arguments(since),
                 self.config.chunk_size,
                 self._bytes_format,
                 is_async=self._is_async,
             )
-            self._behind = since
         producer = self._producer
         try:
             while True:
@@ -123,6 +135,25 @@ class PythonSource(Source[PythonConfig]):
         await self._stop()
         if producer.error is not None:
             raise producer.error
+
+    def _arguments(self, since: Position | None) -> dict[str, Any]:
+        return {"since": since} if self._positions else {}
+
+    def _call(self, since: Position | None) -> list[Parcel] | Callable[..., Any]:
+        """Call the function, in a thread; what it gives as parcels, or, of what may be much, something that returns it."""
+        try:
+            result = self._function(**self._arguments(since))
+        except Exception as error:  # noqa: BLE001  # a user's function may raise anything
+            raise _explained(error, self._function) from error.__cause__
+        small = result[0] if isinstance(result, tuple) and result else result
+        if type(small) is dict or (isinstance(small, (list, bytes)) and len(small) <= _SMALL):
+            return parcels_of(
+                result,
+                positions=self._positions,
+                bytes_format=self._bytes_format,
+                limit=self.config.chunk_size,
+            )
+        return functools.wraps(self._function)(lambda **_: result)
 
     def _next_chunk(self, whole: bool) -> CollectedData | None:
         """Return the next chunk; with `whole` it must end at a position, unless it is too large to wait for one."""
