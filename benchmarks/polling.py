@@ -1,13 +1,13 @@
 """Sources that are polled once a second, in one process: what a reading costs, and how many did not happen in time.
 
 Used by scaling.py. The pipeline has `{type: python, function: …, every: 1s}` so and so many times, and one SQLite table. The
-function returns the time, and the CPU time that the process has used so far; so everything is computed from what was
-stored, over the last seconds of the run. `spool`: a plain function, whose every reading becomes durable in the source's
-spool first. `positions`: a function that takes `since`, whose readings go into the database directly.
+function returns its number, the time, and the CPU time that the process has used so far; so everything is computed from
+what was stored, over the last seconds of the run. `spool`: a plain function, whose every reading becomes durable in the
+source's spool first. `group`: the same, with all sources in one `group`. `positions`: a function that takes `since`,
+whose readings go into the database directly.
 
-`every` waits after a reading has ended, so the time of a reading shifts the next one. How long the interval really was is
-therefore said beside what was missed: the readings that `sources × seconds` asks for and that did not happen, or were not
-stored before the time for draining was over. The interval is that of sources that have read twice.
+Missed are the readings that `sources × seconds` asks for and that did not happen, or were not stored before the time for
+draining was over. The interval is that of sources that have read twice.
 """
 
 from __future__ import annotations
@@ -36,18 +36,30 @@ SENSORS = """\
 import time
 
 
-def spool():
-    return {"at": time.time(), "cpu": time.process_time()}
+class Sensor:
+    def __init__(self, number):
+        self.number = number
+
+    def read(self):
+        return {"sensor": self.number, "at": time.time(), "cpu": time.process_time()}
+
+    def read_on(self, since):
+        yield self.read(), {"n": since["n"] + 1 if since else 1}
 
 
-def positions(since):
-    yield {"at": time.time(), "cpu": time.process_time()}, {"n": since["n"] + 1 if since else 1}
+def __getattr__(name):
+    # what the pipeline calls: plain_7 or since_7, for sensor 7
+    kind, _, number = name.partition("_")
+    if not number.isdigit():
+        raise AttributeError(name)
+    return Sensor(int(number)).read if kind == "plain" else Sensor(int(number)).read_on
 """
+FUNCTIONS = {"spool": "plain", "group": "plain", "positions": "since"}
 
 
 def lines(sizes: list[int], seconds: float, folder: Path) -> Iterator[dict[str, Any]]:
     """Measure, print and yield a line for each number of sources and kind of function."""
-    for kind in ("spool", "positions"):
+    for kind in FUNCTIONS:
         for size in sizes:
             with tempfile.TemporaryDirectory(dir=folder) as name:
                 line = measure(Path(name), kind, size, seconds)
@@ -57,8 +69,10 @@ def lines(sizes: list[int], seconds: float, folder: Path) -> Iterator[dict[str, 
 
 def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any]:
     """Run the pipeline and return a line of figures."""
+    group = ", group: sensors" if kind == "group" else ""
     sources = [
-        f'  - {{type: python, id: s{n}, function: "sensors:{kind}", every: 1s}}\n' for n in range(size)
+        f"  - {{type: python, id: s{n}, function: 'sensors:{FUNCTIONS[kind]}_{n}', every: 1s{group}}}\n"
+        for n in range(size)
     ]
     text = "name: polling\nsources:\n" + "".join(sources) + STORAGE
     (folder / "polling.yaml").write_text(text, encoding="utf-8")
@@ -98,15 +112,11 @@ def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any
 
 
 def readings(database: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return time and CPU time of the stored readings by source, in order; nothing when there is no table yet."""
+    """Return time and CPU time of the stored readings by sensor, in order; nothing when there is no table yet."""
     found: dict[str, list[tuple[float, float]]] = {}
     with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.OperationalError):
-        rows = connection.execute(
-            "SELECT location_id, at, cpu FROM _collectors_writes"
-            " JOIN readings ON _collectors_row BETWEEN first_row AND last_row"
-        )
-        for location, at, cpu in rows:
-            found.setdefault(location.rpartition(":")[0], []).append((at, cpu))
+        for sensor, at, cpu in connection.execute("SELECT sensor, at, cpu FROM readings"):
+            found.setdefault(str(sensor), []).append((at, cpu))
     return {source: sorted(row) for source, row in found.items()}
 
 
