@@ -1,12 +1,25 @@
-"""Rows made from columns are those that pairs of names and values would give, whatever the names are."""
+"""Rows made from columns are those that pairs of names and values would give, whatever the names are, and back."""
 
 from __future__ import annotations
 
+import os
+import struct
+import sys
+from unittest.mock import patch
+
 import msgspec
-from hypothesis import given
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from collectors.rows import batches, encodable, to_dicts
+from collectors import rows
+from collectors.rows import batches, encodable, take_apart, to_dicts
+
+compiled = pytest.mark.skipif(
+    os.environ.get("COLLECTORS_NATIVE") == "0" or not rows._LIBRARY.exists(),
+    reason="there is no C compiler or no Python.h, or it is switched off",
+)
 
 NAMES = st.one_of(
     st.text(max_size=6),
@@ -24,20 +37,113 @@ TABLES = st.integers(0, 5).flatmap(
 )
 
 
-@given(TABLES)
-def test_dicts(table):
+class Text(str):
+    __slots__ = ()
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1]),
+    st.floats(),
+    st.text(st.characters(), max_size=40),
+    st.sampled_from(["\ud800", "a\0b", Text("own"), b"bytes", [1], {"a": 1}, (), 1j]),
+)
+KINDS = [
+    st.none() | st.booleans(),
+    st.none() | st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.text(),
+    VALUES,
+]
+
+
+@st.composite
+def records(draw):
+    names = draw(st.lists(NAMES, max_size=4, unique=True))
+    kinds = {name: draw(st.sampled_from(KINDS)) for name in names}
+    found = draw(st.lists(st.fixed_dictionaries(kinds), max_size=20))
+    odd = draw(st.sampled_from([[]] * 5 + [[{}], [{"other": 1}], [{**dict.fromkeys(names), "more": 1}]]))
+    return names, found + odd
+
+
+def exactly(values):
+    """Return values so that only equal ones of one type are equal, floats by their bits."""
+    return [
+        (type(value), struct.pack("<d", value) if isinstance(value, float) else value) for value in values
+    ]
+
+
+@compiled
+def test_it_was_built():
+    assert rows._functions() is not None
+
+
+@pytest.mark.parametrize("functions", [rows._functions, lambda: None], ids=["compiled", "python"])
+@given(table=TABLES)
+def test_dicts(functions, table):
     names, columns, count = table
-    assert to_dicts(names, columns, count) == [
+    with patch.object(rows, "_functions", functions):
+        made = to_dicts(names, columns, count)
+    assert made == [
         dict(zip(names, (column[row] for column in columns), strict=True)) for row in range(count)
     ]
+    assert [list(row) for row in made] == [list(dict.fromkeys(names))] * count
+
+
+@compiled
+@given(given=records())
+@example(given=(["a"], [{"a": None}] * 9 + [{"a": "x" * 5000}] * 9))
+@example(given=(["a", "b"], [{"b": 1, "a": True}, {"a": None, "b": 2}]))
+@settings(max_examples=500, deadline=None)
+def test_taken_apart_are_the_values_themselves(given):
+    names, found = given
+    columns = take_apart(names, found)
+    with patch.object(rows, "_functions", lambda: None):
+        expected = take_apart(names, found)
+    if expected is None or columns is None:
+        assert columns is expected
+        return
+    for values, wanted in zip(columns, expected, strict=True):
+        if isinstance(values, pa.Array):
+            values.validate(full=True)
+        assert exactly(values if isinstance(values, list) else values.to_pylist()) == exactly(wanted)
+
+
+@compiled
+def test_simple_columns_are_arrays():
+    given = [
+        {"b": True, "i": 1, "f": 1.5, "s": "é", "n": None},
+        {"n": None, "b": None, "i": None, "f": None, "s": None},
+    ]
+    columns = take_apart(list("bifsn"), given)
+    assert [column.type for column in columns] == [
+        pa.bool_(),
+        pa.int64(),
+        pa.float64(),
+        pa.string(),
+        pa.null(),
+    ]
+
+
+@compiled
+def test_nothing_is_kept():
+    given = [{"a": object(), "b": "text that is no constant " + str(row)} for row in range(3)]
+    before = [sys.getrefcount(value) for record in given for value in record.values()]
+    for _ in range(100):
+        take_apart(["a", "b"], given)
+        take_apart(["a", "c"], given)
+        to_dicts(["a", "b"], [[record["a"] for record in given], [record["b"] for record in given]], 3)
+    assert [sys.getrefcount(value) for record in given for value in record.values()] == before
 
 
 @given(TABLES)
 def test_json(table):
     dicts = [msgspec.json.decode(msgspec.json.encode(row)) for row in to_dicts(*table)]
-    rows = [msgspec.json.decode(msgspec.json.encode(row)) for row in encodable(*table)]
-    assert rows == dicts
-    assert [list(row) for row in rows] == [list(row) for row in dicts]
+    made = [msgspec.json.decode(msgspec.json.encode(row)) for row in encodable(*table)]
+    assert made == dicts
+    assert [list(row) for row in made] == [list(row) for row in dicts]
 
 
 @given(st.integers(0, 20_000))

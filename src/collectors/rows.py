@@ -1,21 +1,48 @@
-"""Rows as Python's objects, made from columns at the speed of compiled code.
+"""Rows as Python's objects, made from columns and taken apart into columns, at the speed of compiled code.
 
-A struct of msgspec that has the columns as its members is made once for each set of names; a row is then one call of it,
-several times as fast as a dict that is put together from pairs.
+Where it was built for this machine, that is `_native/rows.c`. Otherwise a struct of msgspec that has the columns as its
+members is made once for each set of names; a row is then one call of it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
-__all__ = ["batches", "encodable", "to_dicts"]
+__all__ = ["batches", "encodable", "take_apart", "to_dicts"]
 
 _BATCH_ROWS = 4096
 """So many rows at a time are fast to make and to drop: they stay in the processor's cache."""
+_LIBRARY = Path(__file__).parent / "_native" / "rows.so"
+_KINDS = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
+"""The columns that compiled code makes, in the order of its numbers for them."""
+
+
+@lru_cache(maxsize=1)
+def _functions() -> Any:
+    """Return the compiled code: what makes dicts, and what takes them apart; None where it is not installed, or switched
+    off by `COLLECTORS_NATIVE=0`.
+    """
+    if os.environ.get("COLLECTORS_NATIVE") == "0":
+        return None
+    try:
+        library = ctypes.PyDLL(str(_LIBRARY))
+        make, take = library.collectors_to_dicts_1, library.collectors_take_apart_1
+    except (OSError, AttributeError):
+        return None
+    make.argtypes = (ctypes.py_object, ctypes.py_object, ctypes.c_ssize_t)
+    take.argtypes = (ctypes.py_object, ctypes.py_object)
+    make.restype = take.restype = ctypes.py_object
+    return make, take
 
 
 def batches(count: int) -> Iterator[tuple[int, int]]:
@@ -24,17 +51,53 @@ def batches(count: int) -> Iterator[tuple[int, int]]:
         yield start, min(_BATCH_ROWS, count - start)
 
 
-def to_dicts(names: Sequence[str], columns: Sequence[Sequence[Any]], count: int) -> list[dict[str, Any]]:
+def to_dicts(names: Sequence[str], columns: Sequence[list[Any]], count: int) -> list[dict[str, Any]]:
     """Return so many rows of columns of this length as dicts; of columns that have the same name the last one counts."""
     if not names:
         return [{} for _ in range(count)]
+    functions = _functions()
+    if (
+        functions is not None
+    ):  # names that are one object with those in the code that asks for them are found faster
+        rows: list[dict[str, Any]] = functions[0](tuple(map(sys.intern, names)), columns, count)
+        return rows
     row = _row(tuple(names), as_attributes=True)
     if row is None:
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return list(map(msgspec.structs.asdict, map(row, *columns)))
 
 
-def encodable(names: Sequence[str], columns: Sequence[Sequence[Any]], count: int) -> list[Any]:
+def take_apart(names: Sequence[str], records: list[dict[str, Any]]) -> list[pa.Array | list[Any]] | None:
+    """Return the values of dicts that have these keys and no others, a column each; None where one has others.
+
+    A column is an array where that is simple, the values being bools, ints of 64 bits, floats or text and None; it holds
+    them exactly. Else it is a list of the values.
+    """
+    functions = _functions()
+    if functions is not None:
+        found = functions[1](tuple(names), records)
+        if found is not None:
+            return [
+                list(map(itemgetter(name), records)) if column is None else _array(len(records), *column)
+                for name, column in zip(names, found, strict=True)
+            ]
+    try:
+        columns = [list(map(itemgetter(name), records)) for name in names]
+    except KeyError:
+        return None
+    return columns if max(map(len, records), default=0) <= len(names) else None
+
+
+def _array(count: int, kind: int, nulls: int, *buffers: bytes | None) -> pa.Array:
+    """Return what compiled code made of a column: `buffers` are which values are there, offsets of text, values."""
+    if not kind:
+        return pa.nulls(count)
+    valid, offsets, data = (None if buffer is None else pa.py_buffer(buffer) for buffer in buffers)
+    parts = [valid, data] if offsets is None else [valid, offsets, data]
+    return pa.Array.from_buffers(_KINDS[kind], count, parts, nulls)
+
+
+def encodable(names: Sequence[str], columns: Sequence[list[Any]], count: int) -> list[Any]:
     """Return the rows as something that msgspec writes as a JSON object with these names."""
     row = _row(tuple(names), as_attributes=False)
     return to_dicts(names, columns, count) if row is None else list(map(row, *columns))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from unittest.mock import patch
+
+import pyarrow as pa
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors import rows
 from collectors.processing.records import Columns, to_table
 
 VALUES = st.one_of(
@@ -59,3 +63,44 @@ def test_records_that_are_alike():
     assert not columns.add_alike([{"a": 5, "c": 7}])
     assert columns.table()[0].to_pylist() == [{"a": 1, "b": 2}, {"a": 4, "b": 3}]
     assert not Columns().add_alike([{1: 5}])
+
+
+TYPES = [
+    *(pa.null(), pa.bool_(), pa.int8(), pa.int64(), pa.uint64(), pa.float32(), pa.float64(), pa.string()),
+    *(
+        pa.large_string(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.timestamp("us", "UTC"),
+        pa.decimal128(5, 1),
+    ),
+]
+PLAIN = [st.none(), st.integers(-300, 300), st.integers(), st.booleans(), st.floats(), st.text(max_size=3)]
+
+
+@st.composite
+def portions_of_one_shape(draw):
+    """Return portions whose columns are mostly of one kind, and what the columns were."""
+    kinds = {name: st.none() | draw(st.sampled_from(PLAIN)) for name in "abc"}
+    other = {name: draw(st.sampled_from([kind, *PLAIN])) for name, kind in kinds.items()}
+    portions = draw(st.lists(st.lists(st.fixed_dictionaries(kinds), max_size=5), max_size=3))
+    portions += draw(st.sampled_from([[], [draw(st.lists(st.fixed_dictionaries(other), max_size=3))]]))
+    return portions, draw(
+        st.none() | st.just(pa.schema([(name, draw(st.sampled_from(TYPES))) for name in "abd"]))
+    )
+
+
+@given(portions_of_one_shape(), st.sampled_from([set(), set(), {0, 2}]))
+@settings(max_examples=400, deadline=None)
+def test_compiled_code_makes_no_difference(given, without):
+    portions, like = given
+    found = []
+    for functions in (rows._functions, lambda: None):
+        with patch.object(rows, "_functions", functions):
+            columns = Columns()
+            for portion in portions:
+                columns.add(portion)
+            found.append(columns.table(like, without))
+    (table, misfits), (expected, told) = found
+    assert misfits == told
+    assert table.schema == expected.schema
+    assert str(table.to_pylist()) == str(expected.to_pylist())  # NaN is no other NaN

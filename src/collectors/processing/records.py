@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from collectors.processing.casting import UTC_TIMESTAMP, kind
+from collectors.rows import take_apart
 
 __all__ = ["Columns", "to_table"]
 
@@ -53,7 +53,7 @@ _MISSING: Any = type("Missing", (), {})()
 Misfits = dict[int, str]
 
 
-def to_table(records: Sequence[dict[str, Any]], like: pa.Schema | None = None) -> tuple[pa.Table, Misfits]:
+def to_table(records: list[dict[str, Any]], like: pa.Schema | None = None) -> tuple[pa.Table, Misfits]:
     """Return a table of the records, and for each that is not in it, by its number, the column and why.
 
     The columns of `like` come first, where a record has them, and keep their type where the values fit it; ints stay
@@ -69,31 +69,30 @@ class Columns:
 
     def __init__(self) -> None:
         self.count = 0
-        self._values: dict[str, list[Any]] = {}
+        self._parts: dict[str, list[pa.Array | list[Any]]] = {}
         self._gaps = False
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def add(self, records: list[dict[str, Any]]) -> None:
         """Take records."""
         if self.add_alike(records):
             return
         self._gaps = True
         for name in dict.fromkeys(name for record in records for name in record):
-            self._values.setdefault(name, [_MISSING] * self.count)
-        for name, values in self._values.items():
-            values.extend([record.get(name, _MISSING) for record in records])
+            self._parts.setdefault(name, [[_MISSING] * self.count])
+        for name, parts in self._parts.items():
+            parts.append([record.get(name, _MISSING) for record in records])
         self.count += len(records)
 
-    def add_alike(self, records: Sequence[dict[str, Any]]) -> bool:
+    def add_alike(self, records: list[dict[str, Any]]) -> bool:
         """Take records if all have the same keys as those before, and these are text; return whether they have."""
-        names = list(self._values) if self.count else list(records[0] if records else ())
-        try:
-            found = [list(map(itemgetter(name), records)) for name in names]
-        except KeyError:
+        names = list(self._parts) if self.count else list(records[0] if records else ())
+        if not all(isinstance(name, str) for name in names):
             return False
-        if max(map(len, records), default=0) > len(names) or not all(isinstance(name, str) for name in names):
+        found = take_apart(names, records)
+        if found is None:
             return False
         for name, values in zip(names, found, strict=True):
-            self._values.setdefault(name, []).extend(values)
+            self._parts.setdefault(name, []).append(values)
         self.count += len(records)
         return True
 
@@ -109,13 +108,10 @@ class Columns:
                 rows = [row for row in rows if row not in left_out]
             columns, found = {}, Misfits()
             for name in self._order(like):
-                values = self._values[name] if not left_out else [self._values[name][row] for row in rows]
-                if self._gaps:
-                    if all(value is _MISSING for value in values):
-                        continue
-                    values = [None if value is _MISSING else value for value in values]
                 known = like.field(name).type if like is not None and name in like.names else None
-                columns[name], odd = _column(values, known)
+                column, odd = self._column(name, rows, known)
+                if column is not None:
+                    columns[name] = column
                 for row, reason in odd.items():
                     found.setdefault(rows[row], f"column '{name}': {reason}")
             if not found:
@@ -124,15 +120,53 @@ class Columns:
                 ), misfits
             misfits |= found
 
+    def _column(
+        self, name: str, rows: Sequence[int], known: pa.DataType | None
+    ) -> tuple[pa.Array | None, Misfits]:
+        """Return what `_column` makes of the values in these rows; nothing where no row has the key."""
+        parts = self._parts[name]
+        whole = len(rows) == self.count
+        joined = _joined(parts, known) if whole else None
+        if joined is not None:
+            return joined, {}
+        values: list[Any] = []
+        for part in parts:
+            values += part if isinstance(part, list) else part.to_pylist()
+        if not whole:
+            values = [values[row] for row in rows]
+        if self._gaps:
+            if all(value is _MISSING for value in values):
+                return None, {}
+            values = [None if value is _MISSING else value for value in values]
+        return _column(values, known)
+
     def _order(self, like: pa.Schema | None) -> list[str]:
-        first = [name for name in (like.names if like else []) if name in self._values]
-        return first + [name for name in self._values if name not in set(first)]
+        first = [name for name in (like.names if like else []) if name in self._parts]
+        return first + [name for name in self._parts if name not in set(first)]
 
 
 def _assemble(columns: list[pa.Array], names: list[str], count: int) -> pa.Table:
     if names:
         return pa.table(columns, names=names)
     return pa.table({"": pa.nulls(count)}).select([])
+
+
+def _joined(parts: list[pa.Array | list[Any]], known: pa.DataType | None) -> pa.Array | None:
+    """Return what `_column` makes of the values when all parts are arrays of one type, or of nulls; else None."""
+    arrays: list[pa.Array] = [part for part in parts if isinstance(part, pa.Array)]
+    if len(arrays) < len(parts):
+        return None
+    types = {array.type for array in arrays} - {pa.null()}
+    if not types:
+        return pa.nulls(sum(map(len, arrays)), known or pa.null())
+    if len(types) > 1 or (known is not None and pa.types.is_uint64(known)):
+        return None
+    (wanted,) = types
+    try:
+        whole = pa.concat_arrays([array if array.type == wanted else array.cast(wanted) for array in arrays])
+    except pa.ArrowException:
+        return None
+    return _as_known(whole, known)
 
 
 def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | None, Misfits]:
@@ -217,8 +251,12 @@ def _array(values: list[Any], family: str, known: pa.DataType | None) -> pa.Arra
         return _inferred(values, known if known is not None and kind(known) == family else None)
     if family == "int" and known is not None and pa.types.is_uint64(known):
         return pa.array(values, known)
-    result = pa.array(values, _ARROW[family])
-    if known is None or family == "float" or kind(known) != family:
+    return _as_known(pa.array(values, _ARROW[family]), known)
+
+
+def _as_known(result: pa.Array, known: pa.DataType | None) -> pa.Array:
+    """Return the array in the type that the column had, where that is of its family and holds the values."""
+    if known is None or pa.types.is_floating(result.type) or kind(known) != kind(result.type):
         return result
     try:
         return result.cast(known)

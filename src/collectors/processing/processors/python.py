@@ -26,9 +26,10 @@ import importlib
 import inspect
 import pkgutil
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, cast
 
 import pyarrow as pa
@@ -66,9 +67,9 @@ class PythonConfig(ProcessorConfig):
 class _Made:
     """What a function made of records: the new ones, of which row each is, and why rows failed."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    problems: dict[int, str] = field(default_factory=dict)
+    records: list[dict[str, Any]]
+    rows: Sequence[int]
+    problems: dict[int, str]
 
 
 class Python(Processor[PythonConfig]):
@@ -149,24 +150,26 @@ class Python(Processor[PythonConfig]):
 
     def _call_all(self, records: list[dict[str, Any]], first: int = 0) -> _Made:
         """Return what became of records that are numbered from `first` on."""
-        made = _Made()
-        function, take, note = self._function, made.records.append, made.rows.append
-        with asyncio.Runner() as runner:
-            for row, record in enumerate(records, first):
+        results: list[Any] = []  # of each record so far a dict, a list of dicts or None
+        problems: dict[int, str] = {}
+        function, take, rest = self._function, results.append, iter(records)
+        runner = asyncio.Runner()
+        try:
+            while len(results) < len(records):
                 try:
-                    result = function(record)
-                    if type(result) is dict:
+                    for record in rest:
+                        result = function(record)
+                        if type(result) is not dict and result is not None:
+                            result = self._records(self._awaited(result, runner))
                         take(result)
-                        note(row)
-                    elif result is not None:
-                        found = self._records(self._awaited(result, runner))
-                        made.records += found
-                        made.rows += [row] * len(found)
                 except _PASSED_ON:
                     raise
                 except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's function may raise anything
-                    made.problems[row] = self._reason(error)
-        return made
+                    problems[first + len(results)] = self._reason(error)
+                    take(None)
+        finally:
+            runner.close()
+        return _made(results, first, problems)
 
     def _with_names_of_text(self, made: _Made) -> _Made:
         """Return it without the records that were made beside one with a key that is no text; those are problems."""
@@ -217,6 +220,20 @@ class Python(Processor[PythonConfig]):
         return (
             f"{reason}  ({Path(code.co_filename).name}:{code.co_firstlineno})" if code is not None else reason
         )
+
+
+def _made(results: list[Any], first: int, problems: dict[int, str]) -> _Made:
+    """Return the records that are among results of rows that are numbered from `first` on."""
+    rows: Sequence[int] = range(first, first + len(results))
+    kinds = set(map(type, results))
+    if kinds - {dict, NoneType}:
+        split = [[result] if isinstance(result, dict) else result or [] for result in results]
+        rows = [row for row, found in zip(rows, split, strict=True) for _ in found]
+        results = [record for found in split for record in found]
+    elif NoneType in kinds:
+        rows = [row for row, result in enumerate(results, first) if result is not None]
+        results = [result for result in results if result is not None]
+    return _Made(results, rows, problems)
 
 
 async def _result_of(awaitable: Any) -> Any:

@@ -1,0 +1,169 @@
+/* Rows as dicts, made from columns of values and taken apart again.
+
+   A row costs a copy of an empty one and its values; a value costs a look into its dict. The caller has the same in
+   Python, several times slower, for machines without a compiler and for everything that is not taken here: `take_apart`
+   makes buffers of Arrow only of values that are exactly Python's own bools, ints of 64 bits, floats and texts, all of one
+   kind and nulls beside them.
+
+   Called through ctypes with the interpreter's lock held; nothing here calls back into code of users but the comparison of
+   keys that are no plain text. Uses the stable ABI only, so that one build serves every version from 3.11 on. */
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NOTHING, BOOL, INT, FLOAT, STRING, OTHER };
+
+typedef struct {
+    int kind;
+    Py_ssize_t nulls;
+    uint8_t *valid;   /* a bit a value */
+    uint8_t *data;    /* a word a value; of bools a bit; or text */
+    int32_t *offsets; /* of text, one more than values */
+    Py_ssize_t used, room; /* of text */
+} Column;
+
+/* Returns rows as dicts; `columns` are lists of at least so many values. A later column of the same name counts. */
+PyObject *collectors_to_dicts_1(PyObject *names, PyObject *columns, Py_ssize_t count) {
+    Py_ssize_t width = PyTuple_Size(names);
+    PyObject *empty = PyDict_New(), *rows = PyList_New(count);
+    if (width < 0 || empty == NULL || rows == NULL) goto failed;
+    for (Py_ssize_t i = 0; i < width; i++)
+        if (PyDict_SetItem(empty, PyTuple_GetItem(names, i), Py_None) < 0) goto failed;
+    for (Py_ssize_t row = 0; row < count; row++) {
+        PyObject *record = PyDict_Copy(empty); /* which has room for all of them at once */
+        if (record == NULL || PyList_SetItem(rows, row, record) < 0) goto failed;
+        for (Py_ssize_t i = 0; i < width; i++) {
+            PyObject *value = PyList_GetItem(PyList_GetItem(columns, i), row);
+            if (value == NULL || PyDict_SetItem(record, PyTuple_GetItem(names, i), value) < 0) goto failed;
+        }
+    }
+    Py_DECREF(empty);
+    return rows;
+failed:
+    Py_XDECREF(empty);
+    Py_XDECREF(rows);
+    return NULL;
+}
+
+static int kind_of(PyObject *value) {
+    PyTypeObject *type = Py_TYPE(value);
+    if (type == &PyUnicode_Type) return STRING;
+    if (type == &PyFloat_Type) return FLOAT;
+    if (type == &PyLong_Type) return INT;
+    return type == &PyBool_Type ? BOOL : OTHER;
+}
+
+static int add_text(Column *column, PyObject *value) {
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(value, &length);
+    if (text == NULL || column->used + length > INT32_MAX) { /* half a surrogate pair has no UTF-8 */
+        PyErr_Clear();
+        column->kind = OTHER;
+        return 1;
+    }
+    if (column->used + length > column->room) {
+        Py_ssize_t room = 2 * (column->used + length) + 1024;
+        uint8_t *larger = realloc(column->data, (size_t)room);
+        if (larger == NULL) return 0;
+        column->data = larger;
+        column->room = room;
+    }
+    memcpy(column->data + column->used, text, (size_t)length);
+    column->used += length;
+    return 1;
+}
+
+/* Gives the column room for its values, once it is known what they are. */
+static int begin(Column *column, int kind, Py_ssize_t count) {
+    column->kind = kind;
+    if (kind == OTHER) return 1;
+    if (kind == STRING) {
+        column->room = 16 * count;
+        column->offsets = calloc((size_t)count + 1, sizeof *column->offsets);
+    }
+    column->data = calloc((size_t)count, 16);
+    column->valid = calloc((size_t)count / 8 + 1, 1);
+    return column->data != NULL && column->valid != NULL && (kind != STRING || column->offsets != NULL);
+}
+
+/* Returns 0 when there is no memory. */
+static int add(Column *column, PyObject *value, Py_ssize_t row, Py_ssize_t count) {
+    if (value == Py_None) {
+        column->nulls++;
+    } else {
+        int kind = kind_of(value), overflow = 0;
+        if (column->kind == NOTHING && !begin(column, kind, count)) return 0;
+        if (column->kind != kind) column->kind = OTHER;
+        if (column->kind == OTHER) return 1;
+        column->valid[row >> 3] |= (uint8_t)(1 << (row & 7));
+        if (kind == STRING) {
+            if (!add_text(column, value)) return 0;
+        } else if (kind == FLOAT) {
+            ((double *)column->data)[row] = PyFloat_AsDouble(value);
+        } else if (kind == INT) {
+            ((int64_t *)column->data)[row] = PyLong_AsLongLongAndOverflow(value, &overflow);
+            if (overflow) column->kind = OTHER;
+        } else if (value == Py_True) {
+            column->data[row >> 3] |= (uint8_t)(1 << (row & 7));
+        }
+    }
+    if (column->kind == STRING) column->offsets[row + 1] = (int32_t)column->used;
+    return 1;
+}
+
+/* Returns (kind, nulls, valid or None, offsets or None, data), or None where the values are not of one plain kind. */
+static PyObject *finished(const Column *column, Py_ssize_t count) {
+    Py_ssize_t bits = count / 8 + 1, size = column->kind == STRING ? column->used : column->kind == BOOL ? bits : 8 * count;
+    PyObject *valid = NULL, *offsets = NULL;
+    if (column->kind == OTHER) return Py_BuildValue("");
+    if (column->kind == NOTHING) return Py_BuildValue("(inOOO)", NOTHING, count, Py_None, Py_None, Py_None);
+    valid = column->nulls ? PyBytes_FromStringAndSize((char *)column->valid, bits) : Py_BuildValue("");
+    offsets = column->kind == STRING ? PyBytes_FromStringAndSize((char *)column->offsets, 4 * (count + 1)) : Py_BuildValue("");
+    if (valid == NULL || offsets == NULL) {
+        Py_XDECREF(valid);
+        Py_XDECREF(offsets);
+        return NULL;
+    }
+    return Py_BuildValue("(inNNy#)", column->kind, column->nulls, valid, offsets, (char *)column->data, size);
+}
+
+/* Takes the values of a record; returns 1, 0 when its keys are others, -1 with an exception. */
+static int take(PyObject *record, PyObject *names, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
+    if (Py_TYPE(record) != &PyDict_Type || PyDict_Size(record) != width) return 0;
+    for (Py_ssize_t i = 0; i < width; i++) {
+        PyObject *value = PyDict_GetItemWithError(record, PyTuple_GetItem(names, i));
+        if (value == NULL) return PyErr_Occurred() ? -1 : 0;
+        if (columns[i].kind != OTHER && !add(&columns[i], value, row, count)) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    return 1;
+}
+
+/* Returns a list with what `finished` makes of each column; None when a record has other keys than these names. */
+PyObject *collectors_take_apart_1(PyObject *names, PyObject *records) {
+    Py_ssize_t width = PyTuple_Size(names), count = PyList_Size(records);
+    Column *columns = width < 0 || count < 0 ? NULL : calloc((size_t)width + 1, sizeof *columns);
+    PyObject *result = NULL;
+    int taken = 1;
+    if (columns == NULL) return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    for (Py_ssize_t row = 0; row < count && taken == 1; row++)
+        taken = take(PyList_GetItem(records, row), names, columns, width, row, count);
+    if (taken == 0) result = Py_BuildValue("");
+    if (taken == 1) result = PyList_New(width);
+    for (Py_ssize_t i = 0; i < width; i++) {
+        PyObject *column = taken == 1 && result != NULL ? finished(&columns[i], count) : NULL;
+        if (column != NULL) PyList_SetItem(result, i, column);
+        else if (taken == 1) Py_CLEAR(result);
+        free(columns[i].valid);
+        free(columns[i].data);
+        free(columns[i].offsets);
+    }
+    free(columns);
+    return result;
+}
