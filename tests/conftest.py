@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import record
@@ -79,3 +85,36 @@ def pytest_runtest_makereport(item, call):
         if text != _sendable(text):
             report.longrepr = _sendable(text)
     return report
+
+
+@pytest.fixture
+def sanitized(tmp_path):
+    """Return what builds C with sanitizers, runs a script with the library as its first argument, and returns its output."""
+
+    def run(source: Path, script: Path, *arguments: str) -> str:
+        if shutil.which("gcc") is None:
+            pytest.skip("there is no gcc to build it with sanitizers")
+        library = tmp_path / f"{source.stem}.so"
+        flags = ["-O1", "-g", "-std=c11", "-shared", "-fPIC", "-fsanitize=address,undefined"]
+        command = ["gcc", *flags, f"-I{sysconfig.get_path('include')}", "-o", library, source]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode != 0 and ("asan" in built.stderr or "Python.h" in built.stderr):
+            pytest.skip("gcc has no AddressSanitizer here, or there is no Python.h")
+        assert built.returncode == 0, built.stderr
+        preload = " ".join(
+            subprocess.check_output(["gcc", f"-print-file-name=lib{name}.so"], text=True).strip()
+            for name in ("asan", "ubsan")
+        )
+        done = subprocess.run(
+            [sys.executable, script, library, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ
+            | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    return run

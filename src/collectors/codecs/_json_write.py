@@ -12,9 +12,21 @@ import pyarrow.compute as pc
 
 from collectors.codecs._wording import quoted
 from collectors.errors import DataError
+from collectors.json_rows import written
 from collectors.rows import batches, encodable
 
-__all__ = ["iso_text", "to_lines"]
+__all__ = ["iso_text", "to_lines", "to_text"]
+
+
+def to_text(table: pa.Table) -> bytes:
+    """Return what `to_lines` yields, each line with its line feed."""
+    if len(set(table.column_names)) == table.num_columns:
+        plain = _with_iso_nanoseconds(table)
+        _refuse_non_finite(plain)
+        text = written(plain)
+        if text is not None:
+            return text
+    return b"".join(line + b"\n" for line in to_lines(table))
 
 
 def to_lines(table: pa.Table) -> Iterator[bytes]:

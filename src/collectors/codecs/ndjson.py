@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.codecs._json_records import JsonLines
-from collectors.codecs._json_write import to_lines
+from collectors.codecs._json_write import to_text
 from collectors.codecs.base import Codec, CodecConfig, Decoded
 
 __all__ = ["NdjsonCodec", "NdjsonConfig"]
@@ -44,7 +44,7 @@ class NdjsonCodec(Codec[NdjsonConfig]):
 
     def encode(self, table: pa.Table) -> bytes:
         """Return one object a line: timestamps as ISO 8601, decimals as strings, binary as base64."""
-        return b"".join(line + b"\n" for line in to_lines(table))
+        return to_text(table)
 
 
 COMPONENT = NdjsonCodec

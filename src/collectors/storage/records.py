@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError
+from collectors.json_rows import written
 from collectors.rows import batches, encodable, to_dicts
 
 __all__ = ["json_text", "non_finite", "plain", "to_json_lines", "to_records", "to_values", "without_unfit"]
@@ -63,6 +65,10 @@ def to_records(table: pa.Table) -> list[dict[str, Any]]:
 
 def to_json_lines(table: pa.Table) -> bytes:
     """Return one JSON object a row: times as ISO 8601, decimals as text, bytes as base64; NaN and infinity are null."""
+    with suppress(pa.ArrowException):  # times that microseconds of 64 bits do not hold
+        text = written(pa.table([_in_microseconds(column) for column in table.columns], table.column_names))
+        if text is not None:
+            return text
     encoder = msgspec.json.Encoder(enc_hook=str)
     return b"".join(encoder.encode_lines(encodable(*part)) for part in _parts(table))
 
@@ -74,12 +80,17 @@ def _parts(table: pa.Table) -> Iterator[tuple[list[str], list[list[Any]], int]]:
         yield part.column_names, [to_values(column) for column in part.columns], count
 
 
+def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column in its Python type, times being microseconds."""
+    column = _as_python_type(column)
+    if pa.types.is_timestamp(column.type) and column.type.unit != "us":
+        return column.cast(pa.timestamp("us", column.type.tz))
+    return column
+
+
 def to_values(column: pa.ChunkedArray) -> list[Any]:
     """Return a column as Python values."""
-    column = plain(column)
-    wanted = _python_type(column.type)
-    if not wanted.equals(column.type):
-        column = column.cast(wanted, safe=False)
+    column = _as_python_type(column)
     try:
         values: list[Any] = column.to_pylist()
     except (OverflowError, ValueError):
@@ -121,6 +132,12 @@ def _has_non_finite(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_has_non_finite, value.values()))
     return isinstance(value, (list, tuple)) and any(map(_has_non_finite, value))
+
+
+def _as_python_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    column = plain(column)
+    wanted = _python_type(column.type)
+    return column if wanted.equals(column.type) else column.cast(wanted, safe=False)
 
 
 def _python_type(kind: pa.DataType) -> pa.DataType:

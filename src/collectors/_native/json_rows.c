@@ -1,0 +1,328 @@
+/* Columns of Arrow into lines of JSON, one object a row: one pass, no objects in between.
+
+   What comes out is, byte for byte, what msgspec writes of the same values; the caller has that way too, for machines
+   without a compiler and for types that are not taken here. Floats are the shortest decimal that reads back as the same
+   float, NaN and infinities are null, times are ISO 8601.
+
+   Called through ctypes, without the interpreter's lock: nothing here knows Python. Columns come by Arrow's C data interface
+   (https://arrow.apache.org/docs/format/CDataInterface.html), with a plan that says what they are. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct ArrowArray {
+    int64_t length, null_count, offset, n_buffers, n_children;
+    const void **buffers;
+    struct ArrowArray **children;
+    struct ArrowArray *dictionary;
+    void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+
+enum { NOTHING, BOOL, INT, FLOAT, STRING, STRUCT, LIST, TIME, UTC_TIME };
+
+typedef struct Node {
+    int kind;
+    const char *name; /* as JSON, with its quotes and the colon */
+    int64_t name_length;
+    int64_t n_children;
+    struct Node *children;
+    int64_t offset;
+    const uint8_t *valid;
+    const void *data;
+    const int32_t *offsets;
+} Node;
+
+typedef struct {
+    char *text;
+    int64_t used, room;
+    const uint64_t *powers; /* see `shortest` */
+} Writer;
+
+/* Returns room for so many more bytes, NULL when there is no memory. */
+static char *more(Writer *out, int64_t bytes) {
+    if (out->used + bytes > out->room) {
+        int64_t room = out->room + out->room / 2 + bytes + 1024;
+        char *larger = realloc(out->text, (size_t)room);
+        if (larger == NULL) return NULL;
+        out->text = larger;
+        out->room = room;
+    }
+    return out->text + out->used;
+}
+
+static int put(Writer *out, const char *text, int64_t length) {
+    char *to = more(out, length);
+    if (to == NULL) return 0;
+    memcpy(to, text, (size_t)length);
+    out->used += length;
+    return 1;
+}
+
+static int has_bit(const uint8_t *bits, int64_t place) { return bits[place >> 3] >> (place & 7) & 1; }
+
+static const char PAIRS[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+                            "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
+                            "9899";
+
+/* Writes digits that end before `end`; returns where they begin. */
+static char *digits_before(char *end, uint64_t number) {
+    while (number >= 100) {
+        end -= 2;
+        memcpy(end, PAIRS + 2 * (number % 100), 2);
+        number /= 100;
+    }
+    if (number >= 10) {
+        end -= 2;
+        memcpy(end, PAIRS + 2 * number, 2);
+    } else {
+        *--end = (char)('0' + number);
+    }
+    return end;
+}
+
+static int put_int(Writer *out, int64_t number) {
+    char digits[24], *end = digits + sizeof digits;
+    char *begin = digits_before(end, number < 0 ? 0 - (uint64_t)number : (uint64_t)number);
+    if (number < 0) *--begin = '-';
+    return put(out, begin, end - begin);
+}
+
+/* The upper 64 bits of a product of 192, odd when any lower one is set. */
+static uint64_t round_to_odd(const uint64_t *power, uint64_t factor) {
+    unsigned __int128 low = (unsigned __int128)power[1] * factor;
+    unsigned __int128 high = (unsigned __int128)power[0] * factor + (uint64_t)(low >> 64);
+    return (uint64_t)(high >> 64) | ((uint64_t)high > 1);
+}
+
+/* The shortest decimal, digits times a power of ten, that rounds to the float: R. Giulietti, "The Schubfach way to render
+   doubles", 2020. `powers` are 10^k for k from -292 to 324, the upper 128 bits of each, rounded up. */
+static uint64_t shortest(const uint64_t *powers, uint64_t bits, int *exponent) {
+    uint64_t fraction = bits & (((uint64_t)1 << 52) - 1), c = fraction, s, ten, lower, upper, middle;
+    int biased = (int)(bits >> 52 & 0x7FF), q = 1 - 1075, closer = fraction == 0 && biased > 1, k, h, below, above;
+    if (biased != 0) {
+        c |= (uint64_t)1 << 52;
+        q = biased - 1075;
+        if (q <= 0 && q > -53 && (c & (((uint64_t)1 << -q) - 1)) == 0) {
+            *exponent = 0;
+            return c >> -q;
+        }
+    }
+    k = (q * 1262611 - (closer ? 524031 : 0)) >> 22; /* floor of log10 of 2^q, or of 3/4 of it */
+    h = q + ((-k * 1741647) >> 19) + 1;
+    powers += 2 * (292 - k);
+    lower = round_to_odd(powers, (4 * c - 2 + (uint64_t)closer) << h) + (c & 1);
+    middle = round_to_odd(powers, (4 * c) << h);
+    upper = round_to_odd(powers, (4 * c + 2) << h) - (c & 1);
+    s = middle / 4;
+    ten = s / 10;
+    if (s >= 10) {
+        below = lower <= 40 * ten;
+        above = 40 * ten + 40 <= upper;
+        if (below != above) {
+            *exponent = k + 1;
+            return ten + (uint64_t)above;
+        }
+    }
+    *exponent = k;
+    below = lower <= 4 * s;
+    above = 4 * s + 4 <= upper;
+    if (below != above) return s + (uint64_t)above;
+    return s + (middle > 4 * s + 2 || (middle == 4 * s + 2 && (s & 1)));
+}
+
+static int put_float(Writer *out, double value) {
+    char digits[24], *end = digits + sizeof digits, *begin;
+    char *to = more(out, 32), *start = to;
+    uint64_t bits, number;
+    int exponent, length, point;
+    if (to == NULL) return 0;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits >> 52 & 0x7FF) == 0x7FF) return put(out, "null", 4);
+    if (bits >> 63) *to++ = '-';
+    if (bits << 1 == 0) {
+        memcpy(to, "0.0", 3);
+        out->used += to + 3 - start;
+        return 1;
+    }
+    number = shortest(out->powers, bits, &exponent);
+    begin = digits_before(end, number);
+    for (; end[-1] == '0'; end--) exponent++;
+    length = (int)(end - begin);
+    point = length + exponent; /* so many digits are before the point */
+    if (exponent >= 0 && point <= 16) {
+        memcpy(to, begin, (size_t)length);
+        memset(to + length, '0', (size_t)exponent);
+        memcpy(to + point, ".0", 2);
+        to += point + 2;
+    } else if (point > 0 && point <= 16) {
+        memcpy(to, begin, (size_t)point);
+        to[point] = '.';
+        memcpy(to + point + 1, begin + point, (size_t)(length - point));
+        to += length + 1;
+    } else if (point > -5 && point <= 0) {
+        memcpy(to, "0.0000", 6);
+        memcpy(to + 2 - point, begin, (size_t)length);
+        to += 2 - point + length;
+    } else {
+        *to++ = *begin++;
+        if (length > 1) {
+            *to++ = '.';
+            memcpy(to, begin, (size_t)length - 1);
+            to += length - 1;
+        }
+        *to++ = 'e';
+        out->used += to - start;
+        return put_int(out, point - 1);
+    }
+    out->used += to - start;
+    return 1;
+}
+
+/* Returns where text needs a look: a quote, a backslash, a control character, or its end. */
+static const char *plain(const char *p, const char *end) {
+    const uint64_t ones = ~(uint64_t)0 / 255, highs = ones << 7;
+    while (end - p >= 8) {
+        uint64_t word, quote, slash;
+        memcpy(&word, p, 8);
+        quote = word ^ (ones * '"');
+        slash = word ^ (ones * '\\');
+        /* A byte is zero, or below 32: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, #HasLessInWord */
+        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & highs) break;
+        p += 8;
+    }
+    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 32) p++;
+    return p;
+}
+
+static int put_string(Writer *out, const char *p, int64_t length) {
+    static const char hex[] = "0123456789abcdef", special[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
+    const char *end = p + length;
+    if (!put(out, "\"", 1)) return 0;
+    for (;;) {
+        const char *stop = plain(p, end);
+        char escape[] = "\\u00__";
+        if (!put(out, p, stop - p)) return 0;
+        if (stop == end) return put(out, "\"", 1);
+        p = *stop ? memchr(special, *stop, sizeof special - 1) : NULL;
+        if (p != NULL) {
+            escape[1] = letter[p - special];
+        } else {
+            escape[4] = hex[(unsigned char)*stop >> 4];
+            escape[5] = hex[*stop & 15];
+        }
+        if (!put(out, escape, p != NULL ? 2 : 6)) return 0;
+        p = stop + 1;
+    }
+}
+
+/* Microseconds since 1970, in the years 1 to 9999. The date is by H. Hinnant, "chrono-Compatible Low-Level Date Algorithms". */
+static int put_time(Writer *out, int64_t value, int is_utc) {
+    const int64_t day = 86400LL * 1000000;
+    int64_t days = value / day - (value % day < 0), rest = value - days * day, era, year;
+    uint32_t of_era, years, of_year, month, seconds = (uint32_t)(rest / 1000000), micros = (uint32_t)(rest % 1000000);
+    char *to = more(out, 40), *start = to;
+    if (to == NULL || days < -719162 || days > 2932896) return 0;
+    days += 719468;
+    era = days / 146097; /* days are not below zero any more */
+    of_era = (uint32_t)(days - era * 146097);
+    years = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    of_year = of_era - (365 * years + years / 4 - years / 100);
+    month = (5 * of_year + 2) / 153;
+    year = years + era * 400 + (month >= 10);
+    memcpy(to, "\"0000-00-00T00:00:00.000000", 27);
+    digits_before(to + 5, (uint64_t)year);
+    digits_before(to + 8, month < 10 ? month + 3 : month - 9);
+    digits_before(to + 11, of_year - (153 * month + 2) / 5 + 1);
+    digits_before(to + 14, seconds / 3600);
+    digits_before(to + 17, seconds / 60 % 60);
+    digits_before(to + 20, seconds % 60);
+    digits_before(to + 27, micros);
+    to += micros ? 27 : 20;
+    if (is_utc) *to++ = 'Z';
+    *to++ = '"';
+    out->used += to - start;
+    return 1;
+}
+
+static int put_value(Writer *out, const Node *node, int64_t row);
+
+static int put_members(Writer *out, const Node *node, int64_t row) {
+    if (!put(out, "{", 1)) return 0;
+    for (int64_t i = 0; i < node->n_children; i++) {
+        const Node *child = &node->children[i];
+        if (i > 0 && !put(out, ",", 1)) return 0;
+        if (!put(out, child->name, child->name_length) || !put_value(out, child, row)) return 0;
+    }
+    return put(out, "}", 1);
+}
+
+static int put_items(Writer *out, const Node *node, int64_t row) {
+    if (!put(out, "[", 1)) return 0;
+    for (int64_t i = node->offsets[row]; i < node->offsets[row + 1]; i++)
+        if ((i > node->offsets[row] && !put(out, ",", 1)) || !put_value(out, &node->children[0], i)) return 0;
+    return put(out, "]", 1);
+}
+
+static int put_value(Writer *out, const Node *node, int64_t row) {
+    row += node->offset;
+    if (node->kind == NOTHING || (node->valid != NULL && !has_bit(node->valid, row))) return put(out, "null", 4);
+    switch (node->kind) {
+    case BOOL: return has_bit(node->data, row) ? put(out, "true", 4) : put(out, "false", 5);
+    case INT: return put_int(out, ((const int64_t *)node->data)[row]);
+    case FLOAT: return put_float(out, ((const double *)node->data)[row]);
+    case STRING: return put_string(out, (const char *)node->data + node->offsets[row], node->offsets[row + 1] - node->offsets[row]);
+    case STRUCT: return put_members(out, node, row);
+    case LIST: return put_items(out, node, row);
+    default: return put_time(out, ((const int64_t *)node->data)[row], node->kind == UTC_TIME);
+    }
+}
+
+/* Reads a column from the plan: kind, length of the name, number of children, name, children. */
+static const char *open_node(Node *node, const struct ArrowArray *array, const char *plan) {
+    static const char none[1];
+    int32_t numbers[2];
+    node->kind = *plan++;
+    memcpy(numbers, plan, sizeof numbers);
+    plan += sizeof numbers;
+    node->name = plan;
+    node->name_length = numbers[0];
+    plan += numbers[0];
+    node->offset = array->offset;
+    if (array->n_buffers > 0) node->valid = array->buffers[0];
+    if (node->kind == STRING || node->kind == LIST) node->offsets = array->buffers[1];
+    if (array->n_buffers > 1) node->data = array->buffers[array->n_buffers - 1];
+    if (node->data == NULL) node->data = none; /* of texts that are all empty */
+    if (array->n_children != numbers[1]) return NULL;
+    node->children = calloc((size_t)numbers[1] + 1, sizeof *node->children);
+    if (node->children == NULL) return NULL;
+    while (node->n_children < numbers[1]) {
+        int64_t i = node->n_children++;
+        plan = open_node(&node->children[i], array->children[i], plan);
+        if (plan == NULL) return NULL;
+    }
+    return plan;
+}
+
+static void close_node(Node *node) {
+    for (int64_t i = 0; i < node->n_children; i++) close_node(&node->children[i]);
+    free(node->children);
+}
+
+/* The name ends with the version of the plan's layout. Releases the rows.
+   Returns the length of the text, which is to be given to `collectors_free_1`; -1 when a time has no year that JSON could
+   have, or there is no memory. */
+int64_t collectors_write_json_1(struct ArrowArray *rows, const char *plan, const uint64_t *powers, char **text) {
+    Node root = {0};
+    Writer out = {NULL, 0, 0, powers};
+    int good = open_node(&root, rows, plan) != NULL;
+    for (int64_t row = 0; good && row < rows->length; row++) good = put_value(&out, &root, row) && put(&out, "\n", 1);
+    close_node(&root);
+    rows->release(rows);
+    if (!good) free(out.text);
+    *text = good ? out.text : NULL;
+    return good ? out.used : -1;
+}
+
+void collectors_free_1(char *text) { free(text); }
