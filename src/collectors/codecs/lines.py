@@ -20,9 +20,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from collectors.chunks import Rejected
+from collectors.codecs._access_native import Other, read
 from collectors.codecs._line_patterns import PATTERNS, Pattern, from_apache_time
 from collectors.codecs._tables import in_order
-from collectors.codecs._text_lines import not_utf8, plain_lines, split_lines
+from collectors.codecs._text_lines import BOM, not_utf8, plain_lines, split_lines
 from collectors.codecs._text_values import typed
 from collectors.codecs._wording import quoted
 from collectors.codecs.base import Codec, CodecConfig, Decoded, column_type
@@ -61,9 +63,26 @@ class LinesCodec(Codec[LinesConfig]):
         if self.config.keep_line in names:
             raise ConfigurationError(f"keep_line: the pattern has a group '{self.config.keep_line}' already")
         self._types = {name: column_type(declared.get(name, "string")) for name in names}
+        self._may_be_compiled = text in {"common", "combined"} and not (
+            self.config.columns or self.config.keep_line
+        )
 
     def decode(self, data: bytes, schema: pa.Schema | None = None) -> Decoded:
         """Decode a chunk of lines."""
+        begin = len(BOM) if data.startswith(BOM) else 0
+        taken = (
+            read(data[begin:], combined=self.config.pattern == "combined") if self._may_be_compiled else None
+        )
+        if taken is None:
+            return self._decode(data, schema)
+        table = in_order({name: taken.columns[name] for name in self._types}, schema, taken.count)
+        if not taken.others:
+            return Decoded(table, taken.count)
+        rest = b"\n".join(data[begin + line.begin : begin + line.end] for line in taken.others)
+        mark = BOM if rest.startswith(BOM) else b""  # one is no part of a line, a second one is
+        return _together(table, self._decode(mark + rest, schema), taken.others, begin)
+
+    def _decode(self, data: bytes, schema: pa.Schema | None) -> Decoded:
         reasons: dict[int, str] = {}
         text = plain_lines(data)
         if text is None:
@@ -116,6 +135,21 @@ class LinesCodec(Codec[LinesConfig]):
         if self.config.keep_line:
             columns[self.config.keep_line] = text.filter(found)
         return columns
+
+
+def _together(table: pa.Table, rest: Decoded, lines: list[Other], begin: int) -> Decoded:
+    """Return the rows of a table with those that the other lines gave between them, in the order of the lines."""
+    read = table.num_rows + len(lines)
+    refused = {item.record for item in rest.rejected}
+    other = pa.array([line.number for line in lines], pa.int64())
+    found = pa.array([line.number for record, line in enumerate(lines) if record not in refused], pa.int64())
+    numbers = pa.arange(0, read)
+    order = pc.sort_indices(pa.concat_arrays([numbers.filter(pc.invert(pc.is_in(numbers, other))), found]))
+    rejected = [
+        Rejected(item.raw, item.reason, lines[item.record].number, begin + lines[item.record].begin)
+        for item in rest.rejected
+    ]
+    return Decoded(pa.concat_tables([table, rest.table]).take(order), read, rejected)
 
 
 def _groups_of(pattern: Pattern, text: pa.Array) -> tuple[pa.Array, list[pa.Array]]:
