@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collectors import rows
-from collectors.rows import batches, encodable, take_apart, to_dicts
+from collectors.rows import batches, dicts_of, encodable, take_apart, to_dicts
 
 compiled = pytest.mark.skipif(
     os.environ.get("COLLECTORS_NATIVE") == "0" or not rows._LIBRARY.exists(),
@@ -80,16 +80,53 @@ def test_it_was_built():
     assert rows._functions() is not None
 
 
-@pytest.mark.parametrize("functions", [rows._functions, lambda: None], ids=["compiled", "python"])
-@given(table=TABLES)
-def test_dicts(functions, table):
+@given(TABLES)
+def test_dicts(table):
     names, columns, count = table
-    with patch.object(rows, "_functions", functions):
-        made = to_dicts(names, columns, count)
+    made = to_dicts(names, columns, count)
     assert made == [
         dict(zip(names, (column[row] for column in columns), strict=True)) for row in range(count)
     ]
     assert [list(row) for row in made] == [list(dict.fromkeys(names))] * count
+
+
+TYPES = {
+    pa.null(): st.none(),
+    pa.bool_(): st.booleans(),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float64(): st.floats(),
+    pa.string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    pa.int8(): st.integers(-5, 5),
+    pa.timestamp("us", "UTC"): st.datetimes(),
+    pa.list_(pa.int64()): st.lists(st.integers(0, 3), max_size=2),
+}
+
+
+@st.composite
+def tables(draw):
+    """Return a part of a table that may be in several chunks, with names that may be there twice."""
+    count = draw(st.integers(0, 20))
+    columns = []
+    for kind in draw(st.lists(st.sampled_from(list(TYPES)), max_size=5)):
+        values = draw(st.lists(st.none() | TYPES[kind], min_size=count, max_size=count))
+        cut = draw(st.sampled_from([0, 0, count // 2]))
+        columns.append(pa.chunked_array([values[:cut], values[cut:]] if cut else [values], kind))
+    names = draw(st.lists(NAMES, min_size=len(columns), max_size=len(columns)))
+    return pa.table(columns, names=names).slice(draw(st.integers(0, 5)), draw(st.integers(0, 20)))
+
+
+@compiled
+@given(table=tables())
+@example(table=pa.table({}))
+@example(table=pa.table({"a": pa.nulls(3)}).select([]))
+@example(table=pa.table({"s": pa.array(["", ""])}))
+@settings(max_examples=300, deadline=None)
+def test_dicts_of_a_table(table):
+    made = dicts_of(table)
+    with patch.object(rows, "_functions", lambda: None):
+        expected = dicts_of(table)
+    assert [list(row) for row in made] == [list(row) for row in expected]
+    assert [exactly(row.values()) for row in made] == [exactly(row.values()) for row in expected]
 
 
 @compiled
@@ -130,11 +167,12 @@ def test_simple_columns_are_arrays():
 @compiled
 def test_nothing_is_kept():
     given = [{"a": object(), "b": "text that is no constant " + str(row)} for row in range(3)]
+    table = pa.table({"a": [b"", b"x"], "b": [None, "text"]})
     before = [sys.getrefcount(value) for record in given for value in record.values()]
     for _ in range(100):
         take_apart(["a", "b"], given)
         take_apart(["a", "c"], given)
-        to_dicts(["a", "b"], [[record["a"] for record in given], [record["b"] for record in given]], 3)
+        dicts_of(table)
     assert [sys.getrefcount(value) for record in given for value in record.values()] == before
 
 

@@ -18,13 +18,16 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-__all__ = ["batches", "encodable", "take_apart", "to_dicts"]
+__all__ = ["batches", "dicts_of", "encodable", "take_apart", "to_dicts"]
 
 _BATCH_ROWS = 4096
 """So many rows at a time are fast to make and to drop: they stay in the processor's cache."""
 _LIBRARY = Path(__file__).parent / "_native" / "rows.so"
 _KINDS = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
-"""The columns that compiled code makes, in the order of its numbers for them."""
+"""The columns that compiled code knows, in the order of its numbers for them."""
+_NUMBERS, _OTHER = {kind: number for number, kind in enumerate(_KINDS)}, len(_KINDS)
+_ARROW_ARRAY_BYTES = 80
+"""The size of a `struct ArrowArray` where pointers have 64 bits."""
 
 
 @lru_cache(maxsize=1)
@@ -39,7 +42,7 @@ def _functions() -> Any:
         make, take = library.collectors_to_dicts_1, library.collectors_take_apart_1
     except (OSError, AttributeError):
         return None
-    make.argtypes = (ctypes.py_object, ctypes.py_object, ctypes.c_ssize_t)
+    make.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.py_object)
     take.argtypes = (ctypes.py_object, ctypes.py_object)
     make.restype = take.restype = ctypes.py_object
     return make, take
@@ -55,16 +58,30 @@ def to_dicts(names: Sequence[str], columns: Sequence[list[Any]], count: int) -> 
     """Return so many rows of columns of this length as dicts; of columns that have the same name the last one counts."""
     if not names:
         return [{} for _ in range(count)]
-    functions = _functions()
-    if (
-        functions is not None
-    ):  # names that are one object with those in the code that asks for them are found faster
-        rows: list[dict[str, Any]] = functions[0](tuple(map(sys.intern, names)), columns, count)
-        return rows
     row = _row(tuple(names), as_attributes=True)
     if row is None:
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return list(map(msgspec.structs.asdict, map(row, *columns)))
+
+
+def dicts_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a table as dicts; of columns that have the same name the last one counts."""
+    functions, parts = _functions(), table.to_batches()
+    if functions is None or len(parts) != 1:
+        return to_dicts(table.column_names, [column.to_pylist() for column in table.columns], table.num_rows)
+    (batch,) = parts
+    kinds = [_NUMBERS.get(column.type, _OTHER) for column in batch.columns]
+    lists = [
+        column.to_pylist() if kind == _OTHER else None
+        for kind, column in zip(kinds, batch.columns, strict=True)
+    ]
+    array = ctypes.create_string_buffer(_ARROW_ARRAY_BYTES)
+    batch._export_to_c(ctypes.addressof(array))  # noqa: SLF001  # how ctypes is served
+    # Names that are one object with those in the code that asks for them are found faster.
+    rows: list[dict[str, Any]] = functions[0](
+        tuple(map(sys.intern, batch.schema.names)), array, bytes(kinds), tuple(lists)
+    )
+    return rows
 
 
 def take_apart(names: Sequence[str], records: list[dict[str, Any]]) -> list[pa.Array | list[Any]] | None:

@@ -15,6 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct ArrowArray {
+    int64_t length, null_count, offset, n_buffers, n_children;
+    const void **buffers;
+    struct ArrowArray **children;
+    struct ArrowArray *dictionary;
+    void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+
 enum { NOTHING, BOOL, INT, FLOAT, STRING, OTHER };
 
 typedef struct {
@@ -26,27 +35,61 @@ typedef struct {
     Py_ssize_t used, room; /* of text */
 } Column;
 
-/* Returns rows as dicts; `columns` are lists of at least so many values. A later column of the same name counts. */
-PyObject *collectors_to_dicts_1(PyObject *names, PyObject *columns, Py_ssize_t count) {
-    Py_ssize_t width = PyTuple_Size(names);
-    PyObject *empty = PyDict_New(), *rows = PyList_New(count);
-    if (width < 0 || empty == NULL || rows == NULL) goto failed;
-    for (Py_ssize_t i = 0; i < width; i++)
-        if (PyDict_SetItem(empty, PyTuple_GetItem(names, i), Py_None) < 0) goto failed;
-    for (Py_ssize_t row = 0; row < count; row++) {
-        PyObject *record = PyDict_Copy(empty); /* which has room for all of them at once */
-        if (record == NULL || PyList_SetItem(rows, row, record) < 0) goto failed;
-        for (Py_ssize_t i = 0; i < width; i++) {
-            PyObject *value = PyList_GetItem(PyList_GetItem(columns, i), row);
-            if (value == NULL || PyDict_SetItem(record, PyTuple_GetItem(names, i), value) < 0) goto failed;
-        }
+static int has_bit(const uint8_t *bits, int64_t place) { return bits[place >> 3] >> (place & 7) & 1; }
+
+/* Returns a new reference. */
+static PyObject *value_at(const struct ArrowArray *array, int kind, int64_t row) {
+    const void *valid = array->n_buffers > 0 ? array->buffers[0] : NULL;
+    row += array->offset;
+    if (kind == NOTHING || (valid != NULL && !has_bit(valid, row))) return Py_NewRef(Py_None);
+    switch (kind) {
+    case BOOL: return PyBool_FromLong(has_bit(array->buffers[1], row));
+    case INT: return PyLong_FromLongLong(((const int64_t *)array->buffers[1])[row]);
+    case FLOAT: return PyFloat_FromDouble(((const double *)array->buffers[1])[row]);
+    default: {
+        const int32_t *offsets = (const int32_t *)array->buffers[1] + row;
+        const char *text = array->buffers[2] == NULL ? "" : array->buffers[2];
+        return PyUnicode_DecodeUTF8(text + offsets[0], offsets[1] - offsets[0], NULL);
     }
-    Py_DECREF(empty);
-    return rows;
-failed:
+    }
+}
+
+/* Sets a row's values; returns 0 with an exception. */
+static int fill(PyObject *record, PyObject **names, const struct ArrowArray *table, const char *kinds, PyObject *lists, int64_t row) {
+    for (int64_t i = 0; i < table->n_children; i++) {
+        PyObject *value = kinds[i] != OTHER ? value_at(table->children[i], kinds[i], row)
+                                            : Py_XNewRef(PyList_GetItem(PyTuple_GetItem(lists, i), row));
+        int failed = value == NULL || PyDict_SetItem(record, names[i], value) < 0;
+        Py_XDECREF(value);
+        if (failed) return 0;
+    }
+    return 1;
+}
+
+/* Returns the items of a tuple, borrowed, to be freed; NULL with an exception. */
+static PyObject **items_of(PyObject *tuple) {
+    Py_ssize_t width = PyTuple_Size(tuple);
+    PyObject **items = width < 0 ? NULL : malloc(((size_t)width + 1) * sizeof *items);
+    if (items == NULL) return PyErr_Occurred() ? NULL : (PyObject **)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < width; i++) items[i] = PyTuple_GetItem(tuple, i);
+    return items;
+}
+
+/* Returns the rows of a table as dicts, and releases it. Of each column its kind is said, and there is a list of its values
+   where that is OTHER. Of columns with one name the last one counts. */
+PyObject *collectors_to_dicts_1(PyObject *names, struct ArrowArray *table, const char *kinds, PyObject *lists) {
+    PyObject *empty = PyDict_New(), *rows = PyList_New(table->length), **items = items_of(names);
+    int good = empty != NULL && rows != NULL && items != NULL;
+    for (int64_t i = 0; good && i < table->n_children; i++) good = PyDict_SetItem(empty, items[i], Py_None) == 0;
+    for (int64_t row = 0; good && row < table->length; row++) {
+        PyObject *record = PyDict_Copy(empty); /* which has room for all of them at once */
+        good = record != NULL && PyList_SetItem(rows, row, record) == 0 && fill(record, items, table, kinds, lists, row);
+    }
+    if (!good) Py_CLEAR(rows);
     Py_XDECREF(empty);
-    Py_XDECREF(rows);
-    return NULL;
+    free(items);
+    table->release(table);
+    return rows;
 }
 
 static int kind_of(PyObject *value) {
@@ -132,10 +175,10 @@ static PyObject *finished(const Column *column, Py_ssize_t count) {
 }
 
 /* Takes the values of a record; returns 1, 0 when its keys are others, -1 with an exception. */
-static int take(PyObject *record, PyObject *names, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
+static int take(PyObject *record, PyObject **names, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
     if (Py_TYPE(record) != &PyDict_Type || PyDict_Size(record) != width) return 0;
     for (Py_ssize_t i = 0; i < width; i++) {
-        PyObject *value = PyDict_GetItemWithError(record, PyTuple_GetItem(names, i));
+        PyObject *value = PyDict_GetItemWithError(record, names[i]);
         if (value == NULL) return PyErr_Occurred() ? -1 : 0;
         if (columns[i].kind != OTHER && !add(&columns[i], value, row, count)) {
             PyErr_NoMemory();
@@ -149,11 +192,15 @@ static int take(PyObject *record, PyObject *names, Column *columns, Py_ssize_t w
 PyObject *collectors_take_apart_1(PyObject *names, PyObject *records) {
     Py_ssize_t width = PyTuple_Size(names), count = PyList_Size(records);
     Column *columns = width < 0 || count < 0 ? NULL : calloc((size_t)width + 1, sizeof *columns);
-    PyObject *result = NULL;
+    PyObject *result = NULL, **items = items_of(names);
     int taken = 1;
-    if (columns == NULL) return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    if (columns == NULL || items == NULL) {
+        free(columns);
+        free(items);
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
     for (Py_ssize_t row = 0; row < count && taken == 1; row++)
-        taken = take(PyList_GetItem(records, row), names, columns, width, row, count);
+        taken = take(PyList_GetItem(records, row), items, columns, width, row, count);
     if (taken == 0) result = Py_BuildValue("");
     if (taken == 1) result = PyList_New(width);
     for (Py_ssize_t i = 0; i < width; i++) {
@@ -165,5 +212,6 @@ PyObject *collectors_take_apart_1(PyObject *names, PyObject *records) {
         free(columns[i].offsets);
     }
     free(columns);
+    free(items);
     return result;
 }

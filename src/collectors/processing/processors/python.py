@@ -40,7 +40,7 @@ from collectors.errors import ConfigurationError, DataError, FatalError, Transie
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
 from collectors.processing.records import Columns
-from collectors.rows import batches, to_dicts
+from collectors.rows import batches, dicts_of
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
@@ -92,9 +92,7 @@ class Python(Processor[PythonConfig]):
             return super().apply(table)
         columns, rows, problems = Columns(), list[int](), dict[int, str]()
         for start, count in batches(table.num_rows):
-            part = table.slice(start, count)
-            values = [column.to_pylist() for column in part.columns]
-            made = self._call_all(to_dicts(part.column_names, values, count), start)
+            made = self._call_all(dicts_of(table.slice(start, count)), start)
             if not columns.add_alike(made.records):
                 made = self._with_names_of_text(made)
                 columns.add(made.records)
