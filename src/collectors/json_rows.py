@@ -29,9 +29,10 @@ _KINDS = {
     pa.timestamp("us"): _TIME,
     pa.timestamp("us", "UTC"): _UTC_TIME,
 }
+_BLOCK = 16
+"""So many bytes of a name are copied at a time, also of a shorter one."""
 _ARROW_ARRAY_BYTES = 80
 """The size of a `struct ArrowArray` where pointers have 64 bits."""
-_BATCH_ROWS = 4096
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +77,7 @@ def written(table: pa.Table) -> bytes | None:
 
 def _texts(table: pa.Table, plan: bytes, write: Any, free: Any, powers: bytes) -> Iterator[bytes]:
     array, text = ctypes.create_string_buffer(_ARROW_ARRAY_BYTES), ctypes.c_void_p()
-    for batch in table.to_batches(_BATCH_ROWS):
+    for batch in table.to_batches():
         batch._export_to_c(ctypes.addressof(array))  # noqa: SLF001  # how ctypes is served
         length = write(array, plan, powers, ctypes.byref(text))
         if length < 0:
@@ -91,7 +92,7 @@ def _texts(table: pa.Table, plan: bytes, write: Any, free: Any, powers: bytes) -
 def _plan_of(schema: pa.Schema) -> bytes | None:
     """Return the columns in the form that the compiled code reads, None when there is one that it does not write."""
     try:
-        return _plan(b"", pa.struct(list(schema)))
+        return _plan(b"", pa.struct(list(schema))) + bytes(_BLOCK)
     except NotImplementedError:
         return None
 

@@ -20,6 +20,7 @@ struct ArrowArray {
     void *private_data;
 };
 
+enum { BLOCK = 16 };
 enum { NOTHING, BOOL, INT, FLOAT, STRING, STRUCT, LIST, TIME, UTC_TIME };
 
 typedef struct Node {
@@ -56,6 +57,15 @@ static int put(Writer *out, const char *text, int64_t length) {
     char *to = more(out, length);
     if (to == NULL) return 0;
     memcpy(to, text, (size_t)length);
+    out->used += length;
+    return 1;
+}
+
+/* The same for names, which are short, and followed by some bytes more in the plan. */
+static int put_name(Writer *out, const char *name, int64_t length) {
+    char *to = more(out, length + BLOCK);
+    if (to == NULL) return 0;
+    for (int64_t i = 0; i < length; i += BLOCK) memcpy(to + i, name + i, BLOCK);
     out->used += length;
     return 1;
 }
@@ -253,7 +263,7 @@ static int put_members(Writer *out, const Node *node, int64_t row) {
     for (int64_t i = 0; i < node->n_children; i++) {
         const Node *child = &node->children[i];
         if (i > 0 && !put(out, ",", 1)) return 0;
-        if (!put(out, child->name, child->name_length) || !put_value(out, child, row)) return 0;
+        if (!put_name(out, child->name, child->name_length) || !put_value(out, child, row)) return 0;
     }
     return put(out, "}", 1);
 }
