@@ -33,6 +33,8 @@ _BLOCK = 16
 """So many bytes of a name are copied at a time, also of a shorter one."""
 _ARROW_ARRAY_BYTES = 80
 """The size of a `struct ArrowArray` where pointers have 64 bits."""
+_BATCH_ROWS = 4096
+"""The text of so many rows finds room in the heap: larger pieces of memory are given back, and had anew each time."""
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +79,7 @@ def written(table: pa.Table) -> bytes | None:
 
 def _texts(table: pa.Table, plan: bytes, write: Any, free: Any, powers: bytes) -> Iterator[bytes]:
     array, text = ctypes.create_string_buffer(_ARROW_ARRAY_BYTES), ctypes.c_void_p()
-    for batch in table.to_batches():
+    for batch in table.to_batches(_BATCH_ROWS):
         batch._export_to_c(ctypes.addressof(array))  # noqa: SLF001  # how ctypes is served
         length = write(array, plan, powers, ctypes.byref(text))
         if length < 0:
