@@ -6,7 +6,18 @@ import ast
 
 import pytest
 
-LEFT = ["enums", "models", "errors", "settings", "chunks", "bisection", "rows", "json_rows", "workers", "interfaces"]
+LEFT = [
+    "enums",
+    "models",
+    "errors",
+    "settings",
+    "chunks",
+    "bisection",
+    "rows",
+    "json_rows",
+    "workers",
+    "interfaces",
+]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
 RUNTIME = ["registry", "factories", "config", "runtime"]
 FRONT = ["chaos", "cli", "__main__"]
