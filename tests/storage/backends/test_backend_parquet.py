@@ -583,6 +583,56 @@ def test_a_lake_in_a_folder_of_another_one_keeps_its_files(tmp_path: Path) -> No
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("folder", ["", "year=2026"])
+def test_files_of_another_flow_whose_name_begins_alike_stay(tmp_path: Path, folder: str) -> None:
+    """They end like what an owner that died has left, too; only those of the flow itself go."""
+    others = [f"{FLOW}-x", f"{FLOW}-000000000001", f"{FLOW}-000000000001-1", f"{FLOW}-000000000001-1.parquet"]
+
+    async def scenario(backend: ParquetBackend) -> None:
+        for flow in others:
+            backend.claim(flow)
+            backend.commit(delivery(1, 1, flow=flow))
+        backend.flush()
+        theirs = data_files(tmp_path)
+        backend.claim(FLOW)
+        backend._flow(FLOW)._log.intend(1, [])
+        left = tmp_path / "lake" / folder / _parquet_log.part_name(FLOW, 1, 1)
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
+        backend.claim(FLOW)
+        assert data_files(tmp_path) == theirs
+        assert len(await backend.query(everything())) == 3 * len(others)
+
+    run(tmp_path, scenario)
+
+
+def test_what_was_left_is_looked_for_until_every_folder_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    async def scenario(backend: ParquetBackend) -> None:
+        backend.claim(FLOW)
+        backend._flow(FLOW)._log.intend(1, [])
+        left = tmp_path / "lake/year=2026" / _parquet_log.part_name(FLOW, 1, 1)
+        left.parent.mkdir()
+        left.touch()
+
+        def scandir(path: Any) -> Any:
+            if Path(path) == left.parent:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", scandir)
+            with pytest.raises(FatalError, match=r"year=2026: Permission denied"):
+                backend.claim(FLOW)
+        backend.claim(FLOW)
+        assert not left.exists()
+
+    run(tmp_path, scenario)
+
+
 def test_an_owner_whose_scratch_files_were_swept_is_fenced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ entry is commit and fence in one, and a claim ends every commit that was under w
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import msgspec
 from collectors.chunks import Checkpoint
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
-from collectors.storage.files import make_folders, put_new, sync_folder, write_synced
+from collectors.storage.files import make_folders, put_new, sync_folder, translated, write_synced
 
 __all__ = ["Entry", "FileEntry", "FlowLog", "delete_files", "file_name", "flow_logs", "part_name"]
 
@@ -168,19 +169,22 @@ class FlowLog:
         if intents:
             committed = {file.name for entry in self.entries() for file in entry.files}
             for path in intents:
-                ending = f"-{_epoch_of(path, self._name)}.parquet"
-                found = [name for name in self._part_files() if name.endswith(ending)]
+                found = self._part_files(_epoch_of(path, self._name))
                 delete_files(self._root, [name for name in found if name not in committed])
                 path.unlink(missing_ok=True)
 
-    def _part_files(self) -> Iterator[str]:
-        """Yield the names of all files of the flow; a folder with a log of its own in it belongs to that one."""
-        for folder, folders, names in os.walk(self._root):
+    def _part_files(self, epoch: int) -> Iterator[str]:
+        """Yield the names of all files of the flow by an owner; a folder with a log of its own in it belongs to that one.
+
+        The whole name has to fit: that of a flow `s-x` begins as that of a flow `s` does.
+        """
+        ours = re.compile(rf"{re.escape(part_prefix(self._name))}\d{{12,}}-{epoch}\.parquet", re.ASCII)
+        for folder, folders, names in os.walk(self._root, onerror=_unreadable):
             if "_collectors" in folders and Path(folder) != self._root:
                 folders.clear()
                 continue
             for name in names:
-                if name.startswith(part_prefix(self._name)):
+                if ours.fullmatch(name):
                     yield Path(folder, name).relative_to(self._root).as_posix()
 
     def scratch_path(self, epoch: int, number: int) -> Path:
@@ -240,6 +244,11 @@ def delete_files(root: Path, names: list[str]) -> None:
     for folder in {(root / name).parent for name in names}:
         if folder.is_dir():
             sync_folder(folder)
+
+
+def _unreadable(error: OSError) -> None:
+    with translated(Path(error.filename), "cannot look for what an earlier run has left in"):
+        raise error
 
 
 def _epoch_of(path: Path, name: str) -> int:
