@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from collectors.chunks import Checkpoint
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
-from collectors.errors import FatalError
+from collectors.config.model import Route
+from collectors.errors import ConfigurationError, FatalError
 from collectors.runtime.engine import Engine
 from collectors.storage.sqlite_store import DeliveryTables, open_database
 from collectors.testing._sim_sources import Lines
-from collectors.testing._sim_stores import Store, make_backend
+from collectors.testing._sim_stores import Store, _Transactional, make_backend
 from collectors.testing.clock import ManualEnv
 
 KINDS = ["transactional", "lettered", "buffering", "plain"]
@@ -208,18 +210,92 @@ def test_a_route_added_beside_another_starts_nothing_anew(tmp_path, kind):
     assert new.numbers("numbers") == list(range(10, 15))
 
 
+def refused(folder, count, *backends, now, before, **pipelines):
+    """See that the run is refused, time and again, and stores nothing, since the storage knows the route by a name."""
+    rows = [len(each.rows) for each in backends]
+    for _ in range(2):
+        error = run(folder, count, *backends, **pipelines).error
+        assert isinstance(error, ConfigurationError)
+        assert str(error) == (
+            f"storage 'old' has rows of source 'numbers' by the route '{before}', and none by the route '{now}', by which "
+            f"it would get them again or miss some; under `pipelines`, call the route that goes on there '{before}'; or, "
+            "to begin anew, choose another table or folder, or give the source another id"
+        )
+    assert [len(each.rows) for each in backends] == rows
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pipeline_that_gets_routes_goes_on_with_its_main_one(tmp_path, kind):
     old, new = store("old", kind), store("new", kind)
     run(tmp_path, 10, old)
-    for _ in range(2):
-        error = run(tmp_path, 15, old, new, one=["old"], two=["new"]).error
-        assert isinstance(error, FatalError)
-        assert str(error).startswith(
-            "storage 'old' has rows of this source from when the pipeline had no routes, and would get them again by "
-            "the route 'one'; call the route that goes on from there 'main'"
-        )
+    refused(tmp_path, 15, old, new, now="one", before="main", one=["old"], two=["new"])
     assert run(tmp_path, 15, old, new, main=["old"], two=["new"]).notices == [f"storage new {NEW}"]
     assert run(tmp_path, 20, old).error is None
     assert old.numbers("numbers") == list(range(20))
     assert new.numbers("numbers") == list(range(10, 15))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_route_keeps_its_name(tmp_path, kind):
+    old = store("old", kind)
+    run(tmp_path, 10, old, one=["old"])
+    refused(tmp_path, 15, old, now="two", before="one", two=["old"])
+    refused(tmp_path, 15, old, now="main", before="one")
+    assert run(tmp_path, 20, old, one=["old"]).error is None
+    assert old.numbers("numbers") == list(range(20))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_route_keeps_its_name_beside_others(tmp_path, kind):
+    """The renamed one would begin behind what the other has: it would miss what it had not got yet."""
+    old, other = store("old", kind), store("other", kind)
+    run(tmp_path, 10, old, other, one=["old"], other=["other"])
+    refused(tmp_path, 20, old, other, now="two", before="one", two=["old"], other=["other"])
+    assert run(tmp_path, 25, old, other, one=["old"], other=["other"]).error is None
+    assert old.numbers("numbers") == list(range(25))
+    assert other.numbers("numbers") == list(range(25))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_route_that_is_new_beside_those_that_stay_is_not_refused(tmp_path, kind):
+    old = store("old", kind)
+    run(tmp_path, 10, old, one=["old"])
+    assert run(tmp_path, 15, old, one=["old"], two=["old"]).error is None
+    assert sorted(old.numbers("numbers")) == sorted([*range(15), *range(10, 15)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_main_route_goes_on_from_when_its_name_was_written_out(tmp_path, monkeypatch, kind, beside):
+    """Beside others, the route `main` once had its name in that of the flow."""
+    old, new = store("old", kind), store("new", kind)
+    routes = {"main": ["old"], "two": ["new"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Route, "flow", lambda route, pipeline, source: f"{pipeline}/{source}/{route.name}")
+        run(tmp_path, 10, old, new, **routes)
+    for count in (15, 20):
+        flow = run(tmp_path, count, old, new, **routes) if beside else run(tmp_path, count, old)
+        assert flow.error is None
+        assert flow.balanced
+        assert flow.notices == []
+    assert old.numbers("numbers") == list(range(20))
+    assert new.numbers("numbers") == (list(range(20)) if beside else list(range(10)))
+
+
+def test_a_storage_that_cannot_list_what_it_has_is_asked_for_what_it_may_have(tmp_path):
+    class Silent(_Transactional):
+        flows = None
+
+    old = store("old")
+    run(tmp_path, 10, Silent(old))
+    error = run(tmp_path, 15, Silent(old), one=["old"]).error
+    assert "has rows of source 'numbers' by the route 'main', and none by the route 'one'" in str(error)
+    assert run(tmp_path, 20, Silent(old)).error is None
+    assert old.numbers("numbers") == list(range(20))
+
+
+def test_what_was_replayed_is_no_route(tmp_path):
+    old = store("old")
+    old.positions["test/numbers/#replay"] = old.positions["test/numbers/x#replay-x"] = Checkpoint(1, 5)
+    assert run(tmp_path, 10, old, one=["old"]).error is None
+    assert old.numbers("numbers") == list(range(10))

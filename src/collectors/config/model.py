@@ -59,8 +59,9 @@ class PipelineFile(Settings):
     pipelines: dict[Name, RouteSettings] | None = None
     """Routes, by name, where not every source goes through all processors to every storage.
 
-    A storage knows a route by its name: under another name everything is new to it. In a pipeline that has run without
-    routes, call the one that goes on with what is stored `main`.
+    A storage knows a route by its name. A run refuses to start where a storage has rows by a route that does not lead
+    there any more and nothing by one that does: it was renamed, and would be stored once more. In a pipeline that has
+    run without routes, the one that goes on with what is stored is called `main`.
     """
 
 

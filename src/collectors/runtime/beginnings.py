@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from collectors.chunks import Checkpoint
-from collectors.config.model import MAIN_ROUTE
-from collectors.enums import ErrorType
-from collectors.errors import FatalError
 from collectors.runtime.delivery import Edge
+from collectors.runtime.flow_names import held_flows, name_at
 from collectors.runtime.hooks import Hooks
 from collectors.storage.sqlite_store import Database
 
@@ -31,12 +29,14 @@ async def claim(flow: str, edges: Sequence[Edge], hooks: Hooks) -> tuple[list[Ch
     """Claim a flow at every backend; return how far it is stored at each, and where it is to `begin`.
 
     Raises FencedError when another process takes it over meanwhile: two that have a part of the storages each would
-    number chunks differently.
+    number chunks differently. Raises ConfigurationError when a storage has the source by a route of another name.
     """
-    await _refuse_new_names(flow, edges)
+    found = {edge: await edge.stored() for edge in edges}
+    for edge in edges:
+        if not found[edge].seq and await _has_another_name(flow, edge, edges, hooks):
+            found[edge] = await edge.stored()
     if len(edges) == 1:
         return [await edges[0].claim()], []
-    found = {edge: await edge.stored() for edge in edges}
     noted = await hooks.retrying(_noted, hooks, flow)
     empty = [
         edge for edge in edges if not found[edge].seq and (not found[edge].epoch or _name(edge) in noted)
@@ -62,20 +62,14 @@ async def begin(flow: str, edges: Sequence[Edge], front: Checkpoint, hooks: Hook
     await hooks.retrying(_note, hooks, flow, {})
 
 
-async def _refuse_new_names(flow: str, edges: Sequence[Edge]) -> None:
-    """Raise FatalError when a storage has the flow from before there were routes, and would get it all again."""
-    main = {edge.report.backend for edge in edges if not edge.route_name}
-    for edge in edges:
-        backend = edge.report.backend
-        if not edge.route_name or backend in main or (await edge.stored()).epoch:
-            continue
-        if (await edge.stored(flow)).epoch:
-            raise FatalError(
-                f"storage '{backend}' has rows of this source from when the pipeline had no routes, and would get "
-                f"them again by the route '{edge.route_name}'; call the route that goes on from there "
-                f"'{MAIN_ROUTE}', or, to store everything once more, give the source another id",
-                error_type=ErrorType.CONFIGURATION,
-            )
+async def _has_another_name(source: str, edge: Edge, edges: Sequence[Edge], hooks: Hooks) -> bool:
+    """Let the flow go on by the name that the storage has for it; returns whether it is another one."""
+    held = await hooks.retrying(held_flows, edge.backend, source, hooks.state)
+    backend = edge.report.backend
+    current = {each.flow for each in edges if each.report.backend == backend}
+    name = name_at(backend, source, edge.flow, current, held)
+    edge.go_on_as(name)
+    return name != edge.flow
 
 
 def _name(edge: Edge) -> str:

@@ -47,15 +47,17 @@ Result = TypeVar("Result")
 class Edge:
     """One flow's way into one backend.
 
-    `route` says which part of a prepared group is for this backend. `keeps_route_letters` and `keeps_decode_letters`
-    are set by the flow on one edge of each route, and on one edge of the flow. `reaching` is the last chunk of the
-    delivery under way; chunks behind `stop_behind` are not delivered any more.
+    `flow` is its name by the route of today; `route` says which part of a prepared group is for this backend.
+    `keeps_route_letters` and `keeps_decode_letters` are set by the flow on one edge of each route, and on one edge of
+    the flow. `reaching` is the last chunk of the delivery under way; chunks behind `stop_behind` are not delivered any
+    more.
     """
 
     def __init__(
         self, flow: str, backend: Backend[Any], route: int, hooks: Hooks, *, route_name: str = ""
     ) -> None:
         self.backend = backend
+        self.flow = flow
         self.route_name = route_name
         self.route = route
         self.seq = 0
@@ -69,8 +71,8 @@ class Edge:
         self.reaching = 0
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
-        self._flow = flow if self._transactional else f"{flow}@{backend.get_backend_id()}"
-        self.report = EdgeReport(backend.get_backend_id(), backend.describe(), self._flow)
+        self.report = EdgeReport(backend.get_backend_id(), backend.describe())
+        self.go_on_as(flow)
         self._hooks = hooks
         self._epoch = 0
         self._buffered: deque[tuple[int, Counts]] = deque()
@@ -82,6 +84,11 @@ class Edge:
         """Whether the backend itself has room for dead letters."""
         return self._transactional and isinstance(self.backend, KeepsDeadLetters)
 
+    def go_on_as(self, flow: str) -> None:
+        """Take the name by which the backend has the flow from an earlier run."""
+        self._flow = flow if self._transactional else f"{flow}@{self.backend.get_backend_id()}"
+        self.report.flow = self._flow
+
     async def claim(self) -> Checkpoint:
         """Take the flow over at this backend; returns how far it is stored."""
         checkpoint = await self._retrying(self._claim)
@@ -91,11 +98,9 @@ class Edge:
             self.report.before = await self._retrying(self._counted)
         return checkpoint
 
-    async def stored(self, flow: str | None = None) -> Checkpoint:
-        """Return how far the flow, or another one, is stored at this backend, without taking it over."""
-        if flow is not None and not self._transactional:
-            flow = f"{flow}@{self.backend.get_backend_id()}"
-        return await self._retrying(partial(self._look, flow or self._flow))
+    async def stored(self) -> Checkpoint:
+        """Return how far the flow is stored at this backend, without taking it over."""
+        return await self._retrying(self._look)
 
     async def skip_to(self, front: Checkpoint) -> None:
         """Make the backend go on where another one is, durably, without what lies between.
@@ -317,9 +322,9 @@ class Edge:
             return await self._hooks.state.commit(replace(delivery, table=pa.table({})))
         return await self.backend.deliver(delivery)
 
-    async def _look(self, flow: str) -> Checkpoint:
+    async def _look(self) -> Checkpoint:
         await self.backend.connect()
-        return await self._stored(flow)
+        return await self._stored()
 
     async def _claim(self) -> Checkpoint:
         await self.backend.connect()
@@ -331,14 +336,14 @@ class Edge:
         hooks = self._hooks
         return await stored_counts(self.backend, self._flow, hooks.letters.run, hooks.state) or Counts()
 
-    async def _stored(self, flow: str) -> Checkpoint:
+    async def _stored(self) -> Checkpoint:
         if self._transactional:
-            return await self.backend.call(self.backend.stored, flow)  # type: ignore[attr-defined,no-any-return]
-        return await self._hooks.state.stored(flow)
+            return await self.backend.call(self.backend.stored, self._flow)  # type: ignore[attr-defined,no-any-return]
+        return await self._hooks.state.stored(self._flow)
 
     async def _stored_by_us(self) -> Checkpoint:
         """Return how far the flow is stored. Raises FencedError when that is no longer our doing."""
-        checkpoint = await self._stored(self._flow)
+        checkpoint = await self._stored()
         if checkpoint.epoch != self._epoch:
             raise FencedError(
                 f"{self._flow}: another process has taken this flow over (epoch {checkpoint.epoch}, "

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from collectors.chunks import DeadLetter
-from collectors.config.model import PipelineConfig, Route
+from collectors.config.model import MAIN_ROUTE, PipelineConfig, Route
 from collectors.errors import ConfigurationError
 from collectors.runtime.assembly import make_pipeline
 from collectors.runtime.letter_queue import LetterQueue, Queued
@@ -46,7 +46,7 @@ def way_of(config: PipelineConfig, letter: DeadLetter, *, from_start: bool) -> s
         )
     if letter.step == "decode":
         return ""
-    candidates = [route for route in routes if route.label == letter.route] or (
+    candidates = [route for route in routes if route.name == (letter.route or MAIN_ROUTE)] or (
         [] if letter.route else routes
     )
     store = letter.step.removeprefix("store ") if letter.step.startswith("store ") else None

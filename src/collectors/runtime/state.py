@@ -81,6 +81,12 @@ class State:
         """Return how far a flow is stored, for a backend that keeps no position."""
         return await self._call(self._open_tables().stored, flow)
 
+    async def flows(self, source: str, backend: str) -> list[str]:
+        """Return the flows of a source of which a backend that keeps no position has anything."""
+        found = [*await self._call(self._open_tables().flows, f"{source}@{backend}")]
+        found += await self._call(self._open_tables().flows, source)
+        return [flow.removesuffix(f"@{backend}") for flow in found if flow.endswith(f"@{backend}")]
+
     async def commit(self, delivery: Delivery) -> int:
         """Remember position, letters and counts of rows that are stored; returns the seq."""
         return await self._call(self._open_tables().commit, delivery)

@@ -36,6 +36,7 @@ __all__ = [
     "KeepsDeadLetters",
     "KeepsLedger",
     "KeepsPosition",
+    "ListsFlows",
     "Rehearses",
     "as_table",
     "source_of",
@@ -73,6 +74,14 @@ class KeepsPosition(Protocol):
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is durably stored, without taking it over; epoch 0 for one that was never claimed."""
+
+
+@runtime_checkable
+class ListsFlows(Protocol):
+    """A backend that keeps positions and knows of which flows: a route that was renamed is noticed then."""
+
+    def flows(self, source: str) -> list[str]:
+        """Return the flows `source`, which is `pipeline/source`, and `source/…` of which anything is stored."""
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collectors.chunks import Checkpoint, Delivery
 from collectors.errors import FencedError
 
-__all__ = ["SOURCE", "check_follows", "same_table", "table_of"]
+__all__ = ["SOURCE", "check_follows", "is_of", "same_table", "table_of"]
 
 SOURCE = "{source}"
 """Stands for the id of the source in the name of a table."""
@@ -30,6 +30,11 @@ def check_follows(stored: Checkpoint, delivery: Delivery) -> bool:
             f"stored; nothing was stored; start again to go on behind chunk {stored.seq}"
         )
     return True
+
+
+def is_of(flow: str, source: str) -> bool:
+    """Return whether a flow is one of a source, which is `pipeline/source`."""
+    return flow == source or flow.startswith(f"{source}/")
 
 
 def table_of(table: str, flow: str) -> str:

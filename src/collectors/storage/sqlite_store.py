@@ -22,11 +22,12 @@ import msgspec
 
 from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.enums import ErrorType
-from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
+from collectors.errors import ConfigurationError, FatalError
 from collectors.models import Position
 from collectors.storage.files import make_folders, sync_folder, translated
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
 from collectors.storage.positions import check_follows, same_table
+from collectors.storage.sqlite_errors import translate_error
 
 __all__ = ["Database", "DeliveryTables", "delete_letters", "letter_owners", "letters_of", "open_database"]
 
@@ -115,7 +116,7 @@ class Database(sqlite3.Connection):
         try:
             yield
         except sqlite3.Error as error:
-            raise _translate(error, self.path) from error
+            raise translate_error(error, self.path) from error
 
     def _check_still_there(self) -> None:
         try:
@@ -154,7 +155,7 @@ def open_database(path: str | Path, *, read_only: bool = False, timeout: float =
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
-        raise _translate(error, path) from error
+        raise translate_error(error, path) from error
     return connection
 
 
@@ -175,37 +176,6 @@ def _check_header(path: Path) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_dev, found.st_ino
-
-
-def _translate(error: sqlite3.Error | OSError, path: Path) -> CollectorsError:
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = code & 0xFF if code is not None else None
-    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return TransientError(
-            f"{path}: another process is writing to it ({error})", error_type=ErrorType.STORAGE
-        )
-    if primary == sqlite3.SQLITE_FULL:
-        return TransientError(
-            f"{path}: the disk is full ({error}); nothing of this chunk was stored",
-            error_type=ErrorType.STORAGE,
-        )
-    if primary in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL} or isinstance(
-        error, OSError
-    ):
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        return TransientError(
-            f"{path}: cannot read or write it ({error}, {name})", error_type=ErrorType.STORAGE
-        )
-    if primary == sqlite3.SQLITE_NOTADB:
-        return ConfigurationError(
-            f"{path} is not a SQLite database, or it is encrypted; choose another path or move the file away"
-        )
-    if primary == sqlite3.SQLITE_CORRUPT:
-        return FatalError(
-            f"{path} is damaged ({error}); keep a copy and try: sqlite3 {path} .recover",
-            error_type=ErrorType.STORAGE,
-        )
-    return FatalError(f"{path}: {error}", error_type=ErrorType.STORAGE)
 
 
 class DeliveryTables:
@@ -242,6 +212,18 @@ class DeliveryTables:
         """Return how far the flow is stored; epoch 0 and seq 0 for one that was never claimed."""
         with self._database.translated():
             return self._find(flow)[1] if _has_tables(self._database) else Checkpoint(0)
+
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source, which is `pipeline/source`, of which anything is stored."""
+        if not _has_tables(self._database):
+            return []
+        with self._database.translated():
+            rows = self._database.execute(
+                "select flow, target from _collectors_checkpoint "
+                "where seq > 0 and (flow = ? or (flow > ? and flow < ?)) order by flow",
+                (source, f"{source}/", f"{source}0"),  # 0 comes behind the slash
+            )
+            return [flow for flow, target in rows if same_table(target, self._target, flow, any_case=True)]
 
     def commit(self, delivery: Delivery) -> int:
         """Store what belongs to a delivery beside its rows, and return its seq; see `commit_together`."""

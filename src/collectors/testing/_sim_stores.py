@@ -11,7 +11,7 @@ import pyarrow as pa
 from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
 from collectors.errors import DataError, FencedError
 from collectors.storage.base import Backend, BackendConfig, KeepsDeadLetters, KeepsPosition
-from collectors.storage.positions import check_follows
+from collectors.storage.positions import check_follows, is_of
 from collectors.testing.deliveries import everything
 
 __all__ = ["Kind", "OutsideStore", "Store", "make_backend", "outside_store"]
@@ -132,6 +132,10 @@ class _Transactional(_Base):
 
     def stored(self, flow: str) -> Checkpoint:
         return self.store_.positions.get(flow, Checkpoint(0))
+
+    def flows(self, source: str) -> list[str]:
+        positions = self.store_.positions.items()
+        return [flow for flow, stored in positions if stored.seq and is_of(flow, source)]
 
     def commit(self, delivery: Delivery) -> int:
         self.store_.publish(delivery)

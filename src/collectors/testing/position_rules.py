@@ -11,7 +11,7 @@ import pytest
 
 from collectors.chunks import Checkpoint, DeadLetter, Delivery
 from collectors.errors import FencedError
-from collectors.storage.base import KeepsDeadLetters, KeepsPosition
+from collectors.storage.base import KeepsDeadLetters, KeepsPosition, ListsFlows
 from collectors.testing.backend_rig import BackendRig
 from collectors.testing.crashes import find_crash_losses
 from collectors.testing.deliveries import NOON, SCHEMA, delivery, everything
@@ -32,6 +32,33 @@ class PositionRules(BackendRig):
             assert await backend.call(backend.claim, "contract/source") == Checkpoint(2)
             assert await backend.call(backend.claim, "contract/other") == Checkpoint(1)
             assert await backend.call(backend.stored, "contract/source") == Checkpoint(2)
+
+        self.run(tmp_path, scenario)
+
+    def test_flows_are_listed_by_their_source(self, tmp_path: Path) -> None:
+        """Those of which anything is stored, of this source alone: not of one whose name begins like that."""
+        self.needs(ListsFlows)
+        long = f"{100 * 'p'}/{100 * 's'}"
+        stored = [
+            "contract/a",
+            "contract/a/route",
+            "contract/a-b",
+            "contract/a0/route",
+            "other/a",
+            long,
+            f"{long}/r",
+        ]
+
+        async def scenario(backend: Any) -> None:
+            assert await backend.call(backend.flows, "contract/a") == []
+            for flow in stored:
+                await backend.call(backend.claim, flow)
+                await backend.call(backend.commit, delivery(1, 1, flow=flow, letters=0))
+                await backend.call(backend.flush)
+            await backend.call(backend.claim, "contract/a/claimed")
+            assert sorted(await backend.call(backend.flows, "contract/a")) == stored[:2]
+            assert await backend.call(backend.flows, "contract/a/route") == stored[1:2]
+            assert sorted(await backend.call(backend.flows, long)) == stored[-2:]
 
         self.run(tmp_path, scenario)
 

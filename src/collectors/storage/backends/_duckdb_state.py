@@ -84,6 +84,15 @@ class FlowTables:
         """Return how far the flow is stored; epoch 0 and seq 0 for one that was never claimed."""
         return self._one(flow) or Checkpoint(0)
 
+    def of(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored."""
+        rows = self._connection.rows(
+            "select flow from _collectors_checkpoint "
+            "where target = ? and seq > 0 and (flow = ? or starts_with(flow, ?)) order by flow",
+            [self._target, source, f"{source}/"],
+        )
+        return [flow for (flow,) in rows]
+
     def seqs(self) -> dict[str, int]:
         """Return the last stored seq of every flow."""
         rows = self._connection.rows(

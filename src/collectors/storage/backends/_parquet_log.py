@@ -28,6 +28,7 @@ from collectors.storage.files import make_folders, put_new, sync_folder, transla
 __all__ = ["Entry", "FileEntry", "FlowLog", "delete_files", "file_name", "flow_logs", "part_name"]
 
 _LONGEST_NAME = 150
+_SHORTENED = 100
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -73,15 +74,17 @@ def file_name(flow: str) -> str:
     """Return a flow's name as part of a file name: without a comma, and no two flows have the same."""
     name = (quote(flow, safe="") or "%").replace("~", "%7E").replace("%2F", "~")
     if len(name) > _LONGEST_NAME:
-        name = f"{name[:100]}%{sha256(flow.encode()).hexdigest()[:32]}"
+        name = f"{name[:_SHORTENED]}%{sha256(flow.encode()).hexdigest()[:32]}"
     return name.replace(".", "%2E", 1) if name.startswith(".") else name
 
 
-def flow_logs(root: Path) -> Iterator[FlowLog]:
-    """Yield the logs of all flows in the folder."""
+def flow_logs(root: Path, source: str = "") -> Iterator[FlowLog]:
+    """Yield the logs of all flows in the folder; with `source` those of its flows, maybe with a few others."""
+    own, beginning = file_name(source), file_name(f"{source}/")[:_SHORTENED]
     with suppress(FileNotFoundError):
         for folder in sorted((root / "_collectors" / "log").iterdir()):
-            yield FlowLog(root, folder.name)
+            if not source or folder.name == own or folder.name.startswith(beginning):
+                yield FlowLog(root, folder.name)
 
 
 class FlowLog:

@@ -97,6 +97,18 @@ class DeliveryTables:
         with translated():
             return self._checkpoint(flow) if self.is_there() else Checkpoint(0)
 
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored."""
+        with translated():
+            if not self.is_there():
+                return []
+            rows = self._execute(
+                "select flow from {}_collectors_checkpoint "
+                "where target = %s and seq > 0 and (flow = %s or starts_with(flow, %s)) order by flow",
+                *(self._target, source, f"{source}/"),
+            )
+            return [flow for (flow,) in rows]
+
     def commit(self, delivery: Delivery, store_rows: Callable[[], None]) -> int:
         """Store a delivery and return its seq; the rows by what `store_rows` does inside of the transaction.
 

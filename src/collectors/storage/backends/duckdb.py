@@ -135,6 +135,11 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         with self._reading() as flows:
             return flows.stored(flow) if flows else Checkpoint(0)
 
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored in this table."""
+        with self._reading() as flows:
+            return flows.of(source) if flows else []
+
     def flush(self) -> None:
         """Make a checkpoint, if there is anything to bring behind one."""
         if self._file.log_size():

@@ -24,7 +24,7 @@ from collectors.models import QueryCriteria
 from collectors.settings import ByteSize
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.criteria import select_rows
-from collectors.storage.positions import check_follows
+from collectors.storage.positions import check_follows, is_of
 from collectors.storage.records import to_records
 
 __all__ = ["COMPONENT", "MemoryBackend", "MemoryConfig"]
@@ -81,6 +81,10 @@ class MemoryBackend(Backend[MemoryConfig]):
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is stored."""
         return self._flows.get(flow, Checkpoint(0))
+
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored."""
+        return [flow for flow, checkpoint in self._flows.items() if checkpoint.seq and is_of(flow, source)]
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows."""

@@ -35,6 +35,7 @@ from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_file
 from collectors.storage.backends._parquet_partition import split
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.files import check_writable, translated
+from collectors.storage.positions import is_of
 
 __all__ = ["COMPONENT", "ParquetBackend", "ParquetConfig"]
 
@@ -109,6 +110,12 @@ class ParquetBackend(Backend[ParquetConfig]):
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is durably stored."""
         return self._flow(flow).stored()
+
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored."""
+        with translated(self._root, "cannot read the log in"):
+            newest = [log.last() for log in flow_logs(self._root, source)]
+        return [entry.flow for entry in newest if entry and entry.seq and is_of(entry.flow, source)]
 
     def ledger(self, run: str) -> dict[str, Counts]:
         """Return what a run has published, by flow."""

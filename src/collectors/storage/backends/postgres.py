@@ -169,6 +169,11 @@ class PostgresBackend(Backend[PostgresConfig]):
         with self._reader() as connection:
             return self._tables(connection).stored(flow)
 
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored in this table."""
+        with self._reader() as connection:
+            return self._tables(connection).flows(source)
+
     def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
         """Yield the letters of a pipeline that were set aside on the way to this schema."""
         with self._reader() as connection:

@@ -118,6 +118,11 @@ class SqliteBackend(Backend[SqliteConfig]):
         database = self._reader()
         return Checkpoint(0) if database is None else self._tables(database).stored(flow)
 
+    def flows(self, source: str) -> list[str]:
+        """Return the flows of a source of which anything is stored in this table."""
+        database = self._reader()
+        return [] if database is None else self._tables(database).flows(source)
+
     def dead_letters(self, pipeline: str) -> Iterator[DeadLetter]:
         """Yield the letters of a pipeline that were set aside on the way to this file."""
         database = self._reader()
