@@ -10,6 +10,7 @@ import sqlite3
 import pytest
 
 from collectors.config.load import from_mapping
+from collectors.runtime.engine import Engine
 from collectors.runtime.sampling import sample
 from collectors.testing.clock import ManualEnv
 
@@ -137,3 +138,36 @@ def test_a_silent_source_does_not_hide_what_is_in_the_way_of_its_storage(check):
     found = check([], storage={"type": "sqlite", "path": "in.ndjson/out.db"})
     assert "there is no record" in found.note
     assert "is a file, not a folder" in found.problem
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "parquet", "stdout"])
+def test_a_route_that_has_got_another_name_is_in_the_way(check, tmp_path, kind):
+    """As of a run, which would store everything once more; nothing is written to find that out."""
+    if kind == "duckdb":
+        pytest.importorskip("duckdb")
+    storage = {"type": kind} | ({} if kind == "stdout" else {"path": "out"})
+    assert check(ROWS, storage=storage, pipelines={"one": {}}).problem is None
+    config = from_mapping(
+        {
+            "sources": [{"type": "file", "id": "in", "path": "in.ndjson"}],
+            "storage": [storage],
+            "pipelines": {"one": {}},
+        },
+        folder=tmp_path,
+        name="check",
+    )
+    assert asyncio.run(Engine(config).run()).balanced
+    before = contents(tmp_path)
+    for routes, now in (({"pipelines": {"two": {}}}, "two"), ({}, "main")):
+        found = check(ROWS, storage=storage, **routes)
+        assert found.misconfigured
+        assert (
+            f"storage '{kind}' has rows of source 'in' by the route 'one', and none by the route '{now}'"
+            in (found.problem)
+        )
+    assert check(ROWS, storage=storage, pipelines={"one": {}}).problem is None
+    assert contents(tmp_path) == before
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,13 @@ from collectors.models import CollectedData
 from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
 from collectors.runtime.env import Env
 from collectors.runtime.error_budget import budget_of, check_budget, percent
+from collectors.runtime.flow_names import held_flows, name_at
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Item, Letters, Prepared, Preparer, Way
 from collectors.runtime.reading import race
 from collectors.runtime.scheduler import check_schedule, is_endless
-from collectors.runtime.state import STATE_HINT
+from collectors.runtime.state import STATE_HINT, State
+from collectors.storage.base import Backend
 from collectors.storage.files import check_writable
 
 __all__ = ["Preview", "Sample", "first_chunks", "sample"]
@@ -78,6 +81,8 @@ async def _sample(config: PipelineConfig, source: Source[Any], within: float, en
         else:
             tables = await _prepare(config, source, chunks[0], routes, result, env)
         await _preview(config, routes, tables, result, env)
+        if result.problem is None:
+            await _check_names(config, routes, result.source, env)
         check_writable(config.state / "lock", STATE_HINT)
     except ConfigurationError as error:
         result.problem, result.misconfigured = str(error), True
@@ -171,3 +176,33 @@ async def _preview(
                 preview.problem = str(error)
                 result.problem = f"storage '{name}' cannot take this: {error}"
                 result.misconfigured = isinstance(error, ConfigurationError)
+
+
+async def _check_names(config: PipelineConfig, routes: list[Route], source: str, env: Env) -> None:
+    """Raise ConfigurationError where a run would: a storage has the source by a route of another name."""
+    known = f"{config.name}/{source}"
+    async with _state(config, env) as state:
+        for name in dict.fromkeys(each for route in routes for each in route.backends):
+            backend: Backend[Any] = config.backends[name].make()
+            try:
+                held = await held_flows(backend, known, state)
+            finally:
+                await backend.disconnect()
+            current = [route.flow(config.name, source) for route in routes if name in route.backends]
+            for flow in current:
+                name_at(name, known, flow, current, held)
+
+
+@asynccontextmanager
+async def _state(config: PipelineConfig, env: Env) -> AsyncIterator[State | None]:
+    """Give the state file to read, None while there is none."""
+    path = config.state / "state.db"
+    if not path.exists():
+        yield None
+        return
+    state = State(path, env, read_only=True)
+    try:
+        await state.open()
+        yield state
+    finally:
+        await state.close()
