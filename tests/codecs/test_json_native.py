@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -291,3 +293,26 @@ def test_lines_are_counted(text):
 def test_more_lines_than_a_byte_counts(size):
     assert native.count_lines(b"\n" * size) == (size, True)
     assert native.count_lines(b"\n" * size + b"\xff") == (size, False)
+
+
+LARGE_BEHIND_SMALL = """
+import resource
+import pyarrow as pa
+from collectors.codecs import _json_native as native
+
+text = b'{"l":[1]}\\n' * 8000 + b'{"l":[' + b"1," * (4 << 20) + b'1]}\\n'
+schema = pa.schema([("l", pa.list_(pa.int64()))])
+assert native.read(b'{"l":[1]}', schema) is not None
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (512 << 20), resource.RLIM_INFINITY))
+table = native.read(text, schema)
+assert table is not None, "it asks for more memory than there is"
+assert table["l"].chunk(0).values.to_pylist()[-3:] == [1, 1, 1]
+assert len(table["l"].chunk(0).values) == 8000 + (4 << 20) + 1
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured as Linux does")
+def test_a_large_record_behind_small_ones_takes_memory_for_what_there_is():
+    """How much a buffer needs in the end was told from what was read before the record, with what it has from it."""
+    subprocess.run([sys.executable, "-c", LARGE_BEHIND_SMALL], check=True)

@@ -53,13 +53,18 @@ typedef struct {
 } Reader;
 
 /* How much of the text there is, and was read before this record: what a buffer needs in the end follows from that. To
-   double it again and again would leave the heap in pieces. */
+   double it again and again would leave the heap in pieces. Within a large record `used` is far ahead of that, so what
+   follows is bounded by what a text can need at most: that is a list of `1,`, of eight bytes each. */
 static _Thread_local int64_t text_bytes, text_read;
+
+enum { MOST_FOR_A_BYTE = 4 };
 
 static int64_t room_for(int64_t used, int64_t bytes) {
     int64_t least = used + bytes + 1024;
     if (text_read < 64 * 1024) return 2 * least;
     double whole = 1.05 * (double)used * ((double)text_bytes / (double)text_read);
+    double most = (double)MOST_FOR_A_BYTE * (double)text_bytes;
+    if (whole > most) whole = most;
     return (int64_t)whole > least ? (int64_t)whole + 1024 : least + least / 8;
 }
 
