@@ -59,9 +59,35 @@ def test_what_fails_on_the_sample_is_not_replaced():
 def test_where_they_would_differ_is_said():
     found = replaced(inverse, TABLE.slice(1))
     assert found.differs == [
+        "`record['n']` = 0 (null, not set aside)",
         "n = null (kept, not set aside)",
         "n = 0 (kept, not set aside)",
         f"n = {2**53 + 1} (another result)",
+    ]
+
+
+def hidden_zeros(record):
+    record["y"] = record["x"] / (record["n"] - 1000) / -4
+    record["y"] /= record["x"] + 1000 if record["n"] > 400 else 2.0
+    return record
+
+
+def test_a_divisor_that_no_edge_makes_zero_is_said():
+    """It is no column, or it is one only where others have values that the sample has not."""
+    assert replaced(hidden_zeros).differs[:2] == [
+        "`record['x'] + 1000 if record['n'] > 400 else 2.0` = 0 (null, not set aside)",
+        "`record['n'] - 1000` = 0 (null, not set aside)",
+    ]
+
+
+def test_results_beyond_64_bits_on_the_way_are_said():
+    def back(record):
+        return {**record, "m": record["n"] + 1 - 1, "o": record["n"] - 2 + 2}
+
+    assert replaced(back).differs == [
+        "n = null (kept, not set aside)",
+        f"n = {2**63 - 1} (set aside, not kept)",
+        f"n = {1 - 2**63} (set aside, not kept)",
     ]
 
 

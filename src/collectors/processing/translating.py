@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow as pa
 from collectors.processing._python_terms import NotSimpleError, Terms, Value, not_simple
 from collectors.processing.casting import kind
 
-__all__ = ["NotSimpleError", "Step", "translate"]
+__all__ = ["NotSimpleError", "Step", "divisors", "translate"]
 
 Step = dict[str, Any]
 """A processor as a pipeline file has it: its type and settings."""
@@ -43,6 +43,24 @@ def translate(function: Callable[[Any], Any], schema: pa.Schema) -> list[Step]:
     translation = _Translation(terms, schema.names)
     translation.statements(tree.body)
     return translation.steps
+
+
+def divisors(function: Callable[[Any], Any]) -> Iterator[str]:
+    """Yield what a function that can be translated divides by, as it is written, but for numbers other than zero."""
+    for node in ast.walk(_tree(function)):
+        match node:
+            case ast.BinOp(op=ast.Div(), right=divisor) | ast.AugAssign(op=ast.Div(), value=divisor):
+                if not _is_number_but_zero(divisor):
+                    yield ast.unparse(divisor)
+
+
+def _is_number_but_zero(node: ast.expr) -> bool:
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _is_number_but_zero(operand)
+        case ast.Constant(value=int() | float() as number):
+            return number != 0
+    return False
 
 
 def _tree(function: Callable[[Any], Any]) -> ast.FunctionDef:

@@ -15,13 +15,13 @@ from collectors.processing.base import Outcome
 from collectors.processing.casting import kind
 from collectors.processing.pipeline import Pipeline
 from collectors.processing.processors.python import Python
-from collectors.processing.translating import NotSimpleError, Step, translate
+from collectors.processing.translating import NotSimpleError, Step, divisors, translate
 from collectors.runtime.measuring import typical_seconds
 
 __all__ = ["Replacement", "replacement"]
 
 EDGES: dict[str, list[Any]] = {
-    "int": [None, 0, -7, 2**53 + 1],
+    "int": [None, 0, -7, 2**53 + 1, 2**63 - 1, 1 - 2**63],
     "float": [None, 0.0, -2.5],
     "string": [None, "", "\tStraße "],
     "bool": [None],
@@ -84,7 +84,9 @@ def _through(pipeline: Pipeline, table: pa.Table) -> Outcome:
 
 def _differences(processor: Python, pipeline: Pipeline, table: pa.Table) -> list[str]:
     """Return for which values of which column something else becomes of the first records, and what."""
-    told = []
+    told = [
+        f"`{divisor}` = 0 (null, not {_FAILED})" for divisor in dict.fromkeys(divisors(processor.function))
+    ]
     some = table.slice(0, EDGE_ROWS)
     for place, field in enumerate(some.schema):
         for edge in EDGES.get(kind(field.type), []):
