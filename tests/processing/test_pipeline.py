@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.errors import DataError
+from collectors.errors import DataError, FatalError
 from collectors.interfaces import IProcessor
 from collectors.mocks import MockProcessor
 from collectors.models import ProcessingResult
@@ -317,3 +317,14 @@ def test_steps_are_handed_out_as_copies():
     pipeline = pipeline_of(MockProcessor("a"), MockProcessor("b"))
     pipeline.get_steps()[0].order = 99
     assert [step.order for step in pipeline.get_steps()] == [1, 2]
+
+
+def test_a_step_without_memory_is_named():
+    class Hungry(Processor):
+        def transform(self, table):
+            raise pa.ArrowMemoryError("malloc of size 9 failed") if table.num_rows else MemoryError
+
+    with pytest.raises(FatalError, match=r"^step 'hungry' has run out of memory: malloc of size 9 failed$"):
+        pipeline_of(Hungry(id="hungry")).apply(pa.table({"n": [1]}))
+    with pytest.raises(FatalError, match=r"^step 'hungry' has run out of memory$"):
+        pipeline_of(Hungry(id="hungry")).apply(pa.table({"n": []}))

@@ -269,3 +269,11 @@ def test_settings_that_do_not_fit(explained):
     found = explained({"type": "filter", "where": "kelvin > 3"})
     assert found.misconfigured
     assert "step 'filter': where: no column 'kelvin'" in found.problem
+
+
+def test_a_function_without_memory_is_named(explained):
+    def hungry(_record):
+        raise MemoryError
+
+    found = explained({"type": "python", "function": hungry})
+    assert found.problem.startswith("in: hungry has run out of memory: MemoryError  (test_explaining.py:")

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.chunks import Rejected
-from collectors.errors import ConfigurationError, DataError
+from collectors.errors import ConfigurationError, DataError, FatalError
 from collectors.interfaces.processing import IPipeline, IProcessor
 from collectors.models import PipelineResult, PipelineStep, ProcessingResult, ProcessingStatistics
 from collectors.processing.base import Outcome, Processor, row_bytes
@@ -156,6 +156,9 @@ class Pipeline(IPipeline):
                     where = f"{place}  " if place else ""
                     raise ConfigurationError(f"{where}step '{name}': {error}") from error
                 outcome = _refuse_all(table, str(error))
+            except MemoryError as error:
+                told = f": {error}" if str(error) else ""
+                raise FatalError(f"step '{name}' has run out of memory{told}") from error
             table = outcome.table
             seconds = time.perf_counter() - started
             outcomes.append(StepOutcome(name, rows_in, table.num_rows, outcome.rejected, seconds))

@@ -236,6 +236,19 @@ def test_errors_about_the_function_are_passed_on(error, per):
         run(fail, per=per)
 
 
+@pytest.mark.parametrize("per", ["record", "table"])
+def test_without_memory_no_record_is_to_blame(per):
+    """The function is named, and its line, as of any other exception."""
+
+    def hungry(_given):
+        raise MemoryError
+
+    with pytest.raises(
+        FatalError, match=r"^hungry has run out of memory: MemoryError  \(test_python\.py:\d+\)$"
+    ):
+        run(hungry, per=per)
+
+
 def test_a_data_error_is_the_reason():
     def fail(_record):
         raise DataError("the meter was off")

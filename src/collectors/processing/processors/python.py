@@ -44,7 +44,7 @@ from collectors.rows import batches, dicts_of
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
-_PASSED_ON = (ConfigurationError, TransientError, FatalError, MemoryError)
+_PASSED_ON = (ConfigurationError, TransientError, FatalError)
 """What a function may raise about itself, not about its record; the flow stops, or tries again."""
 
 
@@ -123,6 +123,8 @@ class Python(Processor[PythonConfig]):
                 result = self._call(table, runner)
         except _PASSED_ON:
             raise
+        except MemoryError as error:
+            raise self._out_of_memory(error) from error
         except (Exception, SystemExit) as error:  # a user's function may raise anything
             if not table.num_rows:
                 return table  # all rows were set aside; there may be nothing that the function could work on
@@ -162,6 +164,8 @@ class Python(Processor[PythonConfig]):
                         take(result)
                 except _PASSED_ON:
                     raise
+                except MemoryError as error:
+                    raise self._out_of_memory(error) from error
                 except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's function may raise anything
                     problems[first + len(results)] = self._reason(error)
                     take(None)
@@ -203,6 +207,10 @@ class Python(Processor[PythonConfig]):
     def _function_name(self) -> str:
         return str(getattr(self._function, "__name__", type(self._function).__name__))
 
+    def _out_of_memory(self, error: MemoryError) -> FatalError:
+        """Return what stops the flow: that is no record's fault, and another try would fare no better."""
+        return FatalError(f"{self._function_name()} has run out of memory: {self._reason(error)}")
+
     def _reason(self, error: BaseException) -> str:
         """Say what was raised and at which line of the user's file."""
         if isinstance(error, DataError):
@@ -211,7 +219,7 @@ class Python(Processor[PythonConfig]):
         code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if own or frames:
             frame = (own or frames)[-1]
             return f"{reason}  ({Path(frame.filename).name}:{frame.lineno})"
