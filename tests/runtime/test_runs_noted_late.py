@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from collectors.chunks import Counts
 from collectors.config.load import from_mapping
 from collectors.errors import TransientError
@@ -70,3 +72,30 @@ def test_what_a_run_that_died_has_stored_is_counted_once_after_a_reload(tmp_path
         return [each["storage"][0]["read"] for each in found[0].report["flows"]]
 
     assert asyncio.run(main()) == [2, 1, 4]
+
+
+@pytest.mark.parametrize("flows", [1, 2])
+def test_what_a_run_that_died_has_stored_stays_noted_when_its_store_is_gone(tmp_path, flows):
+    """The store at that place is an empty one now, or an older copy: it has less than the run knew to be stored."""
+    backend = SqliteBackend(SqliteConfig(id="sqlite", path=str(tmp_path / "out.db")))
+    state, env = State(tmp_path / "state.db", ManualEnv()), ManualEnv()
+
+    async def main():
+        await state.open()
+        await backend.connect()
+        edges = [
+            EdgeReport(
+                "sqlite", backend.describe(), "contract/source", counts=Counts(read=9, stored=8, set_aside=1)
+            )
+            for _ in range(flows)
+        ]
+        died = RunReport("p", "run-1", env.now(), [FlowReport("source", edges=[edge]) for edge in edges])
+        await Runs(state, env).begin(died, "v1", {})
+        await Runs(state, env).begin(RunReport("p", "run-2", env.now(), []), "v1", {"sqlite": backend})
+        found = await state.call(_read)
+        await state.close()
+        await backend.disconnect()
+        return [each["storage"][0] for each in found[0].report["flows"]]
+
+    for told in asyncio.run(main()):
+        assert (told["read"], told["stored"], told["set_aside"]) == (9, 8, 1)

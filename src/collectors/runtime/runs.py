@@ -146,7 +146,8 @@ class Runs:
         """Take the counts of a run that died from the stores: what was noted last is older than the last commit.
 
         A store has one count for all that a run had of a flow; what earlier flows of a source, before a reload, had of
-        it when they ended is theirs, the rest the last one's.
+        it when they ended is theirs, the rest the last one's. One that has less than was noted was deleted or put back
+        since, and says nothing about the run.
         """
         parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for flow in run.report.get("flows", []):
@@ -159,7 +160,8 @@ class Runs:
                 counts = await stored_counts(backends[backend_id], flow_name, run.run, self._state)
                 if counts is not None:
                     rest = counts - sum((_counts(edge) for edge in earlier), Counts())
-                    last |= {name: getattr(rest, name) for name in _COUNTED}
+                    if all(getattr(rest, name) >= last[name] for name in _COUNTED):
+                        last |= {name: getattr(rest, name) for name in _COUNTED}
         await self._write(
             "update _collectors_runs set report = ? where run = ?", _encoded(run.report), run.run
         )
