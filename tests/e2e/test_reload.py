@@ -114,6 +114,8 @@ def test_a_mistake_changes_nothing(running):
     running.until(lambda: len(running.rows("a")) == 50)
     running.write(PIPELINE.replace("type: set", "type: sett"))
     running.says("is not taken over")
+    running.write(PIPELINE.replace("first:", "renamed:"))
+    running.says("is not taken over: storage 'sqlite' has rows of source 'a' by the route 'first'")
     (running.folder / "folder.db").mkdir()
     running.write(PIPELINE.replace("out.db}", "folder.db}"))
     running.says("folder.db is a folder")

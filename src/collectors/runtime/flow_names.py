@@ -5,15 +5,28 @@ A storage that has rows of a source under names that no route leads to any more 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from collectors.config.model import MAIN_ROUTE
+from collectors.config.model import MAIN_ROUTE, PipelineConfig
 from collectors.errors import ConfigurationError
 from collectors.runtime.state import State
 from collectors.storage.base import Backend, KeepsPosition, ListsFlows
 
-__all__ = ["held_flows", "name_at"]
+__all__ = ["check_names", "held_flows", "name_at"]
+
+
+async def check_names(
+    config: PipelineConfig, source: str, backends: Mapping[str, Backend[Any]], state: State | None
+) -> None:
+    """Raise ConfigurationError where a run of this source would, for the names of its routes; claims nothing."""
+    known = f"{config.name}/{source}"
+    routes = [route for route in config.routes if source in route.sources]
+    for name in dict.fromkeys(each for route in routes for each in route.backends):
+        current = [route.flow(config.name, source) for route in routes if name in route.backends]
+        held = await held_flows(backends[name], known, state)
+        for flow in current:
+            name_at(name, known, flow, current, held)
 
 
 async def held_flows(backend: Backend[Any], source: str, state: State | None) -> list[str]:

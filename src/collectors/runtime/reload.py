@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collectors.config.load import file_stamp, load
 from collectors.config.model import Component, PipelineConfig
-from collectors.errors import CollectorsError, ConfigurationError
+from collectors.errors import CollectorsError, ConfigurationError, TransientError
 from collectors.runtime.assembly import make_sources
 from collectors.runtime.env import Env
+from collectors.runtime.flow_names import check_names
 from collectors.runtime.scheduler import check_schedule
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.supervisor import Supervisor
@@ -211,6 +213,8 @@ class Reloader:
             for name, source in sources.items():
                 check_schedule(source)
                 await self._connect(source, f"source '{name}'", config.sources[name])
+                with suppress(TransientError):  # a storage that is away is asked again by the flow
+                    await check_names(config, name, self._backends | backends, self._builder.state)
         except ConfigurationError:
             for part in (*sources.values(), *backends.values()):
                 await part.disconnect()

@@ -17,7 +17,7 @@ from collectors.models import CollectedData
 from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
 from collectors.runtime.env import Env
 from collectors.runtime.error_budget import budget_of, check_budget, percent
-from collectors.runtime.flow_names import held_flows, name_at
+from collectors.runtime.flow_names import check_names
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Item, Letters, Prepared, Preparer, Way
 from collectors.runtime.reading import race
@@ -82,7 +82,7 @@ async def _sample(config: PipelineConfig, source: Source[Any], within: float, en
             tables = await _prepare(config, source, chunks[0], routes, result, env)
         await _preview(config, routes, tables, result, env)
         if result.problem is None:
-            await _check_names(config, routes, result.source, env)
+            await _check_names(config, result.source, env)
         check_writable(config.state / "lock", STATE_HINT)
     except ConfigurationError as error:
         result.problem, result.misconfigured = str(error), True
@@ -178,19 +178,15 @@ async def _preview(
                 result.misconfigured = isinstance(error, ConfigurationError)
 
 
-async def _check_names(config: PipelineConfig, routes: list[Route], source: str, env: Env) -> None:
-    """Raise ConfigurationError where a run would: a storage has the source by a route of another name."""
-    known = f"{config.name}/{source}"
+async def _check_names(config: PipelineConfig, source: str, env: Env) -> None:
+    """Ask what a run would, before it claims anything: by which names the storages know the source."""
+    backends: dict[str, Backend[Any]] = {name: each.make() for name, each in config.backends.items()}
     async with _state(config, env) as state:
-        for name in dict.fromkeys(each for route in routes for each in route.backends):
-            backend: Backend[Any] = config.backends[name].make()
-            try:
-                held = await held_flows(backend, known, state)
-            finally:
+        try:
+            await check_names(config, source, backends, state)
+        finally:
+            for backend in backends.values():
                 await backend.disconnect()
-            current = [route.flow(config.name, source) for route in routes if name in route.backends]
-            for flow in current:
-                name_at(name, known, flow, current, held)
 
 
 @asynccontextmanager
