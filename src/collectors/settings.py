@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+)
 
 from collectors.errors import ConfigurationError
 
@@ -24,6 +33,7 @@ __all__ = [
     "Share",
     "check_settings",
     "column_type",
+    "descriptions",
     "parse_duration",
     "parse_share",
     "parse_size",
@@ -38,7 +48,37 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 class Settings(BaseModel):
     """Settings of a component: unknown keys are refused, the docstring under a field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in descriptions(cls).items():
+            properties[cls.model_fields[name].alias or name]["description"] = text
+        return schema
+
+
+def descriptions(cls: type[BaseModel]) -> dict[str, str]:
+    """Return field → the text under it. Sources are read only when somebody asks: no run does (pydantic's own option would)."""
+    import inspect
+    import textwrap
+
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError):  # made by a program
+            continue
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, below in zip(body, [*body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                texts.pop(field.target.id, None)
+                if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                    texts[field.target.id] = inspect.cleandoc(str(below.value.value))
+    return {name: texts[name] for name in cls.model_fields if name in texts}
 
 
 def parse_size(value: Any) -> int:

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from collectors import registry
 from collectors.registry import Kind
-from collectors.settings import ByteSize, Duration, LocalPath, Name
+from collectors.settings import ByteSize, Duration, LocalPath, Name, descriptions
 
 __all__ = ["Setting", "as_dict", "docstring_of", "example_of", "markdown", "paragraphs", "settings_of"]
 
@@ -58,11 +58,11 @@ def settings_of(model: type[BaseModel]) -> list[Setting]:
     hints = get_type_hints(model, include_extras=True)
     own = [name for name in model.__annotations__ if name in model.model_fields]
     inherited = [name for name in model.model_fields if name not in own]
-    settings = []
+    settings, texts = [], descriptions(model)
     for name in [*own, *inherited]:
         field = model.model_fields[name]
         text = _type_text(hints[name], optional=field.default is None) + _bounds(field)
-        description = " ".join((field.description or "").split())
+        description = " ".join((field.description or texts.get(name, "")).split())
         settings.append(Setting(field.alias or name, text, _default_text(field, hints[name]), description))
         for nested in _nested_models(hints[name]):
             settings += [
