@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import psutil
-
 from collectors.storage.files import make_folders
 from collectors.workers import Workers
 
@@ -86,6 +84,8 @@ class Env:
 
     def memory(self) -> int:
         """Return the resident size of this process now, in bytes."""
+        import psutil
+
         return int(psutil.Process().memory_info().rss)
 
     def lock(self, path: Path) -> IO[str] | str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from collectors.chunks import Counts
 from collectors.config.model import PipelineConfig
@@ -210,6 +209,8 @@ def _is_alive(lock: Path) -> bool:
 
     Trying it, even for an instant, could turn away a run that starts just then.
     """
+    import psutil
+
     try:
         found = re.match(r"process (\d+), since ([\d-]+ [\d:]+) UTC", lock.read_text(encoding="utf-8"))
         if found is None:
