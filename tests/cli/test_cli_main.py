@@ -11,7 +11,9 @@ import types
 
 import pytest
 
+from collectors.cli import _running
 from collectors.cli import main as cli
+from collectors.cli._running import plain_options
 from collectors.errors import ConfigurationError, FatalError, FencedError, TransientError
 
 GOOD = "sources: [{type: file, path: x.ndjson}]\nstorage: [{type: sqlite, path: x.db}]\n"
@@ -67,7 +69,7 @@ def test_help_lists_the_verbs_without_importing_them():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     *shown, imported = done.stdout.splitlines()
     assert all(any(line.split()[:1] == [verb] for line in shown) for verb in cli.VERBS)
-    assert imported == "['collectors.cli', 'collectors.cli.main']"
+    assert imported == "['collectors.cli', 'collectors.cli.main', 'collectors.cli._verbs']"
 
 
 @pytest.mark.alone
@@ -84,6 +86,47 @@ def test_help_is_quick(tmp_path):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert statistics.median(seconds) < 0.15
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "p.yaml",
+        "p.yaml -q",
+        "--quiet p.yaml",
+        "p.yaml --for 10s",
+        "--drain 0 p.yaml --give-up-after 1m --for 2s",
+    ],
+)
+def test_plain_options_of_run_are_those_of_typer(words, monkeypatch, call):
+    taken = []
+    monkeypatch.setattr(_running, "run", lambda *args, **options: taken.append((args, options)) or 0)
+    typers = cli.load_verb("run").make_context("run", words.split()).params
+    assert call("run", *words.split())[0] == 0
+    assert taken == [((), plain_options(words.split()))]
+    assert {**typers, **taken[0][1]} == typers
+    assert all(typers[name] in {None, False, "30s"} for name in typers.keys() - taken[0][1].keys())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "-q",
+        "a.yaml b.yaml",
+        "p.yaml --json",
+        "p.yaml --for",
+        "p.yaml --for -1s",
+        "--for=1s p.yaml",
+        "p.yaml --help",
+        "p.yaml --nope",
+        "-- p.yaml",
+        "-",
+        "-qq p.yaml",
+    ],
+)
+def test_other_options_of_run_are_for_typer(words):
+    assert plain_options(words.split()) is None
 
 
 def test_version(call):

@@ -6,17 +6,15 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from collectors.cli._program import program
-from collectors.terminal import Console
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
     from collectors.runtime.engine import Engine
     from collectors.runtime.ledger import FlowReport, RunReport
+    from collectors.terminal import Console
 
 __all__ = ["Progress", "equation", "exit_code", "file_size", "print_result", "run_with_progress"]
 
@@ -63,6 +61,8 @@ class Progress:
 
     async def show(self) -> None:
         """Show until cancelled."""
+        from rich.live import Live
+
         if self._console.is_terminal:
             with Live(console=self._console, auto_refresh=False, transient=True) as live:
                 while True:
@@ -75,8 +75,14 @@ class Progress:
 
     def notice(self, text: str) -> None:
         """Print one line above the table."""
+        from rich.text import Text
+
         self.told = text
         self._console.print(Text(text, style="yellow"), soft_wrap=True)
+
+    def result(self, report: RunReport, pipeline: str) -> None:
+        """Print what happened; an error that was told last is not told again."""
+        print_result(report, self._console, pipeline, self.told)
 
     def _flows(self) -> list[FlowReport]:
         """Return the flows that there are now, without those that a reload has ended."""
@@ -98,6 +104,10 @@ class Progress:
         )
 
     def _table(self) -> Group:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("source", "status", "read", "rows/s", "in flight", "set aside", "behind"):
             table.add_column(heading, justify="left" if heading in {"source", "status"} else "right")
@@ -149,6 +159,8 @@ def print_result(report: RunReport, console: Console, pipeline: str, told: str =
 
     `told` is the notice that was printed right before: an error in it is not printed again.
     """
+    from rich.text import Text
+
     lines = [
         (flow.source, f"→ {edge.backend}", line, edge.where)
         for flow in report.flows
@@ -194,6 +206,8 @@ def print_result(report: RunReport, console: Console, pipeline: str, told: str =
 
 
 def _verdict(report: RunReport) -> Text:
+    from rich.text import Text
+
     if report.failed:
         failed, sources = ({flow.source for flow in flows} for flows in (report.failed, report.flows))
         return Text(f"{len(failed)} of {len(sources)} sources failed", style="red")

@@ -55,7 +55,7 @@ def command(
     from rich.text import Text
 
     from collectors.cli._program import program
-    from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
+    from collectors.cli._progress import Progress, exit_code, run_with_progress
     from collectors.config.load import load
     from collectors.runtime.engine import Engine
     from collectors.settings import parse_duration
@@ -70,7 +70,7 @@ def command(
     engine = Engine(config, limit=parse_duration(seconds), on_notice=lambda text: shown[0].notice(text))
     shown.append(Progress(engine, console))
     report = asyncio.run(run_with_progress(engine, shown[0]))
-    print_result(report, console, str(file), shown[0].told)
+    shown[0].result(report, str(file))
     asyncio.run(_show(config, console))
     console.print(Text("\nNext:", style="bold"))
     for command in (f"query {shlex.quote(str(file))}", f"run {shlex.quote(str(file))}", "new"):

@@ -6,10 +6,7 @@ import atexit
 import gc
 import importlib
 import sys
-from typing import Annotated, Any
-
-import typer
-from typer.core import TyperCommand, TyperGroup
+from typing import Any, NoReturn
 
 __all__ = ["VERBS", "load_verb", "main"]
 
@@ -34,20 +31,10 @@ VERBS: dict[str, tuple[str, str]] = {
 """Verb → the module that has `command`, a function for typer, or `app`, a Typer with verbs of its own; and its help."""
 
 
-class _Verbs(TyperGroup):
-    """Lists the verbs without importing any; imports the one that is called."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in VERBS.items()}
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, load_verb(str(name)), rest
-
-
 def load_verb(name: str) -> Any:
     """Return the command of a verb, with its options; imports its module."""
+    import typer
+
     module = importlib.import_module(VERBS[name][0])
     verbs: typer.Typer | None = getattr(module, "app", None)
     if verbs is not None:
@@ -58,51 +45,39 @@ def load_verb(name: str) -> Any:
     return typer.main.get_command(single)
 
 
-# Plain help: typer's boxes cost 0.08 s of CPU a call, as much as all the rest, and wrap examples.
-app = typer.Typer(
-    cls=_Verbs,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog="Example: collectors demo\n\nThen: collectors new readings.yaml, collectors check readings.yaml, "
-    "collectors run readings.yaml",
-)
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        from importlib.metadata import version
-
-        typer.echo(f"collectors {version('collectors-io')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Collect data from anything, process it at column speed, store it anywhere."""
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad configuration or usage, 3 too much was set aside, 75 fenced, 130 interrupted."""
     if arguments is None:  # the process is ours
-        gc.set_threshold(50_000, 20, 50)  # importing makes 100,000 objects, none of them garbage,
+        gc.disable()  # importing makes 100,000 objects, none of them garbage,
         atexit.register(gc.freeze)  # and none that has to be looked through at the exit
     given = sys.argv[1:] if arguments is None else arguments
     # Taken out wherever it stands: the advice is "run it again with --debug", and people add that at the end.
     debug = "--debug" in given
-    command = typer.main.get_command(app)
     try:
-        command(args=[argument for argument in given if argument != "--debug"], prog_name="collectors")
+        _call([argument for argument in given if argument != "--debug"])
     except Exception as error:  # noqa: BLE001  # the last place where an exception can become a message
         if debug:
             import traceback
 
             traceback.print_exception(error)
         sys.exit(_tell(error))
+
+
+def _call(given: list[str]) -> NoReturn:
+    """Call the verb and exit. `run` goes without typer where it can: that would cost more than the run itself."""
+    if given[:1] == ["run"]:
+        from collectors.cli._running import plain_options, run
+
+        options = plain_options(given[1:])
+        if options is not None:
+            try:
+                sys.exit(run(**options))
+            except KeyboardInterrupt:
+                sys.exit(130)
+    from collectors.cli import _verbs
+
+    gc.enable()
+    _verbs.call(given)
 
 
 def _tell(error: Exception) -> int:

@@ -36,38 +36,6 @@ def command(
     ] = False,
 ) -> None:
     """Run a pipeline until its sources end, or until Ctrl-C."""
-    import asyncio
-    import json
+    from collectors.cli import _running
 
-    from collectors.cli._progress import Progress, exit_code, print_result, run_with_progress
-    from collectors.config.load import load
-    from collectors.runtime.engine import Engine
-    from collectors.terminal import Console
-
-    console = Console(stderr=True)
-    notices: list[Progress] = []
-    engine = Engine(
-        load(pipeline),
-        limit=_seconds("--for", limit),
-        drain=_seconds("--drain", drain) or 0.0,
-        patience=_seconds("--give-up-after", give_up),
-        on_notice=lambda text: notices[0].notice(text),
-    )
-    progress = Progress(engine, console)
-    notices.append(progress)
-    report = asyncio.run(run_with_progress(engine, None if quiet or as_json else progress))
-    if as_json:
-        typer.echo(json.dumps(report.as_dict()))
-    elif not quiet:
-        print_result(report, console, str(pipeline), progress.told)
-    raise typer.Exit(exit_code(report))
-
-
-def _seconds(option: str, text: str | None) -> float | None:
-    from collectors.errors import ConfigurationError
-    from collectors.settings import parse_duration
-
-    try:
-        return None if text is None else parse_duration(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{option} '{text}': {error}") from error
+    raise typer.Exit(_running.run(pipeline, limit, drain, give_up, as_json=as_json, quiet=quiet))
