@@ -16,8 +16,9 @@ from sqlglot import exp
 
 from collectors.errors import ConfigurationError, DataError
 from collectors.processing import _grammar
+from collectors.processing._functions import FUNCTIONS
 from collectors.processing._syntax import check, name_groups, parse
-from collectors.processing.expressions import _RULES, Sql, compile_expression
+from collectors.processing.expressions import RULES, Sql, compile_expression
 
 TABLE = pa.table(
     {
@@ -189,7 +190,8 @@ def test_nodes_that_are_not_listed_are_refused():
 
 def test_parts_are_no_values():
     for cls in _grammar.STRUCTURE:
-        assert cls not in _RULES
+        assert cls not in FUNCTIONS
+        assert cls.key not in RULES
         with pytest.raises(PydanticCustomError):
             check(cls(this="x"), "text")
 
@@ -202,8 +204,10 @@ def test_arguments_that_are_not_listed_are_refused():
 
 
 def test_every_listed_node_has_a_rule():
-    assert set(_grammar.NODES) - set(_RULES) == {exp.Column, exp.Dot, exp.Bracket}
-    assert set(_RULES) <= set(_grammar.NODES)
+    others = {cls for cls in _grammar.NODES if cls.key not in RULES}
+    assert others - set(FUNCTIONS) == {exp.Column, exp.Dot, exp.Bracket}
+    assert set(FUNCTIONS) <= others
+    assert set(RULES) <= {cls.key for cls in _grammar.NODES}
 
 
 WORDS = st.sampled_from(

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sqlglot import exp
 
 from collectors.processing import casting
-from collectors.processing._operators import arithmetic, compare, signed
+from collectors.processing._operators import compare, signed
 from collectors.processing._syntax import arrow_type, whole_number
 from collectors.processing._terms import (
     Compile,
@@ -243,10 +243,6 @@ def _strptime(node: Any, compile_: Compile) -> Term:
     return Term(casting.UTC_TIMESTAMP, run, node)
 
 
-def _mod(node: Any, compile_: Compile) -> Term:
-    return arithmetic("%", compile_(node.this), compile_(node.expression), node)
-
-
 FUNCTIONS: dict[type[Any], Callable[[Any, Compile], Term]] = {
     **TEXT_FUNCTIONS,
     exp.Abs: lambda node, compile_: signed(abs, pc.abs, compile_(node.this), node),
@@ -267,7 +263,6 @@ FUNCTIONS: dict[type[Any], Callable[[Any, Compile], Term]] = {
     exp.Ln: _real(pc.ln, _positive),
     exp.Log: _log,
     exp.Minute: _part("minute"),
-    exp.Mod: _mod,
     exp.Month: _part("month"),
     exp.Nullif: _nullif,
     exp.Pow: _power,

@@ -10,12 +10,11 @@ import difflib
 import re
 from functools import lru_cache
 from math import isinf
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlglot
-from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 from sqlglot import Token, TokenType, exp
 from sqlglot.errors import ParseError, SqlglotError
@@ -23,7 +22,7 @@ from sqlglot.errors import ParseError, SqlglotError
 from collectors.processing import _grammar
 from collectors.settings import column_type
 
-__all__ = ["Sql", "arrow_type", "check", "name_groups", "parse", "place", "start_of", "whole_number"]
+__all__ = ["arrow_type", "check", "name_groups", "parse", "place", "start_of", "whole_number"]
 
 _MAX_CHARACTERS = 20_000
 _MAX_TOKENS = 5_000
@@ -363,21 +362,3 @@ _RULES = {
     exp.TimestampTrunc: _date_part,
     exp.TryCast: _cast,
 }
-
-
-def _as_text(value: Any) -> Any:
-    """YAML reads `version: 2` as a number; in an expression it is one as well."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, (int, float)) else value
-
-
-def _checked(text: str) -> str:
-    parse(text)
-    return text
-
-
-Sql = Annotated[
-    str, BeforeValidator(_as_text, json_schema_input_type=str | int | float | bool), AfterValidator(_checked)
-]
-"""One SQL expression over the columns of a row; checked when the settings are read."""

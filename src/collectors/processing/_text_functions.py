@@ -13,7 +13,7 @@ from sqlglot import exp
 from collectors.processing._syntax import name_groups, whole_number
 from collectors.processing._terms import Compile, Datum, Rows, Term, cast_term, coerce, shown, wrong
 
-__all__ = ["TEXT_FUNCTIONS", "like", "text_of"]
+__all__ = ["TEXT_FUNCTIONS", "text_of"]
 
 _NOTHING = pa.scalar("")
 
@@ -87,7 +87,7 @@ def _split_part(node: Any, compile_: Compile) -> Term:
     return Term(pa.string(), run, node)
 
 
-def like(node: Any, compile_: Compile, escape: str | None = None) -> Term:
+def _like(node: Any, compile_: Compile, escape: str | None = None) -> Term:
     """Compile LIKE and ILIKE: `%` is any text, `_` any character, `escape` takes the meaning from what follows."""
     text = text_of(compile_(node.this), node)
     pieces, taken = [], False
@@ -158,9 +158,10 @@ TEXT_FUNCTIONS: dict[type[Any], Callable[[Any, Compile], Term]] = {
     exp.Contains: _text_test(pc.match_substring),
     exp.DPipe: _joined("emit_null"),
     exp.EndsWith: _text_test(pc.ends_with),
-    exp.ILike: like,
+    exp.Escape: lambda node, compile_: _like(node.this, compile_, node.expression.name),
+    exp.ILike: _like,
     exp.Length: _text_function(pc.utf8_length, pa.int64()),
-    exp.Like: like,
+    exp.Like: _like,
     exp.Lower: _text_function(pc.utf8_lower),
     exp.RegexpExtract: _regexp_extract,
     exp.RegexpLike: _regexp_matches,

@@ -46,18 +46,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlglot import exp
+from pydantic import AfterValidator, BeforeValidator
 
 from collectors.errors import ConfigurationError, DataError
-from collectors.processing import casting
-from collectors.processing._functions import FUNCTIONS
+from collectors.processing import _simple, casting
 from collectors.processing._names import nearest
 from collectors.processing._operators import arithmetic, compare, signed
-from collectors.processing._syntax import Sql, parse, place, start_of
 from collectors.processing._terms import (
     Compile,
     Datum,
@@ -72,9 +70,8 @@ from collectors.processing._terms import (
     shown,
     wrong,
 )
-from collectors.processing._text_functions import like
 
-__all__ = ["Compiled", "Sql", "compile_expression"]
+__all__ = ["RULES", "Compiled", "Sql", "compile_expression"]
 
 _YES, _NO = pa.scalar(value=True), pa.scalar(value=False)
 
@@ -104,9 +101,21 @@ def compile_expression(text: str, schema: pa.Schema) -> Compiled:
 
     Raises ConfigurationError: a column that is not there (with the nearest name), or types that do not meet.
     """
+    simple = _simple.parse(text)
+    if simple is not None:
+        try:
+            return _compile(text, schema, simple)
+        except ConfigurationError:
+            pass  # where it stands is told below
+    from collectors.processing._syntax import parse
+
+    return _compile(text, schema, parse(text))
+
+
+def _compile(text: str, schema: pa.Schema, tree: Any) -> Compiled:
     compiler = _Compiler(text, schema)
     try:
-        compiled = Compiled(compiler.term(parse(text)), frozenset(compiler.columns))
+        compiled = Compiled(compiler.term(tree), frozenset(compiler.columns))
         compiled.evaluate(schema.empty_table())
     except Mismatch as error:
         compiler.refuse(error.node, str(error))
@@ -124,22 +133,28 @@ class _Compiler:
         self.columns: set[str] = set()
 
     def term(self, node: Any) -> Term:
-        if isinstance(node, (exp.Column, exp.Dot, exp.Bracket)):
+        if node.key in {"column", "dot", "bracket"}:
             return self._nested(node)
-        return _RULES[type(node)](node, self.term)
+        if node.key in RULES:
+            return RULES[node.key](node, self.term)
+        from collectors.processing._functions import FUNCTIONS
+
+        return FUNCTIONS[type(node)](node, self.term)
 
     def refuse(self, node: Any, message: str, hint: str = "") -> NoReturn:
+        from collectors.processing._syntax import place, start_of
+
         line, column = place(self.text, start_of(node) if node is not None else 0)
         raise ConfigurationError(f"{message} (line {line}, column {column}){hint}")
 
     def _nested(self, node: Any) -> Term:
-        if isinstance(node, exp.Column):
+        if node.key == "column":
             parts = [node.args[name] for name in ("catalog", "db", "table", "this") if node.args.get(name)]
             term = self._column(parts[0])
             for part in parts[1:]:
                 term = self._field(term, part.name, part)
             return term
-        name = node.expression if isinstance(node, exp.Dot) else node.expressions[0]
+        name = node.expression if node.key == "dot" else node.expressions[0]
         return self._field(self.term(node.this), name.name, node)
 
     def _column(self, part: Any) -> Term:
@@ -235,7 +250,7 @@ def _distinct(*, same: bool) -> Any:
 
 def _is(node: Any, compile_: Compile) -> Term:
     term = compile_(node.this)
-    if isinstance(node.expression, exp.Null):
+    if node.expression.key == "null":
         return Term(pa.bool_(), lambda rows: pc.is_null(term.run(rows)), node)
     truth, wanted = _truth(term), pa.scalar(bool(node.expression.this))
     return Term(pa.bool_(), lambda rows: pc.coalesce(pc.equal(truth.run(rows), wanted), _NO), node)
@@ -276,8 +291,8 @@ def _as_is(values: Datum) -> Datum:
 
 
 def _case(node: Any, compile_: Compile) -> Term:
-    branches = node.args["ifs"] if isinstance(node, exp.Case) else [node]
-    operand = shared(compile_(node.this)) if isinstance(node, exp.Case) and node.args.get("this") else None
+    branches = node.args["ifs"] if node.key == "case" else [node]
+    operand = shared(compile_(node.this)) if node.key == "case" and node.args.get("this") else None
     tests = [
         compare("=", operand, compile_(branch.this), branch) if operand else _truth(compile_(branch.this))
         for branch in branches
@@ -308,32 +323,53 @@ def _literal(node: Any, _compile: Compile) -> Term:
     return number(node, int(node.this) if node.this.isdigit() else Decimal(node.this))
 
 
-_RULES: dict[type[Any], Callable[[Any, Compile], Term]] = {
-    **FUNCTIONS,
-    exp.Add: _arithmetic("+"),
-    exp.And: _chain(pc.and_kleene, stops=False),
-    exp.Between: _between,
-    exp.Boolean: lambda node, _compile: constant(node, bool(node.this), pa.bool_()),
-    exp.Case: _case,
-    exp.Div: _arithmetic("/"),
-    exp.EQ: _comparison("="),
-    exp.Escape: lambda node, compile_: like(node.this, compile_, node.expression.name),
-    exp.GT: _comparison(">"),
-    exp.GTE: _comparison(">="),
-    exp.If: _case,
-    exp.In: _in,
-    exp.Is: _is,
-    exp.LT: _comparison("<"),
-    exp.LTE: _comparison("<="),
-    exp.Literal: _literal,
-    exp.Mul: _arithmetic("*"),
-    exp.NEQ: _comparison("<>"),
-    exp.Neg: lambda node, compile_: signed(lambda value: -value, pc.negate, compile_(node.this), node),
-    exp.Not: _not,
-    exp.Null: lambda node, _compile: constant(node, None, pa.null()),
-    exp.NullSafeEQ: _distinct(same=True),
-    exp.NullSafeNEQ: _distinct(same=False),
-    exp.Or: _chain(pc.or_kleene, stops=True),
-    exp.Paren: lambda node, compile_: compile_(node.this),
-    exp.Sub: _arithmetic("-"),
+RULES: dict[str, Callable[[Any, Compile], Term]] = {
+    "add": _arithmetic("+"),
+    "and": _chain(pc.and_kleene, stops=False),
+    "between": _between,
+    "boolean": lambda node, _compile: constant(node, bool(node.this), pa.bool_()),
+    "case": _case,
+    "div": _arithmetic("/"),
+    "eq": _comparison("="),
+    "gt": _comparison(">"),
+    "gte": _comparison(">="),
+    "if": _case,
+    "in": _in,
+    "is": _is,
+    "lt": _comparison("<"),
+    "lte": _comparison("<="),
+    "literal": _literal,
+    "mod": _arithmetic("%"),
+    "mul": _arithmetic("*"),
+    "neq": _comparison("<>"),
+    "neg": lambda node, compile_: signed(lambda value: -value, pc.negate, compile_(node.this), node),
+    "not": _not,
+    "null": lambda node, _compile: constant(node, None, pa.null()),
+    "nullsafeeq": _distinct(same=True),
+    "nullsafeneq": _distinct(same=False),
+    "or": _chain(pc.or_kleene, stops=True),
+    "paren": lambda node, compile_: compile_(node.this),
+    "sub": _arithmetic("-"),
 }
+"""Kind of node → what it means; functions have theirs elsewhere, with what is seldom used."""
+
+
+def _as_text(value: Any) -> Any:
+    """YAML reads `version: 2` as a number; in an expression it is one as well."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, (int, float)) else value
+
+
+def _checked(text: str) -> str:
+    if _simple.parse(text) is None:
+        from collectors.processing._syntax import parse
+
+        parse(text)
+    return text
+
+
+Sql = Annotated[
+    str, BeforeValidator(_as_text, json_schema_input_type=str | int | float | bool), AfterValidator(_checked)
+]
+"""One SQL expression over the columns of a row; checked when the settings are read."""
