@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 bad configuration or usage, 3 too much was set aside, 75 fenced, 130 interrupted."""
     if arguments is None:  # the process is ours
         gc.disable()  # importing makes 100,000 objects, none of them garbage,
+        gc.set_threshold(50_000, 20, 50)
         atexit.register(gc.freeze)  # and none that has to be looked through at the exit
     given = sys.argv[1:] if arguments is None else arguments
     # Taken out wherever it stands: the advice is "run it again with --debug", and people add that at the end.

@@ -10,7 +10,6 @@ import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 
 from collectors.codecs import _json_native
 from collectors.codecs._text_values import parse
@@ -45,10 +44,12 @@ def read(text: bytes, schema: pa.Schema) -> pa.Table:
 
     The text is UTF-8 and begins with `{`.
     """
-    table = pa.json.read_json(
+    from pyarrow import json
+
+    table = json.read_json(
         pa.BufferReader(text),
-        read_options=pa.json.ReadOptions(use_threads=False, block_size=min(len(text) + 64, 2**31 - 1)),
-        parse_options=pa.json.ParseOptions(
+        read_options=json.ReadOptions(use_threads=False, block_size=min(len(text) + 64, 2**31 - 1)),
+        parse_options=json.ParseOptions(
             explicit_schema=pa.schema([pa.field(field.name, _read_as(field.type)) for field in schema]),
             unexpected_field_behavior="error",
         ),

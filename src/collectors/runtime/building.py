@@ -18,13 +18,11 @@ from collectors.runtime.error_budget import budget_of
 from collectors.runtime.flow import Flow
 from collectors.runtime.hooks import Hooks
 from collectors.runtime.intake import Intake, SpoolSource
-from collectors.runtime.isolation import IsolatedPreparer
 from collectors.runtime.ledger import FlowReport, RunReport
 from collectors.runtime.preparing import Letters, Preparer, Way
 from collectors.runtime.reading import Reader
 from collectors.runtime.retry import Patience
 from collectors.runtime.shutdown import Shutdown
-from collectors.runtime.spool import Spool
 from collectors.runtime.state import State
 from collectors.storage.base import Backend
 
@@ -115,6 +113,8 @@ class Builder:
     def _spooled(
         self, config: PipelineConfig, source: Source[Any], report: FlowReport, shutdown: Shutdown
     ) -> SpoolSource:
+        from collectors.runtime.spool import Spool
+
         name = source.get_source_id()
 
         def tell(text: str) -> None:
@@ -153,6 +153,8 @@ class Builder:
 
     def _isolator(self, file: Path) -> Callable[[Preparer], Preparer]:
         def isolate(preparer: Preparer) -> Preparer:
+            from collectors.runtime.isolation import IsolatedPreparer
+
             isolated = IsolatedPreparer.around(preparer, file)
             self.at_end(isolated.close)
             return isolated

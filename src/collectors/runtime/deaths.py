@@ -5,7 +5,10 @@ from __future__ import annotations
 from collectors.runtime.state import State
 from collectors.storage.sqlite_store import Database
 
-__all__ = ["ended", "started"]
+__all__ = ["DEATHS", "ended", "started"]
+
+DEATHS = 3
+"""So many deaths without progress are put up with before a flow is isolated."""
 
 FAR = 1000
 """Chunks that a flow stores between two deaths when those have nothing to do with each other; fewer are in flight at once."""

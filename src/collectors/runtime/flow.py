@@ -21,11 +21,11 @@ from collectors.models import CollectedData, Position
 from collectors.runtime import beginnings, deaths
 from collectors.runtime.batching import Ahead, End, take_waiting
 from collectors.runtime.budget import Share
+from collectors.runtime.deaths import DEATHS
 from collectors.runtime.delivery import Edge
 from collectors.runtime.error_budget import check_budget
 from collectors.runtime.hooks import Hooks
 from collectors.runtime.intake import Intake, SpoolSource
-from collectors.runtime.isolation import DEATHS
 from collectors.runtime.ledger import FlowReport
 from collectors.runtime.preparing import Item, Prepared, Preparer
 from collectors.runtime.reading import Reader

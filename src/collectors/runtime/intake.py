@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collectors.collection.base import Answers, Remembers, Room, Source, SourceConfig
 from collectors.errors import FatalError, TransientError
@@ -23,7 +23,9 @@ from collectors.runtime.env import Env
 from collectors.runtime.reading import Reader, race
 from collectors.runtime.retry import Backoff, Patience
 from collectors.runtime.shutdown import Shutdown
-from collectors.runtime.spool import READ_BYTES, SEGMENT_BYTES, Spool
+
+if TYPE_CHECKING:
+    from collectors.runtime.spool import Spool
 
 __all__ = ["Intake", "SpoolSource"]
 
@@ -53,6 +55,8 @@ class SpoolSource(Source[SourceConfig]):
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData | Room]:
         """Yield what is durable in the spool and what becomes so, until nothing more can come."""
+        from collectors.runtime.spool import READ_BYTES, SEGMENT_BYTES
+
         while True:
             self.grown.clear()
             closed = (

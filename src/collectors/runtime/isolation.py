@@ -18,13 +18,12 @@ import msgspec
 import pyarrow as pa
 
 from collectors.errors import FatalError
+from collectors.runtime.deaths import DEATHS
 from collectors.runtime.preparing import Item, Part, Prepared, Preparer
 from collectors.runtime.sandbox import Answer, Request, Start, receive, send
 
-__all__ = ["DEATHS", "IsolatedPreparer"]
+__all__ = ["IsolatedPreparer"]
 
-DEATHS = 3
-"""So many deaths without progress are put up with before a flow is isolated."""
 _MOST_DEATHS = 400
 """So many deaths in one chunk: then what is not known to be good is set aside as a whole."""
 

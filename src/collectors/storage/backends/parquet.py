@@ -28,7 +28,6 @@ from pydantic import Field
 from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
-from collectors.storage.backends import _parquet_query
 from collectors.storage.backends._parquet_file import writable
 from collectors.storage.backends._parquet_flow import FlowFiles
 from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
@@ -139,6 +138,8 @@ class ParquetBackend(Backend[ParquetConfig]):
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows of all published files, the oldest file first."""
+        from collectors.storage.backends import _parquet_query
+
         files = [file for entry in self._entries() for file in entry.files]
         return _parquet_query.select(self._root, files, criteria)
 
