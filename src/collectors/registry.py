@@ -12,6 +12,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def find(kind: Kind, name: str) -> Any:
     """Return the component class. Raises ConfigurationError: unknown (with the nearest name), or a missing extra."""
     if ":" in name:
         return _load(kind, name, name)
-    if name in _built_in(kind):
+    if _is_built_in(kind, name):
         return _load(kind, name, f"{_PACKAGES[kind]}.{name}:COMPONENT")
     for point in _entry_points(kind):
         if point.name == name:
@@ -66,7 +67,7 @@ def names(kind: Kind) -> list[str]:
 
 def exists(kind: Kind, name: str) -> bool:
     """Return whether there is a component of this name; imports none."""
-    return name in _built_in(kind) or any(point.name == name for point in _entry_points(kind))
+    return _is_built_in(kind, name) or any(point.name == name for point in _entry_points(kind))
 
 
 def entries(kind: Kind) -> Iterator[Entry]:
@@ -86,6 +87,12 @@ def entries(kind: Kind) -> Iterator[Entry]:
 def create(kind: Kind, name: str, settings: dict[str, Any]) -> Any:
     """Return a component made with these settings. Raises ConfigurationError as `find`, or for the settings."""
     return find(kind, name)(**settings)
+
+
+def _is_built_in(kind: Kind, name: str) -> bool:
+    """Return whether there is a file of this name; the folder is not listed for it."""
+    possible = name.isidentifier() and not name.startswith("_") and name not in _NOT_A_COMPONENT
+    return possible and importlib.util.find_spec(f"{_PACKAGES[kind]}.{name}") is not None
 
 
 @functools.cache
