@@ -46,3 +46,23 @@ def test_join_adds_the_missing_newline():
 def test_concat_widens():
     joined = concat([pa.table({"a": [1]}), pa.table({"a": [1.5], "b": ["x"]})])
     assert joined.to_pylist() == [{"a": 1.0, "b": None}, {"a": 1.5, "b": "x"}]
+
+
+def test_a_group_waits_for_what_is_on_its_way():
+    async def scenario():
+        queue = asyncio.Queue()
+        coming, said = [2, 3], []
+
+        def taken():
+            said.append(None)
+            if coming and queue.empty():
+                asyncio.get_running_loop().call_soon(queue.put_nowait, coming.pop(0))
+                return True
+            return False
+
+        queue.put_nowait(1)
+        group = await take_waiting(queue, [], lambda _: lambda _: True, taken)
+        assert group == [1, 2, 3]
+        assert len(said) == 3
+
+    asyncio.run(scenario())

@@ -51,18 +51,22 @@ class Ahead:
 
 
 async def take_waiting(
-    queue: asyncio.Queue[Item | End], held: list[Item | End], joining: Joining[Item]
+    queue: asyncio.Queue[Item | End],
+    held: list[Item | End],
+    joining: Joining[Item],
+    taken: Callable[[], bool] = lambda: False,
 ) -> list[Item]:
     """Return the next item and all those waiting behind it that join it; an empty list at the end.
 
-    `held` keeps between calls what was taken and did not join.
+    `held` keeps between calls what was taken and did not join. `taken` is called for each item, and says whether to wait
+    for one more: something must be on its way then.
     """
     first = held.pop() if held else await queue.get()
     if isinstance(first, End):
         return []
     group, joins = [first], joining(first)
-    while not queue.empty():
-        item = queue.get_nowait()
+    while taken() or not queue.empty():
+        item = await queue.get()
         if isinstance(item, End) or not joins(item):
             held.append(item)
             break

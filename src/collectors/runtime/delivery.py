@@ -50,7 +50,8 @@ class Edge:
     `flow` is its name by the route of today; `route` says which part of a prepared group is for this backend.
     `keeps_route_letters` and `keeps_decode_letters` are set by the flow on one edge of each route, and on one edge of
     the flow. `reaching` is the last chunk of the delivery under way; chunks behind `stop_behind` are not delivered any
-    more.
+    more. `on_taken` is told that something was taken from the queue, and says whether more is on its way. So many as
+    `ahead` should be there for the next delivery.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Edge:
         self.keeps_decode_letters = False
         self.on_durable: Callable[[], Awaitable[None]] | None = None
         self.on_commit: Callable[[], None] | None = None
-        self.on_taken: Callable[[], None] | None = None
+        self.on_taken: Callable[[], bool] | None = None
         self.reaching = 0
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
@@ -77,6 +78,7 @@ class Edge:
         self._epoch = 0
         self._buffered: deque[tuple[int, Counts]] = deque()
         self._oldest = 0.0
+        self._rows = self.ahead = 0
         self._lock = asyncio.Lock()
 
     @property
@@ -133,9 +135,8 @@ class Edge:
 
     async def _store(self, release: Callable[[Prepared], None]) -> None:
         held: list[Prepared | End] = []
-        while group := await take_waiting(self.queue, held, self._joining):
-            if self.on_taken is not None:
-                self.on_taken()
+        while group := await take_waiting(self.queue, held, self._joining, self._taken):
+            self.ahead = len(group) if self.backend.commit_rows else 0
             fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
             self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
             if fresh:
@@ -173,17 +174,22 @@ class Edge:
                 await self.flush()
 
     def _joining(self, first: Prepared) -> Callable[[Prepared], bool]:
-        rows = size = 0
+        size = self._rows = 0
 
         def joins(item: Prepared) -> bool:
-            nonlocal rows, size
+            nonlocal size
             table = item.parts[self.route].table
-            rows += table.num_rows
+            few = self._rows < self.backend.commit_rows
+            self._rows += table.num_rows
             size += table.nbytes
-            return bool(rows <= GROUP_ROWS and size <= GROUP_BYTES)
+            return bool((few or self._rows <= GROUP_ROWS) and size <= GROUP_BYTES)
 
         joins(first)
         return joins
+
+    def _taken(self) -> bool:
+        more = self.on_taken is not None and self.on_taken()
+        return more and self._rows < self.backend.commit_rows
 
     async def _deliver(self, group: list[Prepared]) -> None:
         last = group[-1]

@@ -36,7 +36,7 @@ __all__ = ["Flow"]
 READ_AHEAD = 8 * 2**20
 """Bytes that are read and not yet being decoded."""
 PREPARED_AHEAD = 3
-"""Groups that are decoded and wait at the storage that has the fewest."""
+"""Groups that are decoded and wait at the storage that has the fewest, unless it takes more of them at a time."""
 OBJECTS = 2048
 """Bytes that a chunk takes in memory beside its own."""
 
@@ -74,6 +74,7 @@ class Flow:
         self._items: asyncio.Queue[Item | End] = asyncio.Queue()
         self._read_ahead = Ahead(READ_AHEAD)
         self._taken = asyncio.Event()
+        self._unprepared = 0
         self._positions: deque[tuple[int, Position | None]] = deque()
         self._replays = len(edges) > 1 and hasattr(source, "replay")
         self._seq = 0
@@ -139,7 +140,7 @@ class Flow:
         for edge in self._edges:
             edge.on_durable = self._on_durable
             edge.on_commit = self._check_budget
-            edge.on_taken = self._taken.set
+            edge.on_taken = self._on_taken
         first: Checkpoint = min(checkpoints, key=lambda checkpoint: checkpoint.seq)
         last: Checkpoint = max(checkpoints, key=lambda checkpoint: checkpoint.seq)
         self._seq, self._behind = first.seq, last.seq
@@ -249,6 +250,7 @@ class Flow:
                         await hooks.retrying(hooks.state.record_boundary, self.name, self._seq, data.position)
                     await self._items.put(Item(self._seq, since, data, size))
                     self._read_ahead.add(size)
+                    self._unprepared += 1
                     since = data.position
                     del data  # the wait for the next chunk must not keep this one in memory
                     await self._read_ahead.wait()
@@ -291,6 +293,7 @@ class Flow:
             size = sum(item.size for item in group)
             self._read_ahead.take(size)
             if self._over_budget is not None:
+                self._unprepared -= len(group)
                 continue
             async with self._share.decoding(size):
                 prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
@@ -302,13 +305,19 @@ class Flow:
             self._positions.append((prepared.seq, prepared.position))
             for edge in self._edges:
                 await edge.queue.put(prepared)
+            self._unprepared -= len(group)
             del group, prepared  # a flow that waits must not keep what it has handed on
             await self._some_storage_wants_more()
         for edge in self._edges:
             await edge.queue.put(End())
 
+    def _on_taken(self) -> bool:
+        """Go on if that is what was waited for; returns whether more is on its way to the storages."""
+        self._taken.set()
+        return self._unprepared > 0
+
     async def _some_storage_wants_more(self) -> None:
-        while min(edge.queue.qsize() for edge in self._edges) > PREPARED_AHEAD:
+        while all(edge.queue.qsize() > max(PREPARED_AHEAD, edge.ahead) for edge in self._edges):
             self._taken.clear()
             await self._taken.wait()
 

@@ -139,6 +139,8 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     config_class: ClassVar[type[BackendConfig]] = BackendConfig
     durable: ClassVar[bool] = True
     """Whether what was stored is still there when the process has died."""
+    commit_rows: int = 0
+    """A commit of fewer rows waits for those that are being decoded; 0: what waits already is enough."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -23,8 +23,8 @@ Kind = Literal["transactional", "lettered", "buffering", "plain"]
 class Store:
     """What is durable: rows as (source, number, run), letters, positions, keys of what was written without one.
 
-    A `plain` store keeps no positions; a `buffering` one makes deliveries durable in groups of `batch` rows; a
-    `lettered` one keeps dead letters too. Every `refuses`-th number is refused, none for 0; `names` says whether the store tells which.
+    A `plain` store keeps no positions; a `buffering` one makes deliveries durable in groups of `batch` rows, for all others
+    that is what a commit waits for; a `lettered` one keeps dead letters too. Every `refuses`-th number is refused, none for 0; `names` says whether the store tells which.
     """
 
     id: str
@@ -114,6 +114,7 @@ class _Base(Backend[BackendConfig]):
     def __init__(self, store: Store) -> None:
         super().__init__(BackendConfig(id=store.id))
         self.store_ = store
+        self.commit_rows = 0 if store.kind == "buffering" else store.batch
 
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         pairs = self.store_.check(table)
