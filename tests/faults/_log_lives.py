@@ -68,7 +68,7 @@ def main(pipeline: Path, seed: int, kills: int) -> None:
     watch(pipeline.with_name("told"))
     POINTS[:] = [(FILE.Connection, "execute"), (FILE.Connection, "insert")]
     FILE.CHECKPOINT_BYTES = rng.choice([2**12, 2**14, 2**26])
-    delivery.GROUP_ROWS = 1  # and so a commit for each chunk
+    delivery.GROUP_ROWS = Duckdb.commit_rows = 1  # and so a commit for each chunk
     Preparer.joining = lambda *_: lambda _: False
     done: Counter[str] = Counter()
     for _ in range(kills):

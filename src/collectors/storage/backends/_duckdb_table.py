@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
@@ -25,6 +26,8 @@ from collectors.storage.records import plain, without_unfit
 __all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names", "unfit_columns"]
 
 ROW = "_collectors_row"
+_SAMPLE = 4096
+"""So many values are looked at to choose a compression."""
 _THEIR_TEXT = ("UUID", "ENUM", "JSON")
 
 
@@ -91,7 +94,7 @@ class RowTable:
         names = [column.name for column in existing]
         table = without_unfit(table, unfit_columns(self._name, table.column_names, names))
         changes = column_changes(self._name, table, existing)
-        altered = self._alter(changes, existing)
+        altered = self._alter(changes, existing, table)
         if altered:
             del self._connection.known[self._name]
         columns: dict[str, pa.ChunkedArray] = {}
@@ -167,7 +170,7 @@ class RowTable:
         )
         return (last or 0) + 1
 
-    def _alter(self, changes: dict[str, Change], existing: list[Column]) -> bool:
+    def _alter(self, changes: dict[str, Change], existing: list[Column], table: pa.Table) -> bool:
         """Make the table and the columns that are missing, widen those that are too narrow."""
         for name, change in changes.items():
             if change.wanted is None:
@@ -177,7 +180,7 @@ class RowTable:
                     f"{sql_type(change.brought)}; cast '{name}' in a processor, rename it, or choose another table"
                 )
         quoted = [
-            f"{quote(name)} {sql_type(change.brought)}"
+            f"{quote(name)} {sql_type(change.brought)}{_compression(table.column(name))}"
             for name, change in changes.items()
             if change.existing is None
         ]
@@ -267,6 +270,18 @@ def _change(existing: Column | None, brought: pa.DataType) -> Change:
     if existing.declared.startswith(_THEIR_TEXT) and pa.types.is_string(brought):
         return Change(existing, brought, brought)
     return Change(existing, brought, None)
+
+
+def _compression(values: pa.ChunkedArray) -> str:
+    """Return what a new column says about compression: nothing, mostly.
+
+    Text of which hardly a value comes twice, like times or ids, is told to be zstd: half the work of the dictionary that
+    DuckDB would choose, and smaller.
+    """
+    sample = values.slice(0, _SAMPLE)
+    if not pa.types.is_string(values.type) or len(sample) < _SAMPLE:
+        return ""
+    return " using compression zstd" if pc.count_distinct(sample).as_py() > _SAMPLE // 2 else ""
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -79,6 +79,8 @@ class DuckdbConfig(BackendConfig):
 class DuckdbBackend(Backend[DuckdbConfig]):
     """Shares one connection with whoever uses the same file in this process."""
 
+    commit_rows = 184_320
+    """One and a half of DuckDB's row groups: whole ones go past its log, and the rest is not worth being merged."""
     _database: Database | None = None
     _durable: dict[str, int]
 
