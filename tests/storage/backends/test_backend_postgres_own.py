@@ -357,6 +357,41 @@ def test_names_that_postgresql_cannot_have(place: Place) -> None:
             place.backend(table=table)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        None,
+        "create table rows (_collectors_row bigint primary key, n double precision)",  # as it was made before
+        "create table rows (n double precision); insert into rows values (-1)",
+    ],
+)
+def test_rows_come_in_their_order_wherever_the_server_keeps_them(place: Place, table: str | None) -> None:
+    if table:
+        place.sql(table)
+
+    async def numbers(
+        backend: PostgresBackend, limit: int | None, offset: int, above: float = 0
+    ) -> list[float]:
+        criteria = QueryCriteria({"n": {">": above}} if above else {}, None, limit, offset)
+        return [row["n"] for row in await backend.query(criteria)]
+
+    async def scenario(backend: PostgresBackend) -> None:
+        first = await backend.store(pa.table({"n": [float(n) for n in range(1000)]}))
+        await backend.store(pa.table({"n": [float(n) for n in range(1000, 1010)]}))
+        await backend.delete(first.location_id)
+        place.sql("vacuum rows")  # the next rows take the room of the first
+        await backend.store(pa.table({"n": [float(n) for n in range(1010, 1020)]}))
+        last = [] if table is None or "insert" not in table else [-1.0]
+        order = [float(n) for n in range(1000, 1020)] + last
+        for limit, offset in ((3, 0), (3, 9), (20, 0), (21, 0), (30, 15), (None, 0), (0, 0)):
+            end = None if limit is None else offset + limit
+            assert await numbers(backend, limit, offset) == order[offset:end]
+        assert await numbers(backend, 5, 0, 1007.5) == order[8:13]
+        assert await numbers(backend, 5, 0, 1017.5) == order[18:20]
+
+    place.run(scenario)
+
+
 def test_each_source_has_its_own_table_by_default(place: Place) -> None:
     async def scenario(backend: PostgresBackend) -> None:
         for source in ("one", "two"):

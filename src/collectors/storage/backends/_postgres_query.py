@@ -59,7 +59,14 @@ def select(connection: Connection, table: RowTable, criteria: QueryCriteria) -> 
             if order and is_native
             else []
         )
-        statement = f"select {', '.join(map(_named, kinds))} from {table.quoted.replace('%', '%%')}"  # noqa: S608
+        quoted_table = table.quoted.replace("%", "%%")
+        if has_numbers and not by and is_native and criteria.limit is not None:
+            wanted = criteria.limit + (criteria.offset or 0)
+            last = _last_row(connection, quoted_table, (where or "true", values), wanted)
+            if last is not None:
+                where = f"{where or 'true'} and {ROW} <= %s"
+                values.append(last)
+        statement = f"select {', '.join(map(_named, kinds))} from {quoted_table}"  # noqa: S608
         statement += f" where {where}" if where else ""
         statement += (
             f" order by {', '.join([*by, *([ROW] if has_numbers else [])])}" if by or has_numbers else ""
@@ -72,6 +79,20 @@ def select(connection: Connection, table: RowTable, criteria: QueryCriteria) -> 
                 cursor.adapters.register_loader(name, loader)
             rows = [dict(zip(kinds, row, strict=True)) for row in cursor.execute(statement.encode(), values)]
     return rows if is_native else select_rows(rows, criteria)
+
+
+def _last_row(connection: Connection, quoted_table: str, clause: Clause, count: int) -> int | None:
+    """Return the number of a row before which so many match; None when so many do not.
+
+    These are any that are found first. So the server need not sort all that match to give those of the lowest numbers.
+    """
+    quoted_where, values = clause
+    found = connection.execute(
+        f"select max({ROW}) from (select {ROW} from {quoted_table} where {quoted_where} and {ROW} is not null limit %s) "  # noqa: S608  # quoted
+        "as found having count(*) = %s".encode(),
+        [*values, count, count],
+    ).fetchone()
+    return None if found is None else found[0]
 
 
 def _native(condition: Condition, kind: str) -> Clause | None:

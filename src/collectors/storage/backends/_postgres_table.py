@@ -143,9 +143,10 @@ class RowTable:
         brought = brought_columns(self._name, table)
         if existing is None:
             quoted = ", ".join(
-                [f"{ROW} bigint primary key", *(f"{quote(name)} {kind}" for name, kind in brought.items())]
+                [f"{ROW} bigint not null", *(f"{quote(name)} {kind}" for name, kind in brought.items())]
             )
             self._run(f"create table {self.quoted} ({quoted})")
+            self._run(f"create index on {self.quoted} using brin ({ROW})")
             return brought
         kinds: dict[str, str] = {}
         actions = [] if ROW in existing else [f"add column {ROW} bigint"]
@@ -183,7 +184,7 @@ class RowTable:
         table = without_unfit(table, unfit_columns(self._name, table.column_names))
         kinds = self._prepare(table)
         bad: dict[int, str] = {}
-        columns = {ROW: pa.chunked_array([pa.array(range(first, first + table.num_rows), pa.int64())])}
+        columns = {ROW: pa.chunked_array([pa.arange(first, first + table.num_rows)])}
         for name, kind in kinds.items():
             columns[name], reasons = encode(plain(table.column(name)), kind)
             bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
