@@ -20,7 +20,6 @@ from collectors.collection.base import Source, SourceConfig
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData
 from collectors.runtime import spool as spool_module
-from collectors.runtime.env import Env
 from collectors.runtime.intake import SpoolSource
 from collectors.runtime.spool import Spool
 
@@ -402,7 +401,7 @@ def test_small_chunks_are_read_as_one_and_again_the_same(tmp_path_factory, group
                 data.data_format = "csv"
             number += 1
         spool.append(made)
-    source = SpoolSource(Listed(id="in"), opened(folder), Env(), None)
+    source = SpoolSource(Listed(id="in"), opened(folder), None, None)
     ends = [data.position for data in everything(spool) if data.position["frame"] in apart]
     source.keep_apart(ends)
     chunks, since = [], None
@@ -420,5 +419,5 @@ def test_small_chunks_are_read_as_one_and_again_the_same(tmp_path_factory, group
             if (since or {"frame": 0})["frame"] < each.position["frame"] <= data.position["frame"]
         ]
         assert len({(each.data_format, each.metadata["kind"]) for each in inside}) == 1
-        assert SpoolSource(Listed(id="in"), opened(folder), Env(), None).replay(since, data.position) == data
+        assert SpoolSource(Listed(id="in"), opened(folder), None, None).replay(since, data.position) == data
         since = data.position

@@ -25,6 +25,7 @@ from collectors.runtime.retry import Patience
 from collectors.runtime.shutdown import Shutdown
 from collectors.runtime.state import State
 from collectors.storage.base import Backend
+from collectors.workers import Workers
 
 __all__ = ["Builder", "choose_letter_keepers", "notifier"]
 
@@ -36,7 +37,8 @@ BATCH_PATIENCE = 60.0
 class Builder:
     """Makes the flows of one run; `at_end` takes what is to be called when the run is over.
 
-    `patience` is what the user asked for, in seconds; `batch` says whether all sources come to an end by themselves.
+    `disk` are the threads for spools: several that wait for the disk at a time share its flushes. `patience` is what the
+    user asked for, in seconds; `batch` says whether all sources come to an end by themselves.
     """
 
     env: Env
@@ -44,6 +46,7 @@ class Builder:
     state: State
     budget: Budget
     intake_budget: Budget
+    disk: Workers
     patience: float | None
     batch: bool
     on_notice: Callable[[str], None]
@@ -127,7 +130,7 @@ class Builder:
         spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
         for each in _parts(source):
             each.cannot_keep = spool.problem
-        return SpoolSource(source, spool, self.env, shutdown)
+        return SpoolSource(source, spool, self.disk, shutdown)
 
     def _intake(self, source: Source[Any], spooled: SpoolSource, hooks: Hooks, report: FlowReport) -> Intake:
         return Intake(

@@ -61,24 +61,20 @@ class Edge:
         self.flow = flow
         self.route_name = route_name
         self.route = route
-        self.seq = 0
-        self.durable = 0
+        self.seq = self.durable = self.reaching = self.ahead = 0
         self.queue: asyncio.Queue[Prepared | End] = asyncio.Queue()
-        self.keeps_route_letters = False
-        self.keeps_decode_letters = False
+        self.keeps_route_letters = self.keeps_decode_letters = False
         self.on_durable: Callable[[], Awaitable[None]] | None = None
         self.on_commit: Callable[[], None] | None = None
         self.on_taken: Callable[[], bool] | None = None
-        self.reaching = 0
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
         self.report = EdgeReport(backend.get_backend_id(), backend.describe())
         self.go_on_as(flow)
         self._hooks = hooks
-        self._epoch = 0
+        self._epoch = self._rows = 0
         self._buffered: deque[tuple[int, Counts]] = deque()
         self._oldest = 0.0
-        self._rows = self.ahead = 0
         self._lock = asyncio.Lock()
 
     @property
@@ -326,7 +322,7 @@ class Edge:
         """Commit where the position is kept."""
         if not self._transactional:
             return await self._hooks.state.commit(replace(delivery, table=pa.table({})))
-        return await self.backend.deliver(delivery)
+        return await self.backend.commits.commit(delivery)
 
     async def _look(self) -> Checkpoint:
         await self.backend.connect()

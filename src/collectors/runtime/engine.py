@@ -33,6 +33,7 @@ from collectors.runtime.state import STATE_HINT, State
 from collectors.runtime.supervisor import Supervisor
 from collectors.storage.base import Backend
 from collectors.storage.files import translated
+from collectors.workers import Workers
 
 __all__ = ["Engine", "run"]
 
@@ -44,6 +45,8 @@ NOTE_SECONDS = 2.0
 
 TRIM_NOTES = 15
 """With every so many-th note it gives memory back, and earlier when much is free."""
+
+DISK_THREADS = 8
 
 LAST_SECONDS = 5.0
 """For which stores are asked what they have after a second signal."""
@@ -267,6 +270,7 @@ class Engine:
             state=state,
             budget=self.budget,
             intake_budget=self._intake_budget,
+            disk=self._disk_threads(),
             patience=self._patience,
             batch=batch,
             on_notice=self._on_notice,
@@ -277,6 +281,11 @@ class Engine:
         if self.config.file is not None:
             self._reloader = Reloader(self.config, builder, backends, stops, shutdown)
         return [builder.flow(self.config, source, backends, stops[name]) for name, source in sources.items()]
+
+    def _disk_threads(self) -> Workers:
+        disk = self.env.own_threads("collectors-disk", DISK_THREADS)
+        self._at_end(disk.close)
+        return disk
 
     def _on_failure(self, flow: Flow, error: Exception) -> None:
         self._on_notice(f"source '{flow.report.source}' stopped: {error}")

@@ -25,7 +25,6 @@ from collectors.workers import Workers
 __all__ = ["Env"]
 
 Result = TypeVar("Result")
-DISK_THREADS = 8
 
 
 class Env:
@@ -33,7 +32,6 @@ class Env:
 
     def __init__(self) -> None:
         self._workers: Workers | None = None
-        self._disk: Workers | None = None
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back; every interval is measured with it."""
@@ -61,15 +59,9 @@ class Env:
             self._workers = Workers("collectors", (os.cpu_count() or 1) + 1)
         return await self._workers.call(function, *args)
 
-    async def on_disk(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Run a function that waits for the disk in a thread; several at once share a flush of it."""
-        if self._disk is None:
-            self._disk = Workers("collectors-disk", DISK_THREADS)
-        return await self._disk.call(function, *args)
-
-    def own_thread(self, name: str) -> Workers:
-        """Return a single worker thread for something that must stay in one; its owner closes it."""
-        return Workers(name)
+    def own_threads(self, name: str, most: int = 1) -> Workers:
+        """Return worker threads for something of its own, or that must stay in one; their owner closes them."""
+        return Workers(name, most)
 
     def peak_memory(self) -> int:
         """Return the largest resident size of this process so far, in bytes."""
@@ -132,7 +124,6 @@ class Env:
 
     def close(self) -> None:
         """Let the worker threads end."""
-        for workers in (self._workers, self._disk):
-            if workers is not None:
-                workers.close()
-        self._workers = self._disk = None
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()

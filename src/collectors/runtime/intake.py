@@ -26,6 +26,7 @@ from collectors.runtime.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collectors.runtime.spool import Spool
+from collectors.workers import Workers
 
 __all__ = ["Intake", "SpoolSource"]
 
@@ -37,7 +38,7 @@ class SpoolSource(Source[SourceConfig]):
     next run.
     """
 
-    def __init__(self, source: Source[Any], spool: Spool, env: Env, shutdown: Shutdown) -> None:
+    def __init__(self, source: Source[Any], spool: Spool, disk: Workers, shutdown: Shutdown) -> None:
         super().__init__(SourceConfig(id=source.get_source_id()))
         self.data_format = source.data_format
         self.framing = source.framing
@@ -46,7 +47,7 @@ class SpoolSource(Source[SourceConfig]):
         self._ends: set[int] = set()
         self.grown = asyncio.Event()
         self._format = source.format()
-        self._env = env
+        self.disk = disk
         self._shutdown = shutdown
 
     def format(self) -> str | dict[str, Any]:
@@ -67,7 +68,7 @@ class SpoolSource(Source[SourceConfig]):
                 return
             if waiting:
                 yield Room(min(waiting, READ_BYTES))
-            chunks = await self._env.on_disk(self._read, since)
+            chunks = await self.disk.call(self._read, since)
             for chunk in chunks:
                 since = chunk.position
                 yield chunk
@@ -120,7 +121,7 @@ class SpoolSource(Source[SourceConfig]):
 
     async def commit(self, position: Position) -> None:
         """Forget what every backend has."""
-        await self._env.on_disk(partial(self.spool.trim, position, ended=self.closed))
+        await self.disk.call(partial(self.spool.trim, position, ended=self.closed))
 
     def keep_apart(self, positions: Iterable[Position | None]) -> None:
         """Let a chunk end at each of these positions: a storage has one that does."""
@@ -172,7 +173,7 @@ class Intake:
         """Open the spool, trying until that works. Raises what stops it for good."""
         while True:
             try:
-                await self._env.on_disk(self._open)
+                await self.spooled.disk.call(self._open)
                 return
             except TransientError as error:
                 await self._wait(error)
@@ -227,7 +228,7 @@ class Intake:
         """Make a group durable and acknowledge it, or turn it away."""
         while True:
             try:
-                await _to_its_end(self._env.on_disk(self.spooled.spool.append, group))
+                await _to_its_end(self.spooled.disk.call(self.spooled.spool.append, group))
             except TransientError as error:
                 position = _last_position(group)
                 if isinstance(self._source, Answers) and position is not None:

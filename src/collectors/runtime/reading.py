@@ -14,7 +14,7 @@ from collectors.runtime.retry import Backoff, Patience, decide
 from collectors.runtime.scheduler import Schedule
 from collectors.runtime.shutdown import Shutdown
 
-__all__ = ["Reader", "race"]
+__all__ = ["Interrupt", "Reader", "race"]
 
 Result = TypeVar("Result")
 

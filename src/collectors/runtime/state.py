@@ -36,7 +36,7 @@ class State:
     def __init__(self, path: Path, env: Env, *, read_only: bool = False) -> None:
         self._path = path
         self._read_only = read_only
-        self._thread = env.own_thread("collectors-state")
+        self._thread = env.own_threads("collectors-state")
         self._connection: Database | None = None
         self._tables: DeliveryTables | None = None
 

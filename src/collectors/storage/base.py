@@ -152,7 +152,8 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
         self._thread: Workers | None = None
         self._connecting = asyncio.Lock()
-        self._commits = CommitQueue(self) if isinstance(self, CommitsTogether) else None
+        self.commits = CommitQueue(self, together=isinstance(self, CommitsTogether))
+        """Runs `commit` for the runtime."""
 
     def open(self) -> Any:
         """Open the store. Raises TransientError when it is away, ConfigurationError or FatalError when it cannot be."""
@@ -222,12 +223,6 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         if inspect.iscoroutinefunction(function):
             return await function(*args)
         return await self._thread.call(function, *args)
-
-    async def deliver(self, delivery: Delivery) -> int:
-        """Run `commit` for the runtime, where the backend can together with what waits of other flows."""
-        if self._commits is not None:
-            return await self._commits.commit(delivery)
-        return cast("int", await self.call(self.commit, delivery))  # type: ignore[attr-defined]
 
     async def connect(self) -> None:
         """Open the store; nothing to do when it is open. Raises ConnectionError, or ValueError for a bad configuration."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from collectors.chunks import Delivery
 from collectors.errors import DataError, FatalError
@@ -24,15 +24,18 @@ Waiting = tuple[Delivery, "asyncio.Future[int]"]
 
 
 class CommitQueue:
-    """What waits to be committed at one backend with `commit_together`."""
+    """What waits to be committed at one backend; `together`: it has `commit_together`."""
 
-    def __init__(self, backend: Backend[Any]) -> None:
+    def __init__(self, backend: Backend[Any], *, together: bool) -> None:
         self._backend: Any = backend
+        self._together = together
         self._waiting: deque[Waiting] = deque()
         self._working: asyncio.Task[None] | None = None
 
     async def commit(self, delivery: Delivery) -> int:
         """Commit, beside what else waits; returns and raises what the backend's `commit` would for this one alone."""
+        if not self._together:
+            return cast("int", await self._backend.call(self._backend.commit, delivery))
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, future))
         if self._working is None or self._working.done():
