@@ -34,6 +34,10 @@ SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"])
 SHIM.shim_arm.argtypes = [ctypes.c_char_p, *[ctypes.c_int] * 2, *[ctypes.c_long] * 2, *[ctypes.c_int] * 2]
 KNOWN = set(sys.modules)
 SHIM.shim_mark.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+with contextlib.suppress(ImportError):
+    from collectors.storage.backends.duckdb import DuckdbBackend
+
+    DuckdbBackend.commit_rows = 0  # many small commits, so that there is more to be killed between
 flow.DEATHS = 10**9  # these deaths are ours: no record is to be looked for, in processes of their own
 
 
