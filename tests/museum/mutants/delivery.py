@@ -11,14 +11,12 @@ MUTANTS = [
         "tests/storage/backends/test_backend_sqlite.py::TestSqlite::test_dying_at_any_moment_loses_and_doubles_nothing",
         "assert losses == []",
         Patch(
-            "storage.sqlite_store:DeliveryTables.commit",
-            "if store_rows is not None:\n    store_rows()\n",
-            "self._database.execute(\n"
-            "    'update _collectors_checkpoint set seq = ?, position = ?, schema = ? where flow = ? and target = ?',\n"
-            "    (key.seq, msgspec.json.encode(delivery.position).decode(), delivery.schema, key.flow, self._target))\n"
+            "storage.sqlite_store:DeliveryTables.commit_together",
+            "store_rows([delivery for _, delivery in fresh])\n",
+            "self._move_on(fresh)\n"
             "self._database.execute('commit')\n"
             "self._database.execute('begin immediate')\n"
-            "if store_rows is not None:\n    store_rows()\n",
+            "store_rows([delivery for _, delivery in fresh])\n",
         ),
     ),
     mutant(
@@ -29,9 +27,9 @@ MUTANTS = [
         "tests/storage/backends/test_backend_sqlite.py::TestSqlite::test_dying_at_any_moment_loses_and_doubles_nothing",
         "assert losses == []",
         Patch(
-            "storage.sqlite_store:DeliveryTables.commit",
-            "if store_rows is not None:\n    store_rows()\n",
-            "if store_rows is not None:\n    store_rows()\n"
+            "storage.sqlite_store:DeliveryTables.commit_together",
+            "store_rows([delivery for _, delivery in fresh])\n",
+            "store_rows([delivery for _, delivery in fresh])\n"
             "self._database.execute('commit')\nself._database.execute('begin immediate')\n",
         ),
     ),

@@ -63,8 +63,11 @@ MUTANTS = [
         "https://github.com/vectordotdev/vector/issues/9739",
         SIDE_BY_SIDE + "test_a_stop_is_heard_while_a_store_is_being_retried",
         "assert heard",
-        Patch("runtime.supervisor:Supervisor.run", "not expired.done()", "True"),
-        Patch("runtime.supervisor:Supervisor.run", "{expired, ", "{"),
+        Patch(
+            "runtime.supervisor:Supervisor.run",
+            "await race(self._all_ended(), self._shutdown.expired)",
+            "await self._all_ended()",
+        ),
         Patch(
             "runtime.hooks:Hooks.retrying",
             "if wait is None or self.shutdown.expired.is_set():\n",
