@@ -33,7 +33,7 @@ MUTANTS = [
         "Vector",
         "https://github.com/vectordotdev/vector/issues/14828",
         SIDE_BY_SIDE + "test_a_store_that_is_away_does_not_hold_up_the_other",
-        "assert ready.rows == list(range(30))",
+        "assert ready.rows == list(range(900))",
         Patch(
             "runtime.flow:Flow._prepare",
             "for edge in self._edges:\n    await edge.queue.put(prepared)\n",
