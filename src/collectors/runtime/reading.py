@@ -129,6 +129,7 @@ class Reader:
                             since = data.position if data.position is not None else since
                             yield data
                             del data
+                            await asyncio.sleep(0)  # one that never waits must leave others their turn
                     self._succeeded()
                     wait = self._schedule.seconds_to_next()
                 except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
