@@ -101,7 +101,9 @@ def test_the_source_is_told_only_what_every_store_has(tmp_path):
 def test_a_store_that_is_away_does_not_hold_up_the_other(tmp_path):
     async def scenario():
         away, ready = Store("away", away=True), Store("ready")
-        running = engine(tmp_path, Numbers(limit=900, per_chunk=1, endless=True), away, ready, env=ManualEnv())
+        running = engine(
+            tmp_path, Numbers(limit=900, per_chunk=1, endless=True), away, ready, env=ManualEnv()
+        )
         work = asyncio.ensure_future(running.run())
         with contextlib.suppress(AssertionError):
             await until(lambda: len(ready.rows) == 900, seconds=20)

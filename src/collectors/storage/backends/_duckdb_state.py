@@ -16,7 +16,7 @@ import pyarrow as pa
 from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.storage.backends._duckdb_file import Connection
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
-from collectors.storage.positions import check_follows
+from collectors.storage.positions import check_follows, same_table
 
 __all__ = ["FlowTables", "create_tables"]
 
@@ -55,7 +55,10 @@ def create_tables(connection: Connection) -> None:
 
 
 class FlowTables:
-    """What one target, a table of the `duckdb` backend, keeps about its flows; whoever writes opens the transaction."""
+    """What one target, a table of the `duckdb` backend, keeps about its flows; whoever writes opens the transaction.
+
+    A flow goes on under the target that it began with, as long as that means the same table.
+    """
 
     def __init__(self, connection: Connection, target: str) -> None:
         self._connection = connection
@@ -69,51 +72,53 @@ class FlowTables:
 
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch by one and return how far it is stored."""
-        if self._one(flow) is None:
+        target, checkpoint = self._find(flow)
+        if checkpoint is None:
             self._connection.execute(
                 "insert into _collectors_checkpoint values (?, ?, 0, 0, null, null, ?)",
-                [flow, self._target, _now()],
+                [flow, target, _now()],
             )
         self._connection.execute(
             "update _collectors_checkpoint set epoch = epoch + 1, updated_at = ? where flow = ? and target = ?",
-            [_now(), flow, self._target],
+            [_now(), flow, target],
         )
         return self.stored(flow)
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is stored; epoch 0 and seq 0 for one that was never claimed."""
-        return self._one(flow) or Checkpoint(0)
+        return self._find(flow)[1] or Checkpoint(0)
 
     def of(self, source: str) -> list[str]:
         """Return the flows of a source of which anything is stored."""
         rows = self._connection.rows(
-            "select flow from _collectors_checkpoint "
-            "where target = ? and seq > 0 and (flow = ? or starts_with(flow, ?)) order by flow",
-            [self._target, source, f"{source}/"],
+            "select flow, target from _collectors_checkpoint "
+            "where seq > 0 and (flow = ? or starts_with(flow, ?)) order by flow",
+            [source, f"{source}/"],
         )
-        return [flow for (flow,) in rows]
+        return list(dict.fromkeys(flow for flow, target in rows if self._is_ours(target, flow)))
 
     def seqs(self) -> dict[str, int]:
         """Return the last stored seq of every flow."""
         rows = self._connection.rows(
-            "select flow, seq from _collectors_checkpoint where target = ?", [self._target]
+            "select flow, target, seq from _collectors_checkpoint order by updated_at"
         )
-        return dict(rows)
+        return {flow: seq for flow, target, seq in rows if self._is_ours(target, flow)}
 
     def commit(self, delivery: Delivery, store_rows: Callable[[], None]) -> bool:
         """Store a delivery, its rows by `store_rows`; False when it is stored already. Raises FencedError."""
         key = delivery.key
-        if not check_follows(self.stored(key.flow), delivery):
+        target, checkpoint = self._find(key.flow)
+        if not check_follows(checkpoint or Checkpoint(0), delivery):
             return False
         store_rows()
-        self._replace_letters(key.flow, delivery)
+        self._replace_letters(f"{key.flow}>{target}", delivery)
         self.forget_letters(delivery.resolved)
-        self._count(delivery)
+        self._count(delivery, target)
         position = None if delivery.position is None else msgspec.json.encode(delivery.position).decode()
         self._connection.execute(
             "update _collectors_checkpoint set seq = ?, position = ?, schema = ?, updated_at = ? "
             "where flow = ? and target = ?",
-            [key.seq, position, delivery.schema, _now(), key.flow, self._target],
+            [key.seq, position, delivery.schema, _now(), key.flow, target],
         )
         return True
 
@@ -138,23 +143,28 @@ class FlowTables:
     def ledger(self, run: str) -> dict[str, Counts]:
         """Return the counts of a run, by flow."""
         rows = self._connection.rows(
-            f"select flow, {_COUNTS} from _collectors_ledger where target = ? and run = ?",  # noqa: S608
-            [self._target, run],
+            f"select flow, target, {_COUNTS} from _collectors_ledger where run = ?",  # noqa: S608
+            [run],
         )
-        return {flow: Counts(*counts) for flow, *counts in rows}
+        return {flow: Counts(*counts) for flow, target, *counts in rows if self._is_ours(target, flow)}
 
-    def _one(self, flow: str) -> Checkpoint | None:
+    def _is_ours(self, target: str, flow: str) -> bool:
+        return same_table(target, self._target, flow, any_case=True)
+
+    def _find(self, flow: str) -> tuple[str, Checkpoint | None]:
+        """Return under which target a flow is kept, and how far it is stored; None for one that was never claimed."""
         rows = self._connection.rows(
-            "select epoch, seq, position, schema from _collectors_checkpoint where flow = ? and target = ?",
-            [flow, self._target],
+            "select target, epoch, seq, position, schema from _collectors_checkpoint where flow = ? "
+            "order by updated_at desc",
+            [flow],
         )
-        if not rows:
-            return None
-        epoch, seq, position, schema = rows[0]
-        return Checkpoint(epoch, seq, None if position is None else msgspec.json.decode(position), schema)
+        for target, epoch, seq, position, schema in rows:
+            if self._is_ours(target, flow):
+                place = None if position is None else msgspec.json.decode(position)
+                return target, Checkpoint(epoch, seq, place, schema)
+        return self._target, None
 
-    def _replace_letters(self, flow: str, delivery: Delivery) -> None:
-        owner = f"{flow}>{self._target}"
+    def _replace_letters(self, owner: str, delivery: Delivery) -> None:
         self._connection.execute(
             "delete from _collectors_dead_letters where owner = ? and seq >= ?", [owner, delivery.first_seq]
         )
@@ -168,9 +178,9 @@ class FlowTables:
         table = pa.table({"owner": [owner] * len(delivery.dead_letters), **arrays})
         self._connection.insert(f"_collectors_dead_letters (owner, {_COLUMNS})", table)
 
-    def _count(self, delivery: Delivery) -> None:
+    def _count(self, delivery: Delivery, target: str) -> None:
         counts = astuple(delivery.counts)
-        where = [delivery.run, delivery.key.flow, self._target]
+        where = [delivery.run, delivery.key.flow, target]
         updated = self._connection.rows(
             "update _collectors_ledger set read = read + ?, added = added + ?, stored = stored + ?, "
             "filtered = filtered + ?, set_aside = set_aside + ?, last_at = ? where run = ? and flow = ? and target = ?",

@@ -12,7 +12,7 @@ from collectors.storage.backends import _postgres_table
 from collectors.storage.backends._postgres_connection import Connection, translated
 from collectors.storage.backends._postgres_table import quote
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
-from collectors.storage.positions import check_follows
+from collectors.storage.positions import check_follows, same_table
 
 __all__ = ["DeliveryTables"]
 
@@ -47,7 +47,8 @@ create index on {schema}_collectors_dead_letters (pipeline, letter_id)
 class DeliveryTables:
     """What one schema of an open database keeps of flows; every method but `is_there` is one transaction.
 
-    `target` tells apart what several users of one schema keep about the same flow: the name of the table for the rows.
+    `target` tells apart what several users of one schema keep about the same flow: the setting of the table for the
+    rows. A flow goes on under the target that it began with, as long as that means the same table.
     """
 
     def __init__(self, connection: Connection, schema: str | None, target: str) -> None:
@@ -84,18 +85,19 @@ class DeliveryTables:
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch by one, durably, and return how far it is stored."""
         with self._connection.durable_transaction():
+            target, _ = self._find(flow, "for update")
             self._execute(
                 "insert into {}_collectors_checkpoint as known values (%s, %s, 1, 0, null, null, now()) "
                 "on conflict (flow, target) do update set epoch = known.epoch + 1, updated_at = now()",
                 flow,
-                self._target,
+                target,
             )
-            return self._checkpoint(flow)
+            return self._find(flow)[1]
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is stored; epoch 0 and seq 0 for one that was never claimed."""
         with translated():
-            return self._checkpoint(flow) if self.is_there() else Checkpoint(0)
+            return self._find(flow)[1] if self.is_there() else Checkpoint(0)
 
     def flows(self, source: str) -> list[str]:
         """Return the flows of a source of which anything is stored."""
@@ -103,11 +105,13 @@ class DeliveryTables:
             if not self.is_there():
                 return []
             rows = self._execute(
-                "select flow from {}_collectors_checkpoint "
-                "where target = %s and seq > 0 and (flow = %s or starts_with(flow, %s)) order by flow",
-                *(self._target, source, f"{source}/"),
+                "select flow, target from {}_collectors_checkpoint "
+                "where seq > 0 and (flow = %s or starts_with(flow, %s)) order by flow",
+                *(source, f"{source}/"),
             )
-            return [flow for (flow,) in rows]
+            return list(
+                dict.fromkeys(flow for flow, target in rows if same_table(target, self._target, flow))
+            )
 
     def commit(self, delivery: Delivery, store_rows: Callable[[], None]) -> int:
         """Store a delivery and return its seq; the rows by what `store_rows` does inside of the transaction.
@@ -117,18 +121,18 @@ class DeliveryTables:
         """
         key = delivery.key
         with self._connection.durable_transaction():
-            checkpoint = self._checkpoint(key.flow, "for update")
+            target, checkpoint = self._find(key.flow, "for update")
             if not check_follows(checkpoint, delivery):
                 return checkpoint.seq
             store_rows()
-            self._replace_letters(delivery)
+            self._replace_letters(f"{key.flow}>{target}", delivery)
             self._forget(delivery.resolved)
-            self._count(delivery)
+            self._count(delivery, target)
             position = None if delivery.position is None else msgspec.json.encode(delivery.position).decode()
             self._execute(
                 "update {}_collectors_checkpoint set seq = %s, position = %s, schema = %s, updated_at = now() "
                 "where flow = %s and target = %s",
-                *(key.seq, position, delivery.schema, key.flow, self._target),
+                *(key.seq, position, delivery.schema, key.flow, target),
             )
         return key.seq
 
@@ -155,30 +159,33 @@ class DeliveryTables:
             if not self.is_there():
                 return {}
             rows = self._execute(
-                "select flow, read, added, stored, filtered, set_aside from {}_collectors_ledger "
-                "where target = %s and run = %s order by first_at",
-                *(self._target, run),
+                "select flow, target, read, added, stored, filtered, set_aside from {}_collectors_ledger "
+                "where run = %s order by first_at",
+                run,
             )
-            return {flow: Counts(*counts) for flow, *counts in rows}
+            return {
+                flow: Counts(*counts)
+                for flow, target, *counts in rows
+                if same_table(target, self._target, flow)
+            }
 
     def _execute(self, statement: str, *values: Any) -> Any:
         return self._connection.execute(statement.format(self._quoted_schema).encode(), values)
 
-    def _checkpoint(self, flow: str, lock: str = "") -> Checkpoint:
-        row = self._execute(
-            f"select epoch, seq, position, schema from {{}}_collectors_checkpoint "  # noqa: S608
-            f"where flow = %s and target = %s {lock}",
-            *(flow, self._target),
-        ).fetchone()
-        if row is None:
-            return Checkpoint(0)
-        epoch, seq, position, schema = row
-        return Checkpoint(
-            epoch, seq, None if position is None else msgspec.json.decode(position, type=dict), schema
+    def _find(self, flow: str, lock: str = "") -> tuple[str, Checkpoint]:
+        """Return under which target a flow is kept, and how far it is stored."""
+        rows = self._execute(
+            f"select target, epoch, seq, position, schema from {{}}_collectors_checkpoint "  # noqa: S608
+            f"where flow = %s order by updated_at desc {lock}",
+            flow,
         )
+        for target, epoch, seq, position, schema in rows:
+            if same_table(target, self._target, flow):
+                place = None if position is None else msgspec.json.decode(position, type=dict)
+                return target, Checkpoint(epoch, seq, place, schema)
+        return self._target, Checkpoint(0)
 
-    def _replace_letters(self, delivery: Delivery) -> None:
-        owner = f"{delivery.key.flow}>{self._target}"
+    def _replace_letters(self, owner: str, delivery: Delivery) -> None:
         self._execute(
             "delete from {}_collectors_dead_letters where owner = %s and seq >= %s", owner, delivery.first_seq
         )
@@ -199,7 +206,7 @@ class DeliveryTables:
                 [letter.run for letter in letters],
             )
 
-    def _count(self, delivery: Delivery) -> None:
+    def _count(self, delivery: Delivery, target: str) -> None:
         counts = delivery.counts
         self._execute(
             "insert into {}_collectors_ledger as known values (%s, %s, %s, %s, %s, %s, %s, %s, now(), now()) "
@@ -207,7 +214,7 @@ class DeliveryTables:
             "read = known.read + excluded.read, added = known.added + excluded.added, "
             "stored = known.stored + excluded.stored, filtered = known.filtered + excluded.filtered, "
             "set_aside = known.set_aside + excluded.set_aside, last_at = now()",
-            *(delivery.run, delivery.key.flow, self._target),
+            *(delivery.run, delivery.key.flow, target),
             *(counts.read, counts.added, counts.stored, counts.filtered, counts.set_aside),
         )
 
