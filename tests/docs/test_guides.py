@@ -66,8 +66,17 @@ def test_python_blocks_run(page, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def write_modules(page, folder):
+    """Write the Python blocks whose first line is the name of a file."""
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
+        found = re.match(r"# (\w+\.py)\n", block.lstrip("\n"))
+        if found:
+            (folder / found[1]).write_text(block, encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pipelines_load(page, tmp_path):
+    write_modules(page, tmp_path)
     for number, block in enumerate(pipelines(page)):
         path = tmp_path / f"block-{number}.yaml"
         path.write_text(block, encoding="utf-8")
@@ -95,6 +104,21 @@ def test_a_reader_can_run_the_readme_in_order(tmp_path):
         check=False,
     )
     assert len(asked.stdout.splitlines()) == 8, asked.stderr
+
+
+def test_the_pipelines_of_polled_sources_run(tmp_path):
+    page = ROOT / "docs/guide/polling.md"
+    write_modules(page, tmp_path)
+    for block in pipelines(page):
+        (tmp_path / "p.yaml").write_text(block, encoding="utf-8")
+        run = [sys.executable, "-m", "collectors", "run", "p.yaml", "--for", "1s", "--quiet"]
+        ask = [sys.executable, "-m", "collectors", "query", "p.yaml", "--json"]
+        for command in (run, ask):
+            done = subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) >= 3
 
 
 def test_a_block_that_fails_is_found_with_its_line(tmp_path):
