@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collectors import rows
-from collectors.rows import batches, dicts_of, encodable, take_apart, to_dicts
+from collectors.rows import batches, dicts_of, dicts_or_reasons, encodable, python_rows, take_apart, to_dicts
 
 compiled = pytest.mark.skipif(
     os.environ.get("COLLECTORS_NATIVE") == "0" or not rows._LIBRARY.exists(),
@@ -190,3 +190,28 @@ def test_batches(count):
     assert covered == sorted(covered)
     assert covered[:1] + covered[-1:] == ([0, count] if count else [])
     assert sum(size for _, size in batches(count)) == count
+
+
+NO_PYTHON = [
+    (pa.array([-720000], pa.int32()).cast(pa.date32()), "-0002-09-16"),
+    (pa.array([2**62], pa.timestamp("s", "UTC")), str(2**62)),
+    (pa.array([2**62], pa.timestamp("s")), str(2**62)),
+    (pa.array([2**62], pa.duration("s")), str(2**62)),
+    (pa.array([-(2**60)], pa.date64()), str(-(2**60))),
+    (pa.array([[-720000]], pa.list_(pa.int32())).cast(pa.list_(pa.date32())), "-0002-09-16"),
+    (pa.array([1001], pa.timestamp("ns")), "00:00:00.000001001"),
+    (pa.array([1001], pa.time64("ns")), "00:00:00.000001001"),
+    (pa.array([1001], pa.duration("ns")), "1001"),
+]
+
+
+@pytest.mark.parametrize(("column", "text"), NO_PYTHON, ids=lambda it: str(getattr(it, "type", it)))
+def test_a_value_that_python_has_no_type_for_costs_its_row_alone(column, text):
+    table = pa.table({"n": [1, 2], "c": pa.concat_arrays([column, pa.nulls(1, column.type)])})
+    rows, problems = dicts_or_reasons(table)
+    assert rows[1] == {"n": 2, "c": None}
+    assert list(problems) == [0]
+    assert text in problems[0]
+    shown = python_rows(table)
+    assert (shown[0]["n"], shown[1]) == (1, {"n": 2, "c": None})
+    assert text in shown[0]["c"]

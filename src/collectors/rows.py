@@ -18,7 +18,16 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-__all__ = ["batches", "dicts_of", "encodable", "take_apart", "to_dicts"]
+__all__ = [
+    "batches",
+    "dicts_of",
+    "dicts_or_reasons",
+    "encodable",
+    "python_rows",
+    "python_value",
+    "take_apart",
+    "to_dicts",
+]
 
 _BATCH_ROWS = 4096
 """So many rows at a time are fast to make and to drop: they stay in the processor's cache."""
@@ -82,6 +91,48 @@ def dicts_of(table: pa.Table) -> list[dict[str, Any]]:
         tuple(map(sys.intern, batch.schema.names)), array, bytes(kinds), tuple(lists)
     )
     return rows
+
+
+def dicts_or_reasons(table: pa.Table) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """Return the rows as dicts, and for those with a value that Python has no type for, by number, the column and why."""
+    try:
+        return dicts_of(table), {}
+    except (OverflowError, ValueError):  # a date before the year 1, a time with nanoseconds
+        problems: dict[int, str] = {}
+        columns = [_python_values(name, table.column(name), problems) for name in table.column_names]
+        return to_dicts(table.column_names, columns, table.num_rows), problems
+
+
+def python_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as dicts, for people and dead letters: a value that Python has no type for is text."""
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (OverflowError, ValueError):
+        columns = [[python_value(scalar) for scalar in column] for column in table.columns]
+        return to_dicts(table.column_names, columns, table.num_rows)
+    return rows
+
+
+def python_value(scalar: pa.Scalar) -> Any:
+    """Return a value; as text where Python has no type for it."""
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        return " ".join(pa.array([scalar], scalar.type).to_string().split())[2:-2]
+
+
+def _python_values(name: str, column: pa.ChunkedArray, problems: dict[int, str]) -> list[Any]:
+    values: list[Any] = []
+    for row, scalar in enumerate(column):
+        try:
+            values.append(scalar.as_py())
+        except (OverflowError, ValueError):
+            values.append(None)
+            what = (
+                f"column '{name}': Python has no value for {python_value(scalar)} of the type {scalar.type}"
+            )
+            problems.setdefault(row, f"{what}; cast it before this step, for example to a string")
+    return values
 
 
 def take_apart(names: Sequence[str], records: list[dict[str, Any]]) -> list[pa.Array | list[Any]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -104,3 +105,16 @@ def test_compiled_code_makes_no_difference(given, without):
     assert misfits == told
     assert table.schema == expected.schema
     assert str(table.to_pylist()) == str(expected.to_pylist())  # NaN is no other NaN
+
+
+def test_ints_beside_decimals_are_decimals():
+    table, misfits = to_table([{"a": Decimal("1.5")}, {"a": 1}, {"a": 1000}, {"a": None}, {"a": 10**30}])
+    assert misfits == {}
+    assert table["a"].to_pylist() == [Decimal("1.5"), Decimal(1), Decimal(1000), None, Decimal(10) ** 30]
+
+
+def test_a_value_that_is_no_column_with_those_before_it_is_named():
+    table, misfits = to_table([{"a": Decimal("1e-70")}, {"a": Decimal("1e70")}, {"a": 1}])
+    assert list(misfits) == [1]
+    assert "1E+70" in misfits[1]
+    assert table.num_rows == 2

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from collectors.processing import casting
 from collectors.processing.casting import a_type, kind, type_name
+from collectors.rows import python_value
 
 __all__ = [
     "INT64",
@@ -257,7 +258,7 @@ def cast_term(term: Term, target: pa.DataType, node: Any, *, strict: bool) -> Te
         values = rows.spread(term.run(rows))
         result, bad = casting.cast(values, target)
         if strict:
-            rows.fail(bad, lambda row: casting.refusal(values[row].as_py(), target))
+            rows.fail(bad, lambda row: casting.refusal(python_value(values[row]), target))
         return result
 
     return Term(target, run, node)

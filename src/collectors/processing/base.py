@@ -20,6 +20,7 @@ from collectors.errors import CollectorsError, ConfigurationError, DataError, Fa
 from collectors.interfaces.processing import IProcessor
 from collectors.models import ProcessingResult
 from collectors.processing.records import to_table
+from collectors.rows import python_rows
 from collectors.settings import Name, Settings, settings_class
 
 __all__ = ["Outcome", "Processor", "ProcessorConfig", "row_bytes"]
@@ -54,7 +55,7 @@ def _reason(error: Exception) -> str:
 
 def row_bytes(table: pa.Table, row: int) -> bytes:
     """Return one row as a JSON object, for a dead letter."""
-    (record,) = table.slice(row, 1).to_pylist()
+    (record,) = python_rows(table.slice(row, 1))
     return msgspec.json.encode(record, enc_hook=str)
 
 
@@ -158,7 +159,7 @@ class Processor(IProcessor, Generic[ConfigT]):
         if misfits:
             return None, f"record {min(misfits)}: {misfits[min(misfits)]}"
         outcome = self.apply(table)
-        records = outcome.table.to_pylist()
+        records = python_rows(outcome.table)
         if isinstance(data, dict):
             return (records[0] if len(records) == 1 else records or None), _first_reason(outcome)
         return records, _first_reason(outcome)

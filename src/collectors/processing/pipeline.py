@@ -16,6 +16,7 @@ from collectors.interfaces.processing import IPipeline, IProcessor
 from collectors.models import PipelineResult, PipelineStep, ProcessingResult, ProcessingStatistics
 from collectors.processing.base import Outcome, Processor, row_bytes
 from collectors.processing.records import to_table
+from collectors.rows import dicts_or_reasons
 
 __all__ = ["Applied", "Pipeline", "StepOutcome"]
 
@@ -205,8 +206,10 @@ async def _apply_records(processor: IProcessor, table: pa.Table) -> Outcome:
     """Drive a processor that knows only the specification's interface, record by record."""
     records: list[dict[str, Any]] = []
     origins: list[int] = []
-    refused: dict[int, str] = {}
-    for row, record in enumerate(table.to_pylist()):
+    given, refused = dicts_or_reasons(table)
+    for row, record in enumerate(given):
+        if row in refused:
+            continue
         result = await _process(processor, record)
         data = result.processed_data
         made = data if isinstance(data, list) else [] if data is None else [data]

@@ -188,6 +188,8 @@ def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | No
         if odd:
             return None, odd
         values = [value if value is None else float(value) for value in values]
+    if family == "decimal":
+        values = [Decimal(value) if isinstance(value, int) else value for value in values]
     if family == "timestamp":
         values, odd = _in_utc(values, naive=known is not None and kind(known) == "timestamp" and not known.tz)
         if odd:
@@ -195,8 +197,7 @@ def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | No
     try:
         return _array(values, str(family), known), {}
     except _REFUSALS:
-        odd = _culprits(values)
-        return (None, odd) if odd else (pa.array(values), {})
+        return None, _culprits(values) or _first_too_many(values)
 
 
 def _family(type_: type) -> str | None:
@@ -299,6 +300,17 @@ def _unusable(values: list[Any], start: int) -> Misfits:
         return {} if reason is None else {start: reason}
     middle = len(values) // 2
     return _unusable(values[:middle], start) | _unusable(values[middle:], start + middle)
+
+
+def _first_too_many(values: list[Any]) -> Misfits:
+    """Return the first value that is no column with all those before it, though each part of them may be one."""
+    good, bad = 0, len(values)
+    reason = _problem(values) or "it does not fit in a column with those before it"
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        found = _problem(values[:middle])
+        good, bad, reason = (middle, bad, reason) if found is None else (good, middle, found)
+    return {bad - 1: f"{_shown(values[bad - 1])}: {reason}"}
 
 
 def _shape(value: Any) -> Any:

@@ -14,6 +14,7 @@ from collectors.collection.base import Source
 from collectors.config.model import PipelineConfig, Route
 from collectors.errors import CollectorsError, ConfigurationError
 from collectors.models import CollectedData
+from collectors.rows import python_rows
 from collectors.runtime.assembly import make_codecs, make_pipeline, make_sources
 from collectors.runtime.env import Env
 from collectors.runtime.error_budget import budget_of, check_budget, percent
@@ -160,7 +161,7 @@ async def _preview(
     for route, table in zip(routes, tables, strict=True):
         for name in route.backends:
             backend = config.backends[name].make()
-            preview = Preview(name, backend.describe(), [], table.slice(0, SAMPLE_ROWS).to_pylist())
+            preview = Preview(name, backend.describe(), [], python_rows(table.slice(0, SAMPLE_ROWS)))
             result.previews.append(preview)
             try:
                 preview.lines = await env.in_thread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -373,3 +374,20 @@ def test_dicts_go_to_the_function_as_they_are():
     marker = object()
     result = asyncio.run(Python(function=lambda record: record).process({"x": marker}))
     assert result.processed_data["x"] is marker
+
+
+def test_a_value_that_python_has_no_type_for_costs_its_record_alone():
+    days = pa.array([1, -720000, 5], pa.int32()).cast(pa.date32())
+    outcome = Python(function=lambda record: record).apply(pa.table({"n": [1, 2, 3], "d": days}))
+    assert outcome.table["n"].to_pylist() == [1, 3]
+    (rejected,) = outcome.rejected
+    assert (rejected.record, rejected.raw) == (1, b'{"n":2,"d":"-0002-09-16"}')
+    assert "column 'd': Python has no value for -0002-09-16" in rejected.reason
+
+
+def test_what_a_dict_of_another_kind_makes_up_is_not_stored():
+    def count(record):
+        return Counter(a=1, b=2) if record["n"] != 2 else Counter(a=5)
+
+    outcome = Python(function=count).apply(pa.table({"n": [1, 2, 3]}))
+    assert outcome.table.to_pylist() == [{"a": 1, "b": 2}, {"a": 5, "b": None}, {"a": 1, "b": 2}]

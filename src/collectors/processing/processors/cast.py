@@ -22,6 +22,7 @@ from collectors.errors import ConfigurationError, DataError
 from collectors.processing import casting
 from collectors.processing._names import require
 from collectors.processing.base import Processor, ProcessorConfig
+from collectors.rows import python_value
 from collectors.settings import ColumnType, column_type
 
 __all__ = ["COMPONENT", "Cast", "CastConfig"]
@@ -60,7 +61,7 @@ class Cast(Processor[CastConfig]):
             values = table.column(index).combine_chunks()
             converted, bad = self._convert(name, values, target)
             for row in bad:
-                reason = self._reason(values[row].as_py(), target)
+                reason = self._reason(python_value(values[row]), target)
                 failures.setdefault(row, f"column '{name}': {reason}")
             result = result.set_column(index, name, converted)
         if failures and self.config.on_error == "set-aside":

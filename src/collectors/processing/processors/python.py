@@ -40,7 +40,7 @@ from collectors.errors import ConfigurationError, DataError, FatalError, Transie
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
 from collectors.processing.records import Columns
-from collectors.rows import batches, dicts_of
+from collectors.rows import batches, dicts_or_reasons
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
@@ -92,7 +92,7 @@ class Python(Processor[PythonConfig]):
             return super().apply(table)
         columns, rows, problems = Columns(), list[int](), dict[int, str]()
         for start, count in batches(table.num_rows):
-            made = self._call_all(dicts_of(table.slice(start, count)), start)
+            made = self._call_for(table.slice(start, count), start)
             if not columns.add_alike(made.records):
                 made = self._with_names_of_text(made)
                 columns.add(made.records)
@@ -148,6 +148,17 @@ class Python(Processor[PythonConfig]):
             return (records[0] if len(records) == 1 else records or None), problem
         return records, problem
 
+    def _call_for(self, table: pa.Table, first: int) -> _Made:
+        """Return what became of the rows of a table, which are numbered from `first` on."""
+        records, problems = dicts_or_reasons(table)
+        if not problems:
+            return self._call_all(records, first)
+        rows = [row for row in range(table.num_rows) if row not in problems]
+        made = self._call_all([records[row] for row in rows])
+        told = {first + row: reason for row, reason in problems.items()}
+        told |= {first + rows[row]: reason for row, reason in made.problems.items()}
+        return _Made(made.records, [first + rows[row] for row in made.rows], told)
+
     def _call_all(self, records: list[dict[str, Any]], first: int = 0) -> _Made:
         """Return what became of records that are numbered from `first` on."""
         results: list[Any] = []  # of each record so far a dict, a list of dicts or None
@@ -202,7 +213,7 @@ class Python(Processor[PythonConfig]):
                     f"{self._function_name()} returned {type(record).__name__}{inside}, "
                     "expected a dict, None or a list of dicts"
                 )
-        return records
+        return [record if type(record) is dict else dict(record) for record in records]
 
     def _function_name(self) -> str:
         return str(getattr(self._function, "__name__", type(self._function).__name__))
