@@ -77,6 +77,24 @@ def test_calls_that_block_do_not_keep_others_waiting():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("most", [None, 8])
+def test_one_that_is_about_to_be_busy_is_not_idle(most):
+    """Two calls in one step while one thread is idle: the first may block for as long as it likes."""
+
+    async def main():
+        hands, go = Workers("test", most), threading.Event()
+        for _ in range(20):
+            await hands.call(int)
+            blocked, quick = hands.call(go.wait, 10), hands.call(int, 7)
+            assert await asyncio.wait_for(quick, 5) == 7
+            go.set()
+            await blocked
+            go.clear()
+        hands.close()
+
+    asyncio.run(main())
+
+
 def test_quick_calls_need_few_threads():
     async def main():
         hands = Workers("test", None)

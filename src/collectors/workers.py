@@ -64,7 +64,9 @@ class Workers:
             self._loop, self._woken, self._looking = loop, False, False
         future: asyncio.Future[Result] = loop.create_future()
         self._jobs.put((future, function, args))
-        if not self.idle:
+        if self._jobs.qsize() > len(
+            self.idle
+        ):  # one that is idle may have been given a job and not have woken yet
             if len(self._threads) < (AT_ONCE if self.most is None else self.most):
                 self._start()
             elif self.most is None and not self._looking:
@@ -96,9 +98,10 @@ class Workers:
         def look() -> None:
             self._looking = False
             waiting = self._jobs.qsize()
-            if not waiting or self.idle or self.closed:
+            if not waiting or self.closed:
                 return
-            for _ in range(1 if self._count != before else waiting):
+            missing = max(0, waiting - len(self.idle))
+            for _ in range(min(1, missing) if self._count != before else missing):
                 self._start()
             self._look_again()
 
@@ -140,12 +143,13 @@ class Workers:
         self._woken = False  # before looking: what comes from now on wakes anew
         while self._ended:
             future, result, error = self._ended.popleft()
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+            with suppress(RuntimeError):  # it belongs to an event loop that is closed
+                if future.done():
+                    continue
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

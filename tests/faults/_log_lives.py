@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
 from _lives import POINTS, Duckdb, live
 
-from collectors.runtime import delivery
+from collectors.runtime import grouping
 from collectors.runtime.delivery import Edge
 from collectors.runtime.preparing import Preparer
 
@@ -68,7 +68,7 @@ def main(pipeline: Path, seed: int, kills: int) -> None:
     watch(pipeline.with_name("told"))
     POINTS[:] = [(FILE.Connection, "execute"), (FILE.Connection, "insert")]
     FILE.CHECKPOINT_BYTES = rng.choice([2**12, 2**14, 2**26])
-    delivery.GROUP_ROWS = Duckdb.commit_rows = 1  # and so a commit for each chunk
+    grouping.GROUP_ROWS = Duckdb.commit_rows = 1  # and so a commit for each chunk
     Preparer.joining = lambda *_: lambda _: False
     done: Counter[str] = Counter()
     for _ in range(kills):

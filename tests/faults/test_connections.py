@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from collectors.config.load import load
-from collectors.runtime import delivery
+from collectors.runtime import grouping
 from collectors.runtime.engine import Engine
 from collectors.runtime.env import Env
 from collectors.testing.postgres_server import PostgresServer, ServerUnavailableError
@@ -68,7 +68,7 @@ def proxy(server):
 
 @pytest.fixture(autouse=True)
 def _a_commit_for_each_file(monkeypatch):
-    monkeypatch.setattr(delivery, "GROUP_ROWS", 0)
+    monkeypatch.setattr(grouping, "GROUP_ROWS", 0)
 
 
 class Stack:

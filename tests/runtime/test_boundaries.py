@@ -11,7 +11,7 @@ import pytest
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
 from collectors.errors import FatalError, FencedError, TransientError
-from collectors.runtime import delivery as delivery_module
+from collectors.runtime import grouping
 from collectors.runtime.engine import Engine
 from collectors.runtime.preparing import Preparer
 from collectors.testing._sim_sources import Lines
@@ -98,7 +98,7 @@ def test_chunks_behind_those_that_another_machine_cut_are_not_taken_for_what_fol
 
     backends[1].commit = twice
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delivery_module, "GROUP_ROWS", 1)  # a commit for each chunk
+        patch.setattr(grouping, "GROUP_ROWS", 1)  # a commit for each chunk
         patch.setattr(Preparer, "joining", lambda *_: lambda _: False)
         start(tmp_path / "b", backends, 4)
     assert stores[1].numbers("numbers") == list(range(8))

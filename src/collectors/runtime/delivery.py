@@ -28,6 +28,7 @@ from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError, FencedError, TransientError
 from collectors.processing.base import row_bytes
 from collectors.runtime.batching import End, concat, take_waiting
+from collectors.runtime.grouping import Grouping
 from collectors.runtime.hooks import Hooks
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Prepared
@@ -36,8 +37,6 @@ from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Re
 
 __all__ = ["Edge"]
 
-GROUP_BYTES = 16 * 2**20
-GROUP_ROWS = 64 * 1024
 MOST_TRIES = 2048
 """So many parts of a delivery are tried to find rows that a backend refuses without naming them; then the flow stops."""
 MOST_ROUNDS = 1024
@@ -72,9 +71,10 @@ class Edge:
         self.report = EdgeReport(backend.get_backend_id(), backend.describe())
         self.go_on_as(flow)
         self._hooks = hooks
-        self._epoch = self._rows = 0
-        self._buffered: deque[tuple[int, Counts]] = deque()
+        self._grouping = Grouping(route, backend.commit_rows, hooks.env.monotonic)
+        self._epoch = 0
         self._oldest = 0.0
+        self._buffered: deque[tuple[int, Counts]] = deque()
         self._lock = asyncio.Lock()
 
     @property
@@ -131,7 +131,7 @@ class Edge:
 
     async def _store(self, release: Callable[[Prepared], None]) -> None:
         held: list[Prepared | End] = []
-        while group := await take_waiting(self.queue, held, self._joining, self._taken):
+        while group := await take_waiting(self.queue, held, self._grouping.begin, self._taken):
             self.ahead = len(group) if self.backend.commit_rows else 0
             fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
             self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
@@ -169,23 +169,9 @@ class Edge:
             if self._buffered and self._hooks.env.monotonic() - self._oldest >= interval:
                 await self.flush()
 
-    def _joining(self, first: Prepared) -> Callable[[Prepared], bool]:
-        size = self._rows = 0
-
-        def joins(item: Prepared) -> bool:
-            nonlocal size
-            table = item.parts[self.route].table
-            few = self._rows < self.backend.commit_rows
-            self._rows += table.num_rows
-            size += table.nbytes
-            return bool((few or self._rows <= GROUP_ROWS) and size <= GROUP_BYTES)
-
-        joins(first)
-        return joins
-
     def _taken(self) -> bool:
         more = self.on_taken is not None and self.on_taken()
-        return more and self._rows < self.backend.commit_rows
+        return more and self._grouping.wants_more()
 
     async def _deliver(self, group: list[Prepared]) -> None:
         last = group[-1]

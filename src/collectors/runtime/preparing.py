@@ -20,6 +20,8 @@ from collectors.runtime.ledger import StepReport
 __all__ = ["Item", "Letters", "Part", "Prepared", "Preparer", "Way", "count_step"]
 
 JOINED_BYTES = 4 * 2**20
+LETTER_BYTES = 2048
+"""Bytes that a dead letter takes in memory beside its record."""
 """Waiting chunks are joined up to this size to be decoded together."""
 
 
@@ -67,11 +69,12 @@ class Prepared:
     @property
     def held(self) -> int:
         """How many bytes it keeps in memory."""
-        raw = sum(len(letter.raw) for letter in self.letters)
-        sizes: list[int] = [
-            part.table.nbytes + sum(len(letter.raw) for letter in part.letters) for part in self.parts
-        ]
-        return raw + max(sizes)
+        sizes: list[int] = [part.table.nbytes + _held(part.letters) for part in self.parts]
+        return _held(self.letters) + max(sizes)
+
+
+def _held(letters: Sequence[DeadLetter]) -> int:
+    return sum(len(letter.raw) for letter in letters) + LETTER_BYTES * len(letters)
 
 
 @dataclass(frozen=True, slots=True)

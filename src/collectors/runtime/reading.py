@@ -64,17 +64,16 @@ class Interrupt:
 
         self._waiter.add_done_callback(cancel)
         try:
-            result = await work
+            return await work
         except asyncio.CancelledError:
-            if was_cut and task.uncancel() <= before:
+            if was_cut and task.cancelling() - 1 <= before:
                 return None
             raise
         finally:
             awaiting = False
             self._waiter.remove_done_callback(cancel)
-        if was_cut:
-            task.uncancel()
-        return result
+            if was_cut:
+                task.uncancel()
 
     def close(self) -> None:
         """Let go of the event."""

@@ -46,4 +46,9 @@ def table_of(table: str, flow: str) -> str:
 def same_table(one: str, other: str, flow: str, *, any_case: bool = False) -> bool:
     """Return whether two settings mean one table for a flow: its position is kept under the one that it began with."""
     one, other = table_of(one, flow), table_of(other, flow)
-    return one == other or (any_case and one.lower() == other.lower())
+    return one == other or (any_case and _folded(one) == _folded(other))
+
+
+def _folded(name: str) -> bytes:
+    """Return a name as SQLite and DuckDB compare it: only A to Z lose their case."""
+    return name.encode("utf-8", "surrogatepass").lower()

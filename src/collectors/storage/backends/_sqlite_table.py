@@ -42,7 +42,10 @@ class RowTable:
 
     def __init__(self, database: Database, name: str) -> None:
         self._database = database
-        self._name = name
+        found = database.execute(
+            "select name from sqlite_schema where type = 'table' and name = ? collate nocase", (name,)
+        ).fetchone()
+        self._name: str = found[0] if found else name  # as the table was made: rows are written down under it
         self._quoted = quote(name)
 
     def columns(self) -> dict[str, str]:
