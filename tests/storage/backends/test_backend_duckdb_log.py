@@ -37,13 +37,15 @@ def crash_behind(tmp_path, deliveries, flush_behind):
     return asyncio.run(main())
 
 
-def go_on(path, deliveries):
+def go_on(path, deliveries, *, ask):
     """Take the flow over, store what is missing, and return how far it was stored, and all rows."""
 
     async def main():
         backend = duckdb_backend.DuckdbBackend(path=str(path), table="readings")
         await backend.connect()
+        asked = await backend.call(backend.stored, FLOW) if ask else None
         checkpoint = await backend.call(backend.claim, FLOW)
+        assert asked is None or asked.seq == checkpoint.seq
         for seq in range(checkpoint.seq + 1, deliveries + 1):
             await backend.call(backend.commit, delivery(seq, seq, checkpoint.epoch, letters=0))
         rows = await backend.call(
@@ -55,8 +57,9 @@ def go_on(path, deliveries):
     return asyncio.run(main())
 
 
+@pytest.mark.parametrize("ask", [False, True], ids=["claimed", "asked and claimed"])
 @pytest.mark.parametrize("damage", ["lost", "cut off", "overwritten"])
-def test_what_was_told_as_durable_does_not_need_the_log(tmp_path, damage):
+def test_what_was_told_as_durable_does_not_need_the_log(tmp_path, damage, ask):
     path, told = crash_behind(tmp_path, 5, flush_behind=2)
     assert told >= 2
     log = path.with_name("a.duckdb.wal")
@@ -66,6 +69,6 @@ def test_what_was_told_as_durable_does_not_need_the_log(tmp_path, damage):
     else:
         half = len(content) // 2
         log.write_bytes(content[:half] + (b"" if damage == "cut off" else b"\xff" * half))
-    stored, rows = go_on(path, 5)
+    stored, rows = go_on(path, 5, ask=ask)
     assert stored >= told
     assert rows == list(range(15))

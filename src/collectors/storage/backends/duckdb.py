@@ -134,6 +134,9 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         """Return how far the flow is durably stored in this table: whoever has claimed flows makes a checkpoint."""
         if self._durable:
             self._checkpoint()
+        if self._file.log_size():
+            with self._file.transaction():
+                pass  # whoever asks is about to write: a log that cannot be replayed is moved aside first
         with self._reading() as flows:
             return flows.stored(flow) if flows else Checkpoint(0)
 
