@@ -11,7 +11,7 @@ import pytest
 
 from collectors.chunks import Checkpoint, DeadLetter, Delivery
 from collectors.errors import FencedError
-from collectors.storage.base import KeepsDeadLetters, KeepsPosition, ListsFlows
+from collectors.storage.base import CommitsTogether, KeepsDeadLetters, KeepsPosition, ListsFlows
 from collectors.testing.backend_rig import BackendRig
 from collectors.testing.crashes import find_crash_losses
 from collectors.testing.deliveries import NOON, SCHEMA, delivery, everything
@@ -125,6 +125,31 @@ class PositionRules(BackendRig):
             await self._see(backend, 2, 1, letters=1)
             await self._commit(backend, delivery(2, 2, 2, letters=0))
             await self._see(backend, 2, 2, letters=1)
+
+        self.run(tmp_path, scenario)
+
+    def test_commits_together_are_stored_all_or_none(self, tmp_path: Path) -> None:
+        """Deliveries of different flows: all are stored, each once; where one is fenced, none of them is."""
+        self.needs(CommitsTogether)
+        flows = ["contract/source", "contract/second", "contract/third"]
+
+        async def scenario(backend: Any) -> None:
+            for flow in flows:
+                await backend.call(backend.claim, flow)
+            first, *others = (delivery(1, 1, flow=flow, letters=0) for flow in flows)
+            fenced = replace(others[-1], key=replace(others[-1].key, epoch=7))
+            with pytest.raises(FencedError, match="contract/third"):
+                await backend.call(backend.commit_together, [first, others[0], fenced])
+            stored = [(await backend.call(backend.stored, flow)).seq for flow in flows]
+            assert stored == [0, 0, 0]
+            assert await backend.call(backend.commit_together, [first, *others]) == [1, 1, 1]
+            again = [first, delivery(2, 2, flow=flows[1], letters=0)]
+            assert await backend.call(backend.commit_together, again) == [1, 2]
+            stored = [(await backend.call(backend.stored, flow)).seq for flow in flows]
+            assert stored == [1, 2, 1]
+            if self.can_query:
+                found = [row["n"] for row in await backend.query(everything())]
+                assert sorted(found) == sorted([*range(3)] * 3 + [*range(3, 6)])
 
         self.run(tmp_path, scenario)
 
