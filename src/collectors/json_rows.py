@@ -6,7 +6,6 @@ The text is that which msgspec would write of the values; who calls this has to 
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
@@ -15,6 +14,8 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+
+from collectors import native
 
 __all__ = ["written"]
 
@@ -42,13 +43,10 @@ def _functions() -> Any:
     """Return the compiled code: what writes, and what frees the text, with a table of powers; None where it is not
     installed, or switched off by `COLLECTORS_NATIVE=0`.
     """
-    if os.environ.get("COLLECTORS_NATIVE") == "0":
+    found = native.functions(_LIBRARY, "collectors_write_json_1", "collectors_free_1")
+    if found is None:
         return None
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))
-        write, free = library.collectors_write_json_1, library.collectors_free_1
-    except (OSError, AttributeError):
-        return None
+    write, free = found
     write.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
     free.argtypes = (ctypes.c_void_p,)
     write.restype, free.restype = ctypes.c_int64, None

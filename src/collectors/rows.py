@@ -7,7 +7,6 @@ members is made once for each set of names; a row is then one call of it.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -17,6 +16,8 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+
+from collectors import native
 
 __all__ = [
     "batches",
@@ -44,13 +45,10 @@ def _functions() -> Any:
     """Return the compiled code: what makes dicts, and what takes them apart; None where it is not installed, or switched
     off by `COLLECTORS_NATIVE=0`.
     """
-    if os.environ.get("COLLECTORS_NATIVE") == "0":
+    found = native.functions(_LIBRARY, "collectors_to_dicts_1", "collectors_take_apart_1", with_lock=True)
+    if found is None:
         return None
-    try:
-        library = ctypes.PyDLL(str(_LIBRARY))
-        make, take = library.collectors_to_dicts_1, library.collectors_take_apart_1
-    except (OSError, AttributeError):
-        return None
+    make, take = found
     make.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.py_object)
     take.argtypes = (ctypes.py_object, ctypes.py_object)
     make.restype = take.restype = ctypes.py_object

@@ -7,7 +7,6 @@ is no such code, and all lines go the way that the others go.
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from collectors import native
 from collectors.settings import column_type
 
 __all__ = ["Other", "Taken", "read"]
@@ -50,15 +50,11 @@ def _functions() -> Any:
     """Return the compiled code: what finds fields, what copies text, what copies numbers; None where it is not
     installed, or switched off by `COLLECTORS_NATIVE=0`.
     """
-    if os.environ.get("COLLECTORS_NATIVE") == "0":
+    names = [f"collectors_{name}_1" for name in ("scan_log", "copy_field", "copy_numbers")]
+    found = native.functions(_LIBRARY, *names)
+    if found is None:
         return None
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))
-        scan, text, numbers = (
-            getattr(library, f"collectors_{name}_1") for name in ("scan_log", "copy_field", "copy_numbers")
-        )
-    except (OSError, AttributeError):
-        return None
+    scan, text, numbers = found
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     scan.argtypes = (ctypes.c_char_p, size, number, pointer, pointer, pointer)
     text.argtypes = (ctypes.c_char_p, pointer, size, number, pointer, pointer, pointer)

@@ -7,7 +7,6 @@ would have made. Without a compiler at installation there is no such code, and e
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import struct
 from functools import lru_cache
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from collectors import native
 
 __all__ = ["count_lines", "read"]
 
@@ -33,13 +34,10 @@ def _functions() -> Any:
     """Return the compiled code: what reads, and what counts lines; None where it is not installed, or switched off by
     `COLLECTORS_NATIVE=0`.
     """
-    if os.environ.get("COLLECTORS_NATIVE") == "0":
+    found = native.functions(_LIBRARY, "collectors_read_json_1", "collectors_count_lines_1")
+    if found is None:
         return None
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))
-        read, count = library.collectors_read_json_1, library.collectors_count_lines_1
-    except (OSError, AttributeError):
-        return None
+    read, count = found
     read.argtypes = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_void_p)
     count.argtypes = (ctypes.c_char_p, ctypes.c_int64)
     read.restype = count.restype = ctypes.c_int64
