@@ -161,7 +161,9 @@ async def _preview(
     for route, table in zip(routes, tables, strict=True):
         for name in route.backends:
             backend = config.backends[name].make()
-            preview = Preview(name, backend.describe(), [], python_rows(table.slice(0, SAMPLE_ROWS)))
+            preview = Preview(
+                name, backend.describe(), [], python_rows(table.slice(0, min(SAMPLE_ROWS, table.num_rows)))
+            )
             result.previews.append(preview)
             try:
                 preview.lines = await env.in_thread(
