@@ -126,6 +126,7 @@ def refused(text):
         ("log(a, b)", 1, 1, "expected a number written out as the base of log"),
         ("9" * 39, 1, 1, "a number has at most 38 digits"),
         ("1e999", 1, 1, "the number is too large"),
+        ("0E", 1, 1, "'0E' is no number"),
         ("(" * 60 + "a" + ")" * 60, 1, 51, "nested too deeply: at most 50 levels"),
         ("not " * 3000 + "a", 1, 1, "nested too deeply"),
         ("a" + " + 1" * 60, 1, 1, "nested too deeply"),

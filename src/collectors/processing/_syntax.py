@@ -227,7 +227,10 @@ def _literal(node: Any) -> str | None:
     digits = node.this.replace(".", "").lstrip("0")
     if digits.isdigit() and len(digits) > _MAX_DIGITS:
         return f"a number has at most {_MAX_DIGITS} digits"
-    return "the number is too large" if isinf(float(node.this)) else None
+    try:
+        return "the number is too large" if isinf(float(node.this)) else None
+    except ValueError:
+        return f"'{node.this}' is no number"
 
 
 def _cast(node: Any) -> str | None:
