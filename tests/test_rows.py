@@ -215,3 +215,15 @@ def test_a_value_that_python_has_no_type_for_costs_its_row_alone(column, text):
     shown = python_rows(table)
     assert (shown[0]["n"], shown[1]) == (1, {"n": 2, "c": None})
     assert text in shown[0]["c"]
+
+
+@pytest.mark.parametrize("functions", [rows._functions, lambda: None], ids=["compiled", "python"])
+@pytest.mark.parametrize("values", [[1, 2**60, 3], [1, None, 2**60]])
+def test_times_in_a_dictionary_cost_their_row_alone(functions, values):
+    column = pa.array(values, pa.int64()).view(pa.timestamp("us")).dictionary_encode()
+    with patch.object(rows, "_functions", functions):
+        found, problems = dicts_or_reasons(pa.table([[7, 8, 9], column, [0, 0, 0]], names=["n", "t", "n"]))
+    (row,) = problems
+    assert values[row] == 2**60
+    assert "column 't': Python has no value for " in problems[row]
+    assert [record["n"] for record in found] == [0, 0, 0]

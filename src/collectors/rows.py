@@ -36,6 +36,8 @@ _LIBRARY = Path(__file__).parent / "_native" / "rows.so"
 _KINDS = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
 """The columns that compiled code knows, in the order of its numbers for them."""
 _NUMBERS, _OTHER = {kind: number for number, kind in enumerate(_KINDS)}, len(_KINDS)
+_NOT_IN_PYTHON = (OverflowError, ValueError)
+"""A date before the year 1, a time with nanoseconds, a time zone that is not known."""
 _ARROW_ARRAY_BYTES = 80
 """The size of a `struct ArrowArray` where pointers have 64 bits."""
 
@@ -95,9 +97,12 @@ def dicts_or_reasons(table: pa.Table) -> tuple[list[dict[str, Any]], dict[int, s
     """Return the rows as dicts, and for those with a value that Python has no type for, by number, the column and why."""
     try:
         return dicts_of(table), {}
-    except (OverflowError, ValueError):  # a date before the year 1, a time with nanoseconds
+    except _NOT_IN_PYTHON:
         problems: dict[int, str] = {}
-        columns = [_python_values(name, table.column(name), problems) for name in table.column_names]
+        columns = [
+            _python_values(name, column, problems)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        ]
         return to_dicts(table.column_names, columns, table.num_rows), problems
 
 
@@ -105,7 +110,7 @@ def python_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows as dicts, for people and dead letters: a value that Python has no type for is text."""
     try:
         rows: list[dict[str, Any]] = table.to_pylist()
-    except (OverflowError, ValueError):
+    except _NOT_IN_PYTHON:
         columns = [[python_value(scalar) for scalar in column] for column in table.columns]
         return to_dicts(table.column_names, columns, table.num_rows)
     return rows
@@ -115,8 +120,10 @@ def python_value(scalar: pa.Scalar) -> Any:
     """Return a value; as text where Python has no type for it."""
     try:
         return scalar.as_py()
-    except (OverflowError, ValueError):
-        return " ".join(pa.array([scalar], scalar.type).to_string().split())[2:-2]
+    except _NOT_IN_PYTHON:
+        if isinstance(scalar, pa.DictionaryScalar):
+            return python_value(scalar.value)
+        return " ".join(pa.repeat(scalar, 1).to_string().split())[2:-2]
 
 
 def _python_values(name: str, column: pa.ChunkedArray, problems: dict[int, str]) -> list[Any]:
@@ -124,7 +131,7 @@ def _python_values(name: str, column: pa.ChunkedArray, problems: dict[int, str])
     for row, scalar in enumerate(column):
         try:
             values.append(scalar.as_py())
-        except (OverflowError, ValueError):
+        except _NOT_IN_PYTHON:
             values.append(None)
             what = (
                 f"column '{name}': Python has no value for {python_value(scalar)} of the type {scalar.type}"
