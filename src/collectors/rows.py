@@ -154,6 +154,8 @@ def take_apart(names: Sequence[str], records: list[dict[str, Any]]) -> list[pa.A
                 list(map(itemgetter(name), records)) if column is None else _array(len(records), *column)
                 for name, column in zip(names, found, strict=True)
             ]
+    if set(map(type, records)) - {dict}:
+        return None  # others make up values for the keys that they do not have
     try:
         columns = [list(map(itemgetter(name), records)) for name in names]
     except KeyError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from decimal import Decimal
 from unittest.mock import patch
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +120,12 @@ def test_a_value_that_is_no_column_with_those_before_it_is_named():
     assert list(misfits) == [1]
     assert "1E+70" in misfits[1]
     assert table.num_rows == 2
+
+
+@pytest.mark.parametrize("functions", [rows._functions, lambda: None], ids=["compiled", "python"])
+def test_what_dicts_of_other_kinds_make_up_is_not_taken(functions):
+    records = [Counter(a=1, b=2), Counter(a=5), defaultdict(int, b=3)]
+    with patch.object(rows, "_functions", functions):
+        table, misfits = to_table(records)
+    assert misfits == {}
+    assert table.to_pylist() == [{"a": 1, "b": 2}, {"a": 5, "b": None}, {"a": None, "b": 3}]

@@ -77,6 +77,7 @@ class Columns:
         if self.add_alike(records):
             return
         self._gaps = True
+        records = [record if type(record) is dict else dict(record) for record in records]
         for name in dict.fromkeys(name for record in records for name in record):
             self._parts.setdefault(name, [[_MISSING] * self.count])
         for name, parts in self._parts.items():
