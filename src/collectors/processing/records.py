@@ -17,7 +17,7 @@ import pyarrow as pa
 from collectors.processing.casting import UTC_TIMESTAMP, kind
 from collectors.rows import take_apart
 
-__all__ = ["Columns", "to_table"]
+__all__ = ["Columns", "shown", "to_table"]
 
 _FAMILIES: list[tuple[type, str]] = [
     (bool, "bool"),
@@ -223,9 +223,9 @@ def _of_other_families(values: list[Any], families: dict[type, str | None]) -> M
     for row, value in enumerate(values):
         family = families[type(value)]
         if family is None:
-            odd[row] = f"no column can hold {_shown(value)}, of the type {type(value).__name__}"
+            odd[row] = f"no column can hold {shown(value)}, of the type {type(value).__name__}"
         elif family not in fitting:
-            odd[row] = f"{_shown(value)} is of the type {family}, and the records before it have {first}"
+            odd[row] = f"{shown(value)} is of the type {family}, and the records before it have {first}"
     return odd
 
 
@@ -244,7 +244,7 @@ def _in_utc(values: list[Any], *, naive: bool) -> tuple[list[Any], Misfits]:
             stays = naive and value is not None and value.tzinfo is None
             result.append(value.replace(tzinfo=UTC) if stays else value and value.astimezone(UTC))
         except (OverflowError, ValueError, OSError):
-            odd[row] = f"{_shown(value)} is outside of the years 1 to 9999 in UTC"
+            odd[row] = f"{shown(value)} is outside of the years 1 to 9999 in UTC"
     return result, odd
 
 
@@ -311,7 +311,7 @@ def _first_too_many(values: list[Any]) -> Misfits:
         middle = (good + bad) // 2
         found = _problem(values[:middle])
         good, bad, reason = (middle, bad, reason) if found is None else (good, middle, found)
-    return {bad - 1: f"{_shown(values[bad - 1])}: {reason}"}
+    return {bad - 1: f"{shown(values[bad - 1])}: {reason}"}
 
 
 def _shape(value: Any) -> Any:
@@ -327,12 +327,16 @@ def _problem(values: list[Any]) -> str | None:
     try:
         pa.array(values)
     except OverflowError:
-        return f"{_shown(values[-1])} does not fit in 64 bits"
+        return f"{shown(values[-1])} does not fit in 64 bits"
     except _REFUSALS as error:
         return str(error)
     return None
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """Return a value as it stands in a reason."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # a class of users may raise anything
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

@@ -391,3 +391,28 @@ def test_what_a_dict_of_another_kind_makes_up_is_not_stored():
 
     outcome = Python(function=count).apply(pa.table({"n": [1, 2, 3]}))
     assert outcome.table.to_pylist() == [{"a": 1, "b": 2}, {"a": 5, "b": None}, {"a": 1, "b": 2}]
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("raised", [Mute, asyncio.CancelledError])
+def test_whatever_is_raised_costs_its_record_alone(raised):
+    def fail(record):
+        if record["n"] == 2:
+            raise raised
+        return record
+
+    table, reasons = run(fail)
+    assert table["n"].to_pylist() == [1, 3, 4]
+    assert reasons[1].startswith(raised.__name__)
+
+
+def test_a_value_that_cannot_be_shown_costs_its_record_alone():
+    table, reasons = run(lambda record: {"x": Mute() if record["n"] == 2 else 1})
+    assert table.num_rows == 3
+    assert reasons == {1: "column 'x': no column can hold <Mute>, of the type Mute"}

@@ -39,13 +39,15 @@ from collectors.chunks import Rejected
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
-from collectors.processing.records import Columns
+from collectors.processing.records import Columns, shown
 from collectors.rows import batches, dicts_or_reasons
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
 _PASSED_ON = (ConfigurationError, TransientError, FatalError)
 """What a function may raise about itself, not about its record; the flow stops, or tries again."""
+_OF_USERS = (Exception, SystemExit, asyncio.CancelledError)
+"""What else a function may raise; only tasks of its own can have been cancelled in its thread."""
 
 
 def _function_or_name(value: Any) -> Any:
@@ -125,7 +127,7 @@ class Python(Processor[PythonConfig]):
             raise
         except MemoryError as error:
             raise self._out_of_memory(error) from error
-        except (Exception, SystemExit) as error:  # a user's function may raise anything
+        except _OF_USERS as error:
             if not table.num_rows:
                 return table  # all rows were set aside; there may be nothing that the function could work on
             raise DataError(self._reason(error)) from error
@@ -177,7 +179,7 @@ class Python(Processor[PythonConfig]):
                     raise
                 except MemoryError as error:
                     raise self._out_of_memory(error) from error
-                except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's function may raise anything
+                except _OF_USERS as error:
                     problems[first + len(results)] = self._reason(error)
                     take(None)
         finally:
@@ -189,7 +191,7 @@ class Python(Processor[PythonConfig]):
         for row, record in zip(made.rows, made.records, strict=True):
             odd = next((name for name in record if not isinstance(name, str)), None)
             if odd is not None or None in record:
-                told = f"{self._function_name()} returned a dict with the key {odd!r}, expected text"
+                told = f"{self._function_name()} returned a dict with the key {shown(odd)}, expected text"
                 made.problems.setdefault(row, self._reason(TypeError(told)))
         good = [number for number, row in enumerate(made.rows) if row not in made.problems]
         return _Made(
@@ -230,7 +232,11 @@ class Python(Processor[PythonConfig]):
         code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        try:
+            text = str(error)
+        except Exception:  # noqa: BLE001  # the error may be of a class of users
+            text = ""
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if own or frames:
             frame = (own or frames)[-1]
             return f"{reason}  ({Path(frame.filename).name}:{frame.lineno})"
