@@ -129,3 +129,20 @@ def test_what_dicts_of_other_kinds_make_up_is_not_taken(functions):
         table, misfits = to_table(records)
     assert misfits == {}
     assert table.to_pylist() == [{"a": 1, "b": 2}, {"a": 5, "b": None}, {"a": None, "b": 3}]
+
+
+def test_a_value_that_contains_itself_is_set_aside():
+    """In Arrow it would end the process."""
+    endless = []
+    endless += [endless, endless]
+    table, misfits = to_table([{"a": [1]}, {"a": endless}, {"a": [2]}])
+    assert table["a"].to_pylist() == [[1], [2]]
+    assert misfits == {1: "column 'a': [[...], [...]] is nested more than 100 deep"}
+
+
+def test_a_value_may_be_nested_deep():
+    deep = 1
+    for _ in range(100):
+        deep = [deep]
+    assert to_table([{"a": deep}])[1] == {}
+    assert list(to_table([{"a": [deep]}])[1]) == [0]

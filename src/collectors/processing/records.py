@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -47,6 +48,8 @@ _ARROW = {
 }
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)
 _SHOWN_CHARACTERS = 60
+_NESTED = (dict, list, tuple)
+_DEEPEST = 100
 _MISSING: Any = type("Missing", (), {})()
 """In the place of a value whose key the record does not have."""
 
@@ -195,10 +198,25 @@ def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | No
         values, odd = _in_utc(values, naive=known is not None and kind(known) == "timestamp" and not known.tz)
         if odd:
             return None, odd
+    if family in {"struct", "list"} and _too_deep(values):
+        told = f"is nested more than {_DEEPEST} deep"
+        return None, {row: f"{shown(value)} {told}" for row, value in enumerate(values) if _too_deep([value])}
     try:
         return _array(values, str(family), known), {}
     except _REFUSALS:
         return None, _culprits(values) or _first_too_many(values)
+
+
+def _too_deep(values: Sequence[Any]) -> bool:
+    """Return whether one nests so deep, or contains itself, that Arrow could follow it until the process dies."""
+    for _ in range(_DEEPEST + 1):
+        if not any(issubclass(type_, _NESTED) for type_ in set(map(type, values))):
+            return False
+        level = {id(value): value for value in values if isinstance(value, _NESTED)}.values()
+        values = list(
+            chain.from_iterable(value.values() if isinstance(value, dict) else value for value in level)
+        )
+    return True
 
 
 def _family(type_: type) -> str | None:
