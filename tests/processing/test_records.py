@@ -146,3 +146,26 @@ def test_a_value_may_be_nested_deep():
         deep = [deep]
     assert to_table([{"a": deep}])[1] == {}
     assert list(to_table([{"a": [deep]}])[1]) == [0]
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"x": value, "n": 1}])
+def test_ints_beside_decimals_inside_of_values(wrap):
+    numbers = [1, Decimal("1.5"), 1000, 2**63 - 1]
+    table, misfits = to_table([{"a": wrap(value)} for value in numbers])
+    assert misfits == {}
+    assert table["a"].to_pylist() == [wrap(Decimal(value)) for value in numbers]
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (Decimal("NaN"), "NaN is no number that a decimal can be"),
+        (Decimal("-Infinity"), "-Infinity is no number that a decimal can be"),
+        (Decimal("1E+80"), "Decimal('1E+80') has more than 76 digits"),
+        (Decimal("1E-80"), "Decimal('1E-80') has more than 76 digits"),
+    ],
+)
+def test_what_no_decimal_column_holds_is_said(odd, reason):
+    table, misfits = to_table([{"a": Decimal("1.5")}, {"a": odd}, {"a": 100}])
+    assert misfits == {1: f"column 'a': {reason}"}
+    assert table["a"].to_pylist() == [Decimal("1.5"), Decimal(100)]

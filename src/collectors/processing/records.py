@@ -48,6 +48,7 @@ _ARROW = {
 }
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)
 _SHOWN_CHARACTERS = 60
+_INT_DIGITS, _DECIMAL128_DIGITS, _MOST_DIGITS = 20, 38, 76
 _NESTED = (dict, list, tuple)
 _DEEPEST = 100
 _MISSING: Any = type("Missing", (), {})()
@@ -204,7 +205,8 @@ def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | No
     try:
         return _array(values, str(family), known), {}
     except _REFUSALS:
-        return None, _culprits(values) or _first_too_many(values)
+        beyond = _beyond_decimals(values) if family == "decimal" else {}
+        return None, beyond or _culprits(values) or _first_too_many(values)
 
 
 def _too_deep(values: Sequence[Any]) -> bool:
@@ -286,7 +288,7 @@ def _as_known(result: pa.Array, known: pa.DataType | None) -> pa.Array:
 
 def _inferred(values: list[Any], known: pa.DataType | None) -> pa.Array:
     """Take the fields that the values have and those that the column had: a given type would drop what it lacks."""
-    result = pa.array(values)
+    result = _of_any_type(values)
     if known is None or result.type == known:
         return result
     try:
@@ -296,6 +298,46 @@ def _inferred(values: list[Any], known: pa.DataType | None) -> pa.Array:
         return pa.array(values, pa.unify_schemas(both, promote_options="permissive").field("column").type)
     except _REFUSALS:
         return result
+
+
+def _of_any_type(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowInvalid:
+        found = pa.infer_type(values)
+        wide = _with_digits_of_ints(found)
+        if wide == found:
+            raise
+        return pa.array(values, wide)
+
+
+def _with_digits_of_ints(type_: pa.DataType) -> pa.DataType:
+    """Return a type whose decimals hold ints of 64 bits too, whose digits Arrow does not count beside decimals."""
+    if pa.types.is_decimal(type_):
+        digits = max(type_.precision, type_.scale + _INT_DIGITS)
+        return (
+            pa.decimal128(digits, type_.scale)
+            if digits <= _DECIMAL128_DIGITS
+            else pa.decimal256(min(digits, _MOST_DIGITS), type_.scale)
+        )
+    if pa.types.is_list(type_):
+        return pa.list_(_with_digits_of_ints(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_with_digits_of_ints(field.type)) for field in type_])
+    return type_
+
+
+def _beyond_decimals(values: list[Decimal | None]) -> Misfits:
+    odd = {}
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        _, digits, exponent = value.as_tuple()
+        if not isinstance(exponent, int):
+            odd[row] = f"{value} is no number that a decimal can be"
+        elif max(len(digits) + max(exponent, 0), -exponent) > _MOST_DIGITS:
+            odd[row] = f"{shown(value)} has more than {_MOST_DIGITS} digits"
+    return odd
 
 
 def _culprits(values: list[Any]) -> Misfits:
@@ -343,7 +385,7 @@ def _shape(value: Any) -> Any:
 
 def _problem(values: list[Any]) -> str | None:
     try:
-        pa.array(values)
+        _of_any_type(values)
     except OverflowError:
         return f"{shown(values[-1])} does not fit in 64 bits"
     except _REFUSALS as error:
