@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
 from decimal import Decimal
 from unittest.mock import patch
 
@@ -169,3 +170,18 @@ def test_what_no_decimal_column_holds_is_said(odd, reason):
     table, misfits = to_table([{"a": Decimal("1.5")}, {"a": odd}, {"a": 100}])
     assert misfits == {1: f"column 'a': {reason}"}
     assert table["a"].to_pylist() == [Decimal("1.5"), Decimal(100)]
+
+
+@pytest.mark.parametrize("key", [1, "\ud800", b"k", None])
+def test_a_key_that_is_no_text_costs_its_record(key):
+    table, misfits = to_table([{"a": 1}, {"a": 2, key: 3}, {"a": 4}])
+    assert table.to_pylist() == [{"a": 1}, {"a": 4}]
+    assert misfits == {1: f"the key {key!r} is no text"}
+
+
+def test_a_schema_with_one_name_twice_or_times_in_a_dictionary():
+    twice = pa.schema([("a", pa.string()), ("a", pa.int8())])
+    assert to_table([{"a": 1}], twice)[0].schema == pa.schema([("a", pa.int8())])
+    times = pa.schema([("a", pa.dictionary(pa.int32(), pa.timestamp("us", "UTC")))])
+    noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
+    assert to_table([{"a": noon}], times)[0]["a"].to_pylist() == [noon]

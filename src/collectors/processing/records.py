@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from collectors.processing.casting import UTC_TIMESTAMP, kind
+from collectors.processing._values import DEEPEST, beyond_decimals, is_text, of_any_type, shown, too_deep
+from collectors.processing.casting import UTC_TIMESTAMP, kind, plain_type
 from collectors.rows import take_apart
 
-__all__ = ["Columns", "shown", "to_table"]
+__all__ = ["Columns", "to_table"]
 
 _FAMILIES: list[tuple[type, str]] = [
     (bool, "bool"),
@@ -47,10 +47,6 @@ _ARROW = {
     "duration": pa.duration("us"),
 }
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)
-_SHOWN_CHARACTERS = 60
-_INT_DIGITS, _DECIMAL128_DIGITS, _MOST_DIGITS = 20, 38, 76
-_NESTED = (dict, list, tuple)
-_DEEPEST = 100
 _MISSING: Any = type("Missing", (), {})()
 """In the place of a value whose key the record does not have."""
 
@@ -91,7 +87,7 @@ class Columns:
     def add_alike(self, records: list[dict[str, Any]]) -> bool:
         """Take records if all have the same keys as those before, and these are text; return whether they have."""
         names = list(self._parts) if self.count else list(records[0] if records else ())
-        if not all(isinstance(name, str) for name in names):
+        if not all(map(is_text, names)):
             return False
         found = take_apart(names, records)
         if found is None:
@@ -106,19 +102,20 @@ class Columns:
     ) -> tuple[pa.Table, Misfits]:
         """Return what `to_table` returns of the records, but for those whose numbers are not wanted."""
         misfits: Misfits = {}
+        types = {} if like is None else {field.name: field.type for field in like}
         while True:
             left_out = misfits.keys() | without
             rows: Sequence[int] = range(self.count)
             if left_out:
                 rows = [row for row in rows if row not in left_out]
             columns, found = {}, Misfits()
-            for name in self._order(like):
-                known = like.field(name).type if like is not None and name in like.names else None
-                column, odd = self._column(name, rows, known)
+            for name in dict.fromkeys([*(name for name in types if name in self._parts), *self._parts]):
+                column, odd = self._column(name, rows, types.get(name))
                 if column is not None:
                     columns[name] = column
+                where = f"column '{name}': " if is_text(name) else ""
                 for row, reason in odd.items():
-                    found.setdefault(rows[row], f"column '{name}': {reason}")
+                    found.setdefault(rows[row], where + reason)
             if not found:
                 return _assemble(
                     list(columns.values()) if rows else [], list(columns) if rows else [], len(rows)
@@ -130,6 +127,8 @@ class Columns:
     ) -> tuple[pa.Array | None, Misfits]:
         """Return what `_column` makes of the values in these rows; nothing where no row has the key."""
         parts = self._parts[name]
+        if not is_text(name):
+            return None, self._with_key(name, rows)
         whole = len(rows) == self.count
         joined = _joined(parts, known) if whole else None
         if joined is not None:
@@ -145,9 +144,13 @@ class Columns:
             values = [None if value is _MISSING else value for value in values]
         return _column(values, known)
 
-    def _order(self, like: pa.Schema | None) -> list[str]:
-        first = [name for name in (like.names if like else []) if name in self._parts]
-        return first + [name for name in self._parts if name not in set(first)]
+    def _with_key(self, name: Any, rows: Sequence[int]) -> Misfits:
+        values = [value for part in self._parts[name] for value in part]
+        return {
+            number: f"the key {shown(name)} is no text"
+            for number, row in enumerate(rows)
+            if values[row] is not _MISSING
+        }
 
 
 def _assemble(columns: list[pa.Array], names: list[str], count: int) -> pa.Table:
@@ -196,29 +199,19 @@ def _column(values: list[Any], known: pa.DataType | None) -> tuple[pa.Array | No
     if family == "decimal":
         values = [Decimal(value) if isinstance(value, int) else value for value in values]
     if family == "timestamp":
-        values, odd = _in_utc(values, naive=known is not None and kind(known) == "timestamp" and not known.tz)
+        values, odd = _in_utc(
+            values, naive=known is not None and kind(known) == "timestamp" and not plain_type(known).tz
+        )
         if odd:
             return None, odd
-    if family in {"struct", "list"} and _too_deep(values):
-        told = f"is nested more than {_DEEPEST} deep"
-        return None, {row: f"{shown(value)} {told}" for row, value in enumerate(values) if _too_deep([value])}
+    if family in {"struct", "list"} and too_deep(values):
+        told = f"is nested more than {DEEPEST} deep"
+        return None, {row: f"{shown(value)} {told}" for row, value in enumerate(values) if too_deep([value])}
     try:
         return _array(values, str(family), known), {}
     except _REFUSALS:
-        beyond = _beyond_decimals(values) if family == "decimal" else {}
+        beyond = beyond_decimals(values) if family == "decimal" else {}
         return None, beyond or _culprits(values) or _first_too_many(values)
-
-
-def _too_deep(values: Sequence[Any]) -> bool:
-    """Return whether one nests so deep, or contains itself, that Arrow could follow it until the process dies."""
-    for _ in range(_DEEPEST + 1):
-        if not any(issubclass(type_, _NESTED) for type_ in set(map(type, values))):
-            return False
-        level = {id(value): value for value in values if isinstance(value, _NESTED)}.values()
-        values = list(
-            chain.from_iterable(value.values() if isinstance(value, dict) else value for value in level)
-        )
-    return True
 
 
 def _family(type_: type) -> str | None:
@@ -288,7 +281,7 @@ def _as_known(result: pa.Array, known: pa.DataType | None) -> pa.Array:
 
 def _inferred(values: list[Any], known: pa.DataType | None) -> pa.Array:
     """Take the fields that the values have and those that the column had: a given type would drop what it lacks."""
-    result = _of_any_type(values)
+    result = of_any_type(values)
     if known is None or result.type == known:
         return result
     try:
@@ -298,46 +291,6 @@ def _inferred(values: list[Any], known: pa.DataType | None) -> pa.Array:
         return pa.array(values, pa.unify_schemas(both, promote_options="permissive").field("column").type)
     except _REFUSALS:
         return result
-
-
-def _of_any_type(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except pa.ArrowInvalid:
-        found = pa.infer_type(values)
-        wide = _with_digits_of_ints(found)
-        if wide == found:
-            raise
-        return pa.array(values, wide)
-
-
-def _with_digits_of_ints(type_: pa.DataType) -> pa.DataType:
-    """Return a type whose decimals hold ints of 64 bits too, whose digits Arrow does not count beside decimals."""
-    if pa.types.is_decimal(type_):
-        digits = max(type_.precision, type_.scale + _INT_DIGITS)
-        return (
-            pa.decimal128(digits, type_.scale)
-            if digits <= _DECIMAL128_DIGITS
-            else pa.decimal256(min(digits, _MOST_DIGITS), type_.scale)
-        )
-    if pa.types.is_list(type_):
-        return pa.list_(_with_digits_of_ints(type_.value_type))
-    if pa.types.is_struct(type_):
-        return pa.struct([field.with_type(_with_digits_of_ints(field.type)) for field in type_])
-    return type_
-
-
-def _beyond_decimals(values: list[Decimal | None]) -> Misfits:
-    odd = {}
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        _, digits, exponent = value.as_tuple()
-        if not isinstance(exponent, int):
-            odd[row] = f"{value} is no number that a decimal can be"
-        elif max(len(digits) + max(exponent, 0), -exponent) > _MOST_DIGITS:
-            odd[row] = f"{shown(value)} has more than {_MOST_DIGITS} digits"
-    return odd
 
 
 def _culprits(values: list[Any]) -> Misfits:
@@ -385,18 +338,9 @@ def _shape(value: Any) -> Any:
 
 def _problem(values: list[Any]) -> str | None:
     try:
-        _of_any_type(values)
+        of_any_type(values)
     except OverflowError:
         return f"{shown(values[-1])} does not fit in 64 bits"
     except _REFUSALS as error:
         return str(error)
     return None
-
-
-def shown(value: Any) -> str:
-    """Return a value as it stands in a reason."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  # a class of users may raise anything
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

@@ -118,6 +118,7 @@ def test_good_records_are_not_run_twice():
         (5, "TypeError: give returned int, expected a dict, None or a list of dicts"),
         (["x"], "TypeError: give returned str in a list, expected a dict, None or a list of dicts"),
         ({1: 2}, "TypeError: give returned a dict with the key 1, expected text"),
+        ({"\ud800": 2}, "TypeError: give returned a dict with the key '\\ud800', expected text"),
         ({"x": {1, 2}}, "column 'x': no column can hold {1, 2}, of the type set"),
         ({"x": 2**70}, f"column 'x': {2**70} does not fit in 64 bits"),
         ({"x": "\ud800"}, "column 'x': 'utf-8' codec can't encode character '\\ud800'"),

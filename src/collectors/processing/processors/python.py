@@ -28,6 +28,7 @@ import pkgutil
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, cast
@@ -37,9 +38,10 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from collectors.chunks import Rejected
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
+from collectors.processing._values import is_text, shown
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
-from collectors.processing.records import Columns, shown
+from collectors.processing.records import Columns
 from collectors.rows import batches, dicts_or_reasons
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
@@ -188,10 +190,12 @@ class Python(Processor[PythonConfig]):
 
     def _with_names_of_text(self, made: _Made) -> _Made:
         """Return it without the records that were made beside one with a key that is no text; those are problems."""
+        bad = {name for name in set(chain.from_iterable(made.records)) if not is_text(name)}
+        if not bad:
+            return made
         for row, record in zip(made.rows, made.records, strict=True):
-            odd = next((name for name in record if not isinstance(name, str)), None)
-            if odd is not None or None in record:
-                told = f"{self._function_name()} returned a dict with the key {shown(odd)}, expected text"
+            for name in filter(bad.__contains__, record):
+                told = f"{self._function_name()} returned a dict with the key {shown(name)}, expected text"
                 made.problems.setdefault(row, self._reason(TypeError(told)))
         good = [number for number, row in enumerate(made.rows) if row not in made.problems]
         return _Made(
@@ -233,7 +237,7 @@ class Python(Processor[PythonConfig]):
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
         try:
-            text = str(error)
+            text = str(error).encode(errors="backslashreplace").decode()
         except Exception:  # noqa: BLE001  # the error may be of a class of users
             text = ""
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
