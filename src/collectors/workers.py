@@ -23,6 +23,8 @@ Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 AT_ONCE = 2
 PATIENCE_SECONDS = 0.005
+SOON_SECONDS = 0.5
+"""Calls that will have ended by then at the rate of the last moment need no further threads."""
 IDLE_SECONDS = 30.0
 
 
@@ -91,18 +93,21 @@ class Workers:
         thread.start()
 
     def _look_again(self) -> None:
-        """See in a moment whether calls still wait: then threads are missing; all of them when nothing has moved."""
+        """See in a moment whether calls still wait: then threads are missing, unless they are quick and merely many."""
         self._looking = True
         loop, before = asyncio.get_running_loop(), self._count
+        since = loop.time()
 
         def look() -> None:
             self._looking = False
             waiting = self._jobs.qsize()
             if not waiting or self.closed:
                 return
-            missing = max(0, waiting - len(self.idle))
-            for _ in range(min(1, missing) if self._count != before else missing):
-                self._start()
+            missing = waiting - len(self.idle)
+            rate = (self._count - before) / max(loop.time() - since, 1e-6)
+            if missing > rate * SOON_SECONDS:
+                for _ in range(1 if rate else min(missing, len(self._threads))):
+                    self._start()
             self._look_again()
 
         loop.call_later(PATIENCE_SECONDS, look)
