@@ -59,7 +59,7 @@ format: .venv/ready
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
 
-.venv/ready: pyproject.toml hatch_build.py $(wildcard src/collectors/_native/*.c src/collectors/codecs/_native/*.c)
+.venv/ready: pyproject.toml hatch_build.py $(wildcard src/collectors/_native/*.c src/collectors/codecs/_native/*.c src/collectors/_native/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "collectors needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian: apt install python3-venv"; exit 1; }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,8 +24,7 @@ Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 AT_ONCE = 2
 PATIENCE_SECONDS = 0.005
-SOON_SECONDS = 0.5
-"""Calls that will have ended by then at the rate of the last moment need no further threads."""
+BLOCKED_SECONDS = 0.05
 IDLE_SECONDS = 30.0
 
 
@@ -46,6 +46,7 @@ class Workers:
         self._threads: set[threading.Thread] = set()
         self.idle: set[threading.Thread] = set()
         self._made = self._count = 0
+        self._moved = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = False
         self._looking = False
@@ -66,12 +67,12 @@ class Workers:
             self._loop, self._woken, self._looking = loop, False, False
         future: asyncio.Future[Result] = loop.create_future()
         self._jobs.put((future, function, args))
-        if self._jobs.qsize() > len(
-            self.idle
-        ):  # one that is idle may have been given a job and not have woken yet
+        # One that is idle may have been given a call and not have woken yet.
+        if self._jobs.qsize() > len(self.idle):
             if len(self._threads) < (AT_ONCE if self.most is None else self.most):
                 self._start()
             elif self.most is None and not self._looking:
+                self._moved = loop.time()
                 self._look_again()
         return future
 
@@ -85,29 +86,36 @@ class Workers:
         for thread in threads if wait else ():
             thread.join()
 
-    def _start(self) -> None:
-        with self._lock:
-            self._made += 1
-            thread = threading.Thread(target=self._work, name=f"{self.name}_{self._made}", daemon=True)
-            self._threads.add(thread)
-        thread.start()
+    def _start(self, count: int = 1) -> None:
+        for _ in range(count):
+            with self._lock:
+                self._made += 1
+                thread = threading.Thread(target=self._work, name=f"{self.name}_{self._made}", daemon=True)
+                self._threads.add(thread)
+            thread.start()
 
     def _look_again(self) -> None:
-        """See in a moment whether calls still wait: then threads are missing, unless they are quick and merely many."""
+        """See in a moment whether calls still wait because those under way block: then threads are missing.
+
+        They do when none has ended for long, or when the process had little to do meanwhile. Where it had much, further
+        threads would only take turns from the event loop.
+        """
         self._looking = True
         loop, before = asyncio.get_running_loop(), self._count
-        since = loop.time()
+        since, busy = loop.time(), time.process_time()
 
         def look() -> None:
             self._looking = False
             waiting = self._jobs.qsize()
             if not waiting or self.closed:
                 return
-            missing = waiting - len(self.idle)
-            rate = (self._count - before) / max(loop.time() - since, 1e-6)
-            if missing > rate * SOON_SECONDS:
-                for _ in range(1 if rate else min(missing, len(self._threads))):
-                    self._start()
+            missing, now = waiting - len(self.idle), loop.time()
+            if self._count != before:
+                self._moved = now
+            if missing > 0 and now - self._moved > BLOCKED_SECONDS:
+                self._start(min(missing, len(self._threads)))
+            elif missing > 0 and time.process_time() - busy < (now - since) / 2:
+                self._start()
             self._look_again()
 
         loop.call_later(PATIENCE_SECONDS, look)

@@ -11,14 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct ArrowArray {
-    int64_t length, null_count, offset, n_buffers, n_children;
-    const void **buffers;
-    struct ArrowArray **children;
-    struct ArrowArray *dictionary;
-    void (*release)(struct ArrowArray *);
-    void *private_data;
-};
+#include "shared.h"
 
 enum { BLOCK = 16 };
 enum { NOTHING, BOOL, INT, FLOAT, STRING, STRUCT, LIST, TIME, UTC_TIME };
@@ -188,22 +181,6 @@ static int put_float(Writer *out, double value) {
     }
     out->used += to - start;
     return 1;
-}
-
-/* Returns where text needs a look: a quote, a backslash, a control character, or its end. */
-static const char *plain(const char *p, const char *end) {
-    const uint64_t ones = ~(uint64_t)0 / 255, highs = ones << 7;
-    while (end - p >= 8) {
-        uint64_t word, quote, slash;
-        memcpy(&word, p, 8);
-        quote = word ^ (ones * '"');
-        slash = word ^ (ones * '\\');
-        /* A byte is zero, or below 32: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, #HasLessInWord */
-        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & highs) break;
-        p += 8;
-    }
-    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 32) p++;
-    return p;
 }
 
 static int put_string(Writer *out, const char *p, int64_t length) {

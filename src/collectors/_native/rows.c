@@ -15,14 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct ArrowArray {
-    int64_t length, null_count, offset, n_buffers, n_children;
-    const void **buffers;
-    struct ArrowArray **children;
-    struct ArrowArray *dictionary;
-    void (*release)(struct ArrowArray *);
-    void *private_data;
-};
+#include "shared.h"
 
 enum { NOTHING, BOOL, INT, FLOAT, STRING, OTHER };
 

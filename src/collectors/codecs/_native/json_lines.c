@@ -19,14 +19,7 @@
 #include <xlocale.h>
 #endif
 
-struct ArrowArray {
-    int64_t length, null_count, offset, n_buffers, n_children;
-    const void **buffers;
-    struct ArrowArray **children;
-    struct ArrowArray *dictionary;
-    void (*release)(struct ArrowArray *);
-    void *private_data;
-};
+#include "../../_native/shared.h"
 
 enum { NOTHING, BOOL, INT, FLOAT, STRING, STRUCT, LIST };
 
@@ -142,22 +135,6 @@ static int add_null(Node *node) {
 /* White space within a line. */
 static const char *skip(const char *p) {
     while (*p == ' ' || *p == '\t' || *p == '\r') p++;
-    return p;
-}
-
-/* Returns where text needs a look: a quote, a backslash, a control character; the NUL at the end is one. */
-static const char *plain(const char *p, const char *end) {
-    const uint64_t ones = ~(uint64_t)0 / 255, highs = ones << 7;
-    while (end - p >= 8) {
-        uint64_t word, quote, slash;
-        memcpy(&word, p, 8);
-        quote = word ^ (ones * '"');
-        slash = word ^ (ones * '\\');
-        /* A byte is zero, or below 32: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, #HasLessInWord */
-        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & highs) break;
-        p += 8;
-    }
-    while (*p != '"' && *p != '\\' && (unsigned char)*p >= 32) p++;
     return p;
 }
 
