@@ -135,6 +135,8 @@ class Workers:
             self._threads.discard(threading.current_thread())
 
     def _next(self) -> Job | None:
+        with suppress(Empty):
+            return self._jobs.get_nowait()
         thread = threading.current_thread()
         with self._lock:
             self.idle.add(thread)

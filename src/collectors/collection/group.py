@@ -43,9 +43,8 @@ class SourceGroup(Source[GroupConfig]):
         return True
 
     def poll_interval(self) -> float | None:
-        """Return the shortest of the members' intervals."""
-        intervals = [interval for each in self.members if (interval := each.poll_interval()) is not None]
-        return min(intervals, default=60.0)
+        """Return a number, since the members go on; each is read at its own times."""
+        return 0.0
 
     async def open(self) -> None:
         """Connect all members. Raises what the first of them raises that cannot be."""

@@ -103,7 +103,7 @@ def pack(number: int, data: CollectedData) -> list[bytes]:
 def unpack(payload: bytes) -> CollectedData:
     """Return the chunk of a frame, without its position."""
     behind = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
-    source, timestamp, data_format, method, metadata = json.loads(payload[_LENGTH.size : behind])
+    source, timestamp, data_format, method, metadata = json.loads(payload[_LENGTH.size : behind].decode())
     return CollectedData(
         source_id=source,
         timestamp=datetime.fromisoformat(timestamp),

@@ -20,9 +20,9 @@ from collectors.runtime.ledger import StepReport
 __all__ = ["Item", "Letters", "Part", "Prepared", "Preparer", "Way", "count_step"]
 
 JOINED_BYTES = 4 * 2**20
+"""Waiting chunks are joined up to this size to be decoded together."""
 LETTER_BYTES = 2048
 """Bytes that a dead letter takes in memory beside its record."""
-"""Waiting chunks are joined up to this size to be decoded together."""
 
 
 @dataclass(slots=True)

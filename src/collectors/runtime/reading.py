@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from itertools import count
 from typing import Any, TypeVar
 
 from collectors.collection.base import Source
@@ -17,6 +18,8 @@ from collectors.runtime.shutdown import Shutdown
 __all__ = ["Interrupt", "Reader", "race"]
 
 Result = TypeVar("Result")
+IN_A_ROW = 16
+"""So many chunks may come from a source that never waits before others have their turn."""
 
 
 async def race(work: Awaitable[Result], event: asyncio.Event) -> Result | None:
@@ -123,12 +126,16 @@ class Reader:
                 try:
                     await self._source.connect()
                     async with aclosing(self._source.stream(since)) as stream:
-                        while (data := await interrupt.cut(anext(stream, None))) is not None:
+                        for number in count(1):
+                            data = await interrupt.cut(anext(stream, None))
+                            if data is None:
+                                break
                             self._succeeded()
                             since = data.position if data.position is not None else since
                             yield data
                             del data
-                            await asyncio.sleep(0)  # one that never waits must leave others their turn
+                            if number % IN_A_ROW == 0:
+                                await asyncio.sleep(0)
                     self._succeeded()
                     wait = self._schedule.seconds_to_next()
                 except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again

@@ -143,8 +143,10 @@ class PythonSource(Source[PythonConfig]):
         """Call the function, in a thread; what it gives as parcels, or, of what may be much, something that returns it."""
         try:
             result = self._function(**self._arguments(since))
-        except Exception as error:  # noqa: BLE001  # a user's function may raise anything
-            raise _explained(error, self._function) from error.__cause__
+        except CollectorsError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise _explained(error, self._function) from error
         small = result[0] if isinstance(result, tuple) and result else result
         if type(small) is dict or (isinstance(small, (list, bytes)) and len(small) <= _SMALL):
             return parcels_of(
