@@ -35,7 +35,7 @@ __all__ = ["Flow"]
 
 READ_AHEAD = 8 * 2**20
 """Bytes that are read and not yet being decoded."""
-PREPARED_AHEAD = 3
+PREPARED_AHEAD = 6
 """Groups that are decoded and wait at the storage that has the fewest, unless it takes more of them at a time."""
 OBJECTS = 2048
 """Bytes that a chunk takes in memory beside its own."""

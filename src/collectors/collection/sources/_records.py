@@ -14,6 +14,8 @@ __all__ = ["RecordReader"]
 
 _BEGINNING_BYTES = 64 * 1024
 _SKIP_BYTES = 2**20
+_LINE_BYTES = 16 * 1024
+"""Most lines are shorter; the last one of a block is looked for in so many bytes."""
 
 
 class RecordReader:
@@ -176,13 +178,22 @@ class RecordReader:
         if self._stream is not None:
             data, more = self._decompress(self._stream)
         else:
-            data = self.handle.read_at(self._block, self._cutter.end)
-            more = len(data) == self._block
+            size = self._whole_lines()
+            data = self.handle.read_at(size, self._cutter.end)
+            more = len(data) == size
             self.handle.check(self._cutter.end + len(data))
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
         self._cutter.feed(data)
         return more
+
+    def _whole_lines(self) -> int:
+        """Return how many bytes of the next block end with a line: what is read up to there need not be copied to be cut."""
+        size = self._block - _LINE_BYTES
+        if size <= 0:
+            return self._block
+        newline = self.handle.read_at(_LINE_BYTES, self._cutter.end + size).rfind(b"\n")
+        return size + newline + 1 if newline >= 0 else self._block
 
     def _decompress(self, stream: Stream) -> tuple[bytes, bool]:
         """Return the next block and whether there is more: one block ahead, so that the last chunk is known as such."""
