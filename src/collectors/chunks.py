@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.models import Position
 
 __all__ = ["Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Rejected"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Struct, frozen=True):
     """A record that decoding, a processor or a backend refused.
 
     `raw` is the record as that step saw it: the source's bytes from decoding, one JSON object later on. `record`
@@ -26,8 +25,7 @@ class Rejected:
     offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkKey:
+class ChunkKey(Struct, frozen=True):
     """Names a commit: the flow (`pipeline/source`), the owner's epoch, and the last chunk number in it."""
 
     flow: str
@@ -35,8 +33,7 @@ class ChunkKey:
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """How many records came in and what became of them, on the way to one backend.
 
     `added` is what a processor made beyond its input (one record split into many).
@@ -72,8 +69,7 @@ class Counts:
         return self.read + self.added - self.stored - self.filtered - self.set_aside
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True):
     """A record set aside, with everything needed to understand it and to try it again.
 
     `position` is where its chunk begins in the source; `record` its number in that chunk at that step. `route` is
@@ -115,8 +111,7 @@ class DeadLetter:
         return self.letter_id, self.run
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """How far a backend has stored a flow: the epoch of its owner, the last chunk, and the position behind it.
 
     `schema` is the decoder's Arrow schema in its IPC form, so that a restart decodes as the first run did.
@@ -128,8 +123,7 @@ class Checkpoint:
     schema: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """What one commit stores: rows, the letters set aside on their way, their counts, and the position behind.
 
     It covers the chunks `first_seq` to `key.seq`. The backend must refuse it unless its stored seq is

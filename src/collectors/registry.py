@@ -15,9 +15,10 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from collectors.errors import ConfigurationError
 
@@ -34,8 +35,7 @@ _PACKAGES: dict[Kind, str] = {
 _NOT_A_COMPONENT = {"base"}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One component as `collectors list` shows it; `extra` is what to install for it, None when nothing."""
 
     kind: Kind

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from collectors.cli.main import main
 from collectors.runtime.delivery import Edge

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
@@ -49,7 +50,7 @@ class Owner:
 def chunks(flow, first, last, epoch):
     """Return a delivery whose rows and letters depend on nothing but flow and chunk."""
     made = delivery(first, last, epoch, flow=flow, rows=2, letters=1)
-    return replace(made, table=made.table.append_column("flow", pa.array([flow] * made.table.num_rows)))
+    return msgspec.structs.replace(made, table=made.table.append_column("flow", pa.array([flow] * made.table.num_rows)))
 
 
 class Protocol(RuleBasedStateMachine):

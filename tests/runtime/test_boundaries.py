@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from threading import Event
 
 import pytest
+from msgspec.structs import replace
 
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping

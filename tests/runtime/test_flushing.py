@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from collectors.chunks import Checkpoint
 from collectors.collection.base import Source, SourceConfig

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from collectors.config.load import from_mapping
 from collectors.runtime.letter_ways import way_of

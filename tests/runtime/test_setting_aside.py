@@ -241,7 +241,7 @@ class Forgetful(SqliteBackend):
     """Loses a count: its ledger says one record less than it has acknowledged."""
 
     def ledger(self, run):
-        from dataclasses import replace
+        from msgspec.structs import replace
 
         return {
             flow: replace(counts, stored=counts.stored - 1) for flow, counts in super().ledger(run).items()

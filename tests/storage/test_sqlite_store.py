@@ -4,10 +4,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from collectors.chunks import Checkpoint, Counts
 from collectors.errors import ConfigurationError, FatalError, FencedError, TransientError
@@ -175,7 +175,7 @@ def test_a_disk_that_fails_for_real(tmp_path: Path) -> None:
     """The limit on the size of files makes every write behind it fail, as a full or broken disk does."""
     program = """
 import resource, signal, sys
-from dataclasses import replace
+from msgspec.structs import replace
 from collectors.errors import TransientError
 from collectors.storage.backends.sqlite import SqliteBackend
 from collectors.testing.deliveries import delivery, everything

@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from collectors import registry
 from collectors.chaos.forks import in_child
@@ -46,8 +47,7 @@ READ_SECONDS = 20.0
 _POLL = 0.05
 
 
-@dataclass(slots=True)
-class Copy:
+class Copy(Struct):
     """A pipeline whose sources can be read any number of times; `at` gives it stores of its own.
 
     `records`: how many records each source has, counted by its codec alone. `made_up`: some say nothing.

@@ -17,9 +17,10 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.errors import FatalError
 
@@ -29,8 +30,7 @@ Tell = Callable[[dict[str, Any]], None]
 """How a child tells its parent something, at once; values are those of JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(Struct, frozen=True):
     """What a child told, its exit code, and whether it had ended by itself within its time."""
 
     told: dict[str, Any]

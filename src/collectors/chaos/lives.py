@@ -6,9 +6,10 @@ import re
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from collectors.chaos.forks import Child, Tell, fork, last_line
 from collectors.chaos.lost_answers import LostAnswers
@@ -26,8 +27,7 @@ PATIENCE = 20.0
 """Seconds that a life puts up with a store that is away; scratch stores are not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """How a life is to end: at a moment, or after so many seconds."""
 
     moment: Moment | None = None
@@ -46,8 +46,7 @@ class Kill:
         raise ValueError("expected a crash point as chaos shows them, or `after 12.5 ms`")
 
 
-@dataclass(slots=True)
-class Life:
+class Life(Struct):
     """What became of one life.
 
     `recovered`: seconds to its first commit; `unanswered`: commits whose answer got lost; `passed`: its moments, when

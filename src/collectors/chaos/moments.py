@@ -14,9 +14,10 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import BuiltinFunctionType, FrameType, ModuleType
 from typing import Any
+
+from msgspec import Struct
 
 __all__ = ["Moment", "Watch"]
 
@@ -38,8 +39,7 @@ collectors.chaos.forks collectors.chaos.lives collectors.chaos.recordings
 """Modules whose calls move nothing but the process itself."""
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True, order=True):
     """The `count`-th time, from 1, that a life passes a place."""
 
     place: str

@@ -7,11 +7,11 @@ compared by their JSON form, so that a column's type does not matter.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from collectors.config.model import PipelineConfig
 from collectors.models import QueryCriteria
@@ -27,8 +27,7 @@ Contents = dict[str, Counter[bytes]]
 """The rows of each backend, and the dead letters of all, in their JSON form."""
 
 
-@dataclass(slots=True)
-class Difference:
+class Difference(Struct):
     """What is wrong with one store; the lists hold the rows with how often they are missing or too many."""
 
     expected: int = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from collectors.chaos.oracle import LETTERS, Difference
 
@@ -14,8 +15,7 @@ __all__ = ["Broken", "Promise", "Report"]
 SHOWN_ROWS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """What may happen at one storage."""
 
     level: str
@@ -23,8 +23,7 @@ class Promise:
     may_double: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(Struct, frozen=True):
     """A story in which a promise was broken: where its lives were killed, what went wrong, what differs.
 
     Story 0 is that of the undisturbed runs.
@@ -55,8 +54,7 @@ class Broken:
         return lines
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """The figures of a trial so far. `lost` and so on are sums over all stories, by storage."""
 
     pipeline: str

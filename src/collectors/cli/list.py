@@ -19,7 +19,8 @@ def command(
 ) -> None:
     """List the sources, processors, backends (storage) and codecs (formats) that there are."""
     import json
-    from dataclasses import asdict
+
+    from msgspec.structs import asdict
 
     from collectors import registry
 

@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """Look at what a pipeline has stored."""
     import asyncio
-    from dataclasses import replace
+
+    from msgspec.structs import replace
 
     from collectors.cli._rows import print_rows
     from collectors.config.load import load

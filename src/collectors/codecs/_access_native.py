@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors import native
 from collectors.settings import column_type
@@ -27,8 +27,7 @@ _LINE_BYTES, _OTHER_BYTES = 8 * len(_TEXTS) + 24, 24
 _TIME = column_type("timestamp")
 
 
-@dataclass(frozen=True, slots=True)
-class Other:
+class Other(Struct, frozen=True):
     """A line that was not taken: its number among all that hold a record, where it begins, where it ends."""
 
     number: int
@@ -36,8 +35,7 @@ class Other:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """The columns of so many lines that were taken, and the others."""
 
     columns: dict[str, pa.Array]

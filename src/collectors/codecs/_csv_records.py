@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import accumulate
+
+from msgspec import Struct
 
 from collectors.codecs._text_lines import BOM
 
@@ -19,8 +20,7 @@ _BLANK = (b"", b"\r")
 _MARK = b"\x00"
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(Struct, frozen=True):
     """The records of a chunk without their line breaks, where each begins, and which have a quote that never closes."""
 
     raw: list[bytes]
@@ -28,24 +28,15 @@ class Records:
     unclosed: list[int]
 
 
-@dataclass(frozen=True, slots=True)
 class Dialect:
     """Which bytes delimit and quote; one byte each."""
 
-    delimiter: bytes
-    quote: bytes
-    _opening: re.Pattern[bytes] = field(init=False)
-    _closing: re.Pattern[bytes] = field(init=False)
-    _stray: re.Pattern[bytes] = field(init=False)
-
-    def __post_init__(self) -> None:
-        delimiter, quote = re.escape(self.delimiter), re.escape(self.quote)
-        opening = rb"(?:^|%s)%s" % (delimiter, quote)
-        closing = rb"[^%s]*(?:%s%s[^%s]*)*%s(?!%s)" % ((quote,) * 6)
-        stray = rb"\x00(?:(?![%s\r\n\x00]|\Z)|(?<![%s\n\x00]\x00))" % (delimiter, delimiter)
-        object.__setattr__(self, "_opening", re.compile(opening))
-        object.__setattr__(self, "_closing", re.compile(closing))
-        object.__setattr__(self, "_stray", re.compile(stray))
+    def __init__(self, delimiter: bytes, quote: bytes) -> None:
+        self.quote = quote
+        delimiter, quote = re.escape(delimiter), re.escape(quote)
+        self._opening = re.compile(rb"(?:^|%s)%s" % (delimiter, quote))
+        self._closing = re.compile(rb"[^%s]*(?:%s%s[^%s]*)*%s(?!%s)" % ((quote,) * 6))
+        self._stray = re.compile(rb"\x00(?:(?![%s\r\n\x00]|\Z)|(?<![%s\n\x00]\x00))" % (delimiter, delimiter))
 
     def count(self, data: bytes) -> int | None:
         """Return the number of records; blank lines are none. None when a quote is never closed."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.codecs._json_read import EXACT
 from collectors.codecs._json_types import Kind, family_of_kind, family_of_type, kind_of
@@ -17,8 +17,7 @@ __all__ = ["Expected", "column_of", "expect", "large_numbers"]
 _INT64 = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """What a column, a member or an item has to be; built once a chunk, since Arrow's types are slow to ask."""
 
     data_type: pa.DataType

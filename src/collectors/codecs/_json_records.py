@@ -8,9 +8,9 @@ times as much, however many lines are bad.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors.codecs._json_judge import Judge
 from collectors.codecs._json_native import count_lines
@@ -24,8 +24,7 @@ __all__ = ["JsonLines"]
 _SAMPLE_BYTES = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class JsonLines:
+class JsonLines(Struct, frozen=True):
     """Decodes chunks of lines, with the types that were declared for some columns."""
 
     declared: Mapping[str, pa.DataType]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors.codecs._json_filter import suspects
 from collectors.codecs._json_judge import Judge
@@ -22,8 +22,7 @@ _decode = msgspec.json.decode
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class SlowPath:
+class SlowPath(Struct, frozen=True):
     """One chunk; `as_text` names the columns declared as string, which take any value as its source text."""
 
     lines: Lines

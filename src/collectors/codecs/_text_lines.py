@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from collectors.chunks import Rejected
 
@@ -21,8 +21,7 @@ _PRINTABLE = b"!"
 """What compares higher does not begin with white space: a shortcut past the real test."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(Struct, frozen=True):
     """The lines of a chunk that hold a record, without their line breaks.
 
     `pieces` are all lines, `numbers` says which of them are `raw`: where one begins is asked only of refused ones.

@@ -7,10 +7,10 @@ One malformed record costs that record alone; no digit and no key is ever droppe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import pyarrow as pa
+from msgspec import Struct, field
 from pydantic import field_validator
 
 from collectors.chunks import Rejected
@@ -44,8 +44,7 @@ class CodecConfig(Settings):
 ConfigT = TypeVar("ConfigT", bound=CodecConfig)
 
 
-@dataclass(slots=True)
-class Decoded:
+class Decoded(Struct):
     """What became of a chunk: `read` records were counted in the bytes, independently of how many rows there are.
 
     Always `read == table.num_rows + len(rejected)`; the runtime stops the flow if not. `rejected` is in order.

@@ -17,12 +17,12 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.csv
+from msgspec import Struct
 from pydantic import model_validator
 
 from collectors.chunks import Rejected
@@ -68,8 +68,7 @@ class CsvConfig(CodecConfig):
         return self
 
 
-@dataclass(slots=True)
-class _Chunk:
+class _Chunk(Struct):
     """The records of a chunk as far as they were read: `numbers` says which of them the rows of `table` are."""
 
     table: pa.Table

@@ -10,10 +10,11 @@ import inspect
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
+
+from msgspec import Struct
 
 from collectors.errors import CollectorsError, ConfigurationError, TransientError
 from collectors.interfaces.collection import IDataSource
@@ -122,8 +123,7 @@ class Remembers(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """What `read` yields before it reads much: the runtime goes on with it once so many bytes fit its memory budget."""
 
     size: int

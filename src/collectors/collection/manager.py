@@ -9,10 +9,11 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
+from msgspec import Struct, field
 from pydantic import Field
 
 from collectors.enums import CollectionStatus, EventType, TaskStatus
@@ -42,8 +43,7 @@ class RegistrationConfig(Settings):
     """Free labels; they come along in events."""
 
 
-@dataclass
-class _Registered:
+class _Registered(Struct):
     source: IDataSource
     config: RegistrationConfig
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -54,8 +54,7 @@ class _Registered:
     task_id: str | None = None
 
 
-@dataclass
-class _Running:
+class _Running(Struct):
     """A collection: `hands_free` while no chunk is being delivered, `closing` once it only has to disconnect."""
 
     task: CollectionTask

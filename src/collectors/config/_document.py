@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from collectors.config import _yaml
 from collectors.config._places import character_place
@@ -18,8 +19,7 @@ __all__ = ["Document", "read_document"]
 MAX_BYTES = 2**20
 
 
-@dataclass(slots=True)
-class Document:
+class Document(Struct):
     """A pipeline as written, its variables, and the problems found so far.
 
     `label` is the file as the user named it; None when the pipeline came from Python, where nothing has a line.

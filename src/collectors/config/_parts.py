@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from collectors.collection.group import GroupConfig
 from collectors.config._components import Builder
@@ -21,8 +23,7 @@ from collectors.registry import Kind
 __all__ = ["Parts", "build_parts", "is_name"]
 
 
-@dataclass(slots=True)
-class Parts:
+class Parts(Struct):
     """What is left of a pipeline once all its components were built."""
 
     sources: dict[str, Component]

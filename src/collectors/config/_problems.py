@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.errors import ConfigurationError
 
@@ -26,8 +27,7 @@ Keys = tuple[str | int, ...]
 """Keys and list indexes from the top of a pipeline to a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One mistake: where it stands, what stands there, what was expected, and a way out.
 
     `line` and `column` count from 1 and are None for a pipeline that came from Python. `value` is what the user

@@ -9,10 +9,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct, field
 
 from collectors.config._problems import Keys, similar
 
@@ -24,8 +25,7 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(slots=True)
-class Interpolated:
+class Interpolated(Struct):
     """Text with its variables replaced; `origins` has, for each character, its place in what was written."""
 
     written: str
@@ -34,8 +34,7 @@ class Interpolated:
     secrets: list[str]
 
 
-@dataclass(slots=True)
-class Variables:
+class Variables(Struct):
     """Replaces variables in a tree of values; remembers where, and what could not be replaced."""
 
     folder: Path

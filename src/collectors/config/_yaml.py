@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from msgspec import Struct, field
 
 __all__ = ["Mapping", "Node", "Scalar", "Sequence", "YamlError", "parse", "plain"]
 
@@ -41,8 +41,7 @@ class YamlError(Exception):
         self.hint = hint
 
 
-@dataclass(slots=True)
-class Scalar:
+class Scalar(Struct):
     """A single value; `text` is its content, `style` how it was quoted, `start` and `end` where it is in the text."""
 
     line: int
@@ -55,8 +54,7 @@ class Scalar:
     size: int = 1
 
 
-@dataclass(slots=True)
-class Sequence:
+class Sequence(Struct):
     """A list."""
 
     line: int
@@ -65,8 +63,7 @@ class Sequence:
     size: int = 1
 
 
-@dataclass(slots=True)
-class Mapping:
+class Mapping(Struct):
     """Keys, which are always text, with the nodes of key and value."""
 
     line: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from msgspec import Struct
 from pydantic import BeforeValidator, Field
 
 from collectors.registry import Kind
@@ -65,8 +65,7 @@ class PipelineFile(Settings):
     """
 
 
-@dataclass(frozen=True)
-class Component:
+class Component(Struct, frozen=True):
     """One configured component.
 
     `cls` is its class; `settings` are its validated settings, always with the `id` that is unique in its pipeline. `where` is the place
@@ -76,9 +75,13 @@ class Component:
     kind: Kind
     type: str
     cls: Any
-    settings: Settings = field(repr=False)
+    settings: Settings
     where: str
-    instance: Any = field(default=None, repr=False)
+    instance: Any = None
+
+    def __repr__(self) -> str:
+        """Return what may be printed: settings have secrets."""
+        return f"Component(kind={self.kind!r}, type={self.type!r}, cls={self.cls!r}, where={self.where!r})"
 
     @property
     def id(self) -> str:
@@ -90,8 +93,7 @@ class Component:
         return self.instance if self.instance is not None else self.cls(self.settings)
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(Struct, frozen=True):
     """A way from sources through processors to backends; sources and backends by id."""
 
     sources: tuple[str, ...]
@@ -112,8 +114,7 @@ class Route:
         return "/".join(filter(None, (pipeline, source, self.label)))
 
 
-@dataclass(frozen=True)
-class PipelineConfig:
+class PipelineConfig(Struct, frozen=True):
     """A loaded pipeline: every setting is valid, every name in it leads somewhere.
 
     `memory` and `spool` are in bytes, `stop_above` is a fraction. `version` is a short hash of what the file says,

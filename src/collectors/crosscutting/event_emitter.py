@@ -11,8 +11,9 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.enums import EventType
 from collectors.errors import ConfigurationError, FatalError
@@ -24,14 +25,13 @@ __all__ = ["EventEmitter"]
 logger = logging.getLogger("collectors.events")
 
 
-@dataclass
-class _Subscription:
+class _Subscription(Struct):
     event_type: EventType
     handler: Callable[[SystemEvent], Any]
     queue: deque[SystemEvent]
     dropped: int = 0
     failures: int = 0
-    worker: asyncio.Task[None] | None = field(default=None)
+    worker: asyncio.Task[None] | None = None
 
 
 class EventEmitter(IEventEmitter):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec import Struct, field
 from sqlglot import TokenType, tokenize
 
 __all__ = ["NotSimpleError", "Terms", "Value", "not_simple"]
@@ -32,8 +32,7 @@ class NotSimpleError(ValueError):
     """A function that has no translation; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """An expression in SQL: what kind of value it has, from which columns, and how closely it holds together."""
 
     sql: str
@@ -49,8 +48,7 @@ class Value:
 _NULL = Value("null", "null")
 
 
-@dataclass(slots=True)
-class Terms:
+class Terms(Struct):
     """Translates expressions: `kinds` are the columns that the record has at the moment, `names` its local variables.
 
     `taken` are the names that the function's module gives a meaning of its own.

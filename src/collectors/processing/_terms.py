@@ -7,13 +7,13 @@ there and names those rows in `Rows.failures`, so that one evaluation finds ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import time
 from decimal import Decimal
 from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from collectors.processing import casting
 from collectors.processing.casting import a_type, kind, type_name
@@ -86,8 +86,7 @@ class Rows:
         return pa.repeat(datum, self.size) if isinstance(datum, pa.Scalar) else datum
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """A compiled part. `written` is the value of a number or text that stands in the expression itself."""
 
     type: pa.DataType

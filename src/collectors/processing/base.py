@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.bisection import Culprits, search
 from collectors.chunks import Rejected
@@ -41,8 +41,7 @@ class ProcessorConfig(Settings):
 ConfigT = TypeVar("ConfigT", bound=ProcessorConfig)
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """What a step made of a table: the rows that go on, and those it refused."""
 
     table: pa.Table

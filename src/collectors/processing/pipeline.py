@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors.chunks import Rejected
 from collectors.errors import ConfigurationError, DataError, FatalError
@@ -21,8 +22,7 @@ from collectors.rows import dicts_or_reasons
 __all__ = ["Applied", "Pipeline", "StepOutcome"]
 
 
-@dataclass(slots=True)
-class StepOutcome:
+class StepOutcome(Struct):
     """What one step did to a table: rows in and out, the rows it refused, the seconds it took."""
 
     name: str
@@ -32,16 +32,14 @@ class StepOutcome:
     seconds: float
 
 
-@dataclass(slots=True)
-class Applied:
+class Applied(Struct):
     """What all steps made of a table, and what each of them did."""
 
     table: pa.Table
     steps: list[StepOutcome]
 
 
-@dataclass(slots=True)
-class _Tally:
+class _Tally(Struct):
     executions: int = 0
     failures: int = 0
     seconds: float = 0.0

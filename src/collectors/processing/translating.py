@@ -12,11 +12,11 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.processing._python_terms import NotSimpleError, Terms, Value, not_simple
 from collectors.processing.casting import kind
@@ -76,8 +76,7 @@ def _tree(function: Callable[[Any], Any]) -> ast.FunctionDef:
     return tree
 
 
-@dataclass(slots=True)
-class _Translation:
+class _Translation(Struct):
     """Goes through the statements in order; `steps` are those so far."""
 
     terms: Terms

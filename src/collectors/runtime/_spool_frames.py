@@ -16,9 +16,10 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from collectors.models import CollectedData
 
@@ -48,8 +49,7 @@ _MOST_BUFFERS = 512
 HEADER_SIZE = _HEADER.size + _CRC.size
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What a segment says about itself: which spool it belongs to, and the number of its first frame."""
 
     spool: bytes
@@ -76,8 +76,7 @@ class Header:
         return cls(spool, first)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """A whole frame in a segment: its number, where it begins, where the next one does, and what it holds."""
 
     number: int

@@ -6,8 +6,9 @@ import os
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 __all__ = ["Marks"]
 
@@ -16,8 +17,7 @@ _CRC = struct.Struct("<I")
 _MAGIC = b"CSM1"
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Struct, frozen=True):
     """The spool's id, the last frame that was acknowledged, the last one that was trimmed.
 
     Written without fsync, behind the frames: it is never ahead of them, whatever happens.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from collectors.models import CollectedData, Position
 from collectors.runtime._spool_frames import HEADER_SIZE, Frame, find_frame, read_frame, segment_path, unpack
@@ -19,8 +20,7 @@ _LETTER_BYTES = 64 * 1024
 _MOST_BYTES = 64 * 2**20
 
 
-@dataclass(slots=True)
-class Segment:
+class Segment(Struct):
     """A file of the spool: its number, that of its first frame, and how many of its bytes count."""
 
     ordinal: int
@@ -29,8 +29,7 @@ class Segment:
     abandoned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentReader:
+class SegmentReader(Struct, frozen=True):
     """Gives chunks with their positions; `tell` gets a line for people about what was found damaged."""
 
     folder: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.collection.base import Source
 from collectors.collection.group import SourceGroup
@@ -33,8 +34,7 @@ BATCH_PATIENCE = 60.0
 """Seconds for which a pipeline that comes to an end by itself puts up with failures in a row; others: for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Builder:
+class Builder(Struct, frozen=True):
     """Makes the flows of one run; `at_end` takes what is to be called when the run is over.
 
     `disk` are the threads for spools: several that wait for the disk at a time share its flushes. `patience` is what the

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.chunks import DeadLetter
 from collectors.config.model import PipelineConfig
@@ -19,8 +20,7 @@ from collectors.storage.base import KeepsDeadLetters, KeepsPosition
 __all__ = ["Box", "discard", "look", "read_letters"]
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(Struct, frozen=True):
     """All letters of a pipeline, oldest first.
 
     `replaying` are the keys of those that are in a replay which runs now or was killed; `replayed` and `discarded`

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from collectors.bisection import Culprits, search
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Rejected

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from collectors.codecs.base import Codec
 from collectors.collection.base import Room, Source
@@ -40,8 +41,7 @@ WORTH_A_WARNING = 3.0
 """A function is warned of when it makes the steps without Python so many times slower."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What a step costs, `seconds` for a record that was read. None is what cannot be known, or does not apply.
 
     `python_lines`: so many lines of Python run for every record. `new`: its columns that are new memory, the others
@@ -64,8 +64,7 @@ class Cost:
         return "per record" if self.python_lines else "chunks" if self.columns is None else "columns"
 
 
-@dataclass(frozen=True, slots=True)
-class SlowFunction:
+class SlowFunction(Struct, frozen=True):
     """A step that runs Python for every record: with it, all steps that do not take `factor` times as long.
 
     `replacement` is SQL that does the same; where there is none, `reason` says why.
@@ -83,8 +82,7 @@ class SlowFunction:
         return self.factor >= WORTH_A_WARNING
 
 
-@dataclass(slots=True)
-class Explanation:
+class Explanation(Struct):
     """What a source's records cost on their way; `problem` is why that is not known, `misconfigured` as in a `Sample`.
 
     `records` were in the sample, steps were measured on `measured`; `unmeasured` are steps and why they were left out.
@@ -170,8 +168,7 @@ async def _store(config: PipelineConfig, route: Route, name: str, table: pa.Tabl
             found.costs.append(Cost(step, seconds / max(1, found.measured), lines))
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(Struct):
     """Measures in a worker thread, as a run does its work, and notes the costs."""
 
     found: Explanation

@@ -7,9 +7,10 @@ senders), never what it is called.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from collectors import registry
 from collectors.collection.base import Answers, Source
@@ -32,8 +33,7 @@ class Level(Enum):
     AT_MOST_ONCE = "at most once"
 
 
-@dataclass(frozen=True, slots=True)
-class Guarantee:
+class Guarantee(Struct, frozen=True):
     """One edge: what is promised, with the restriction in `but`; why; what faults do to it; what would be better.
 
     `may_lose`: a crash can cost records that the source had; `may_double`: it can store some twice.
@@ -102,8 +102,7 @@ def guarantees(config: PipelineConfig) -> list[Guarantee]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Edge:
+class _Edge(Struct, frozen=True):
     config: PipelineConfig
     source: Source[Any]
     backend: Backend[Any]

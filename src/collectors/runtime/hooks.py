@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from collectors.errors import TransientError
 from collectors.runtime.env import Env
@@ -19,8 +20,7 @@ __all__ = ["Hooks"]
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """What a flow's hops share: the world, the stop, the state file, how long failures are put up with.
 
     `notify` is told what is wrong with the storage, or None when that is over; `notify_reading` the same of the source.

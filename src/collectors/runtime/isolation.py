@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import replace
 
 from collectors.errors import FatalError
 from collectors.runtime.deaths import DEATHS
@@ -32,7 +32,6 @@ class _TooManyDeathsError(Exception):
     pass
 
 
-@dataclass(slots=True)
 class IsolatedPreparer(Preparer):
     """Prepares as its base does, in the sandbox of this pipeline file. `close` ends that process."""
 

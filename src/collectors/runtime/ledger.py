@@ -7,9 +7,10 @@ acknowledged; the decoder counts what it reads independently of the rows that co
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from collectors.chunks import Counts, DeadLetter
 from collectors.errors import CollectorsError
@@ -22,8 +23,7 @@ MOST_REASONS = 1000
 FlowStatus = Literal["starting", "running", "waiting", "done", "stopped", "failed"]
 
 
-@dataclass
-class StepReport:
+class StepReport(Struct):
     """One step of one flow: rows in and out, and rows it refused."""
 
     name: str
@@ -52,8 +52,7 @@ class StepReport:
         return max(0, self.rows_out + self.set_aside - self.rows_in)
 
 
-@dataclass
-class EdgeReport:
+class EdgeReport(Struct):
     """One flow's way into one backend: what was acknowledged, and what was stored there before."""
 
     backend: str
@@ -82,8 +81,7 @@ class EdgeReport:
                 self.reasons[letter.step, letter.reason] += 1
 
 
-@dataclass
-class FlowReport:
+class FlowReport(Struct):
     """What happened to one source's records."""
 
     source: str
@@ -177,9 +175,9 @@ class FlowReport:
             )
         if edge.ledger is not None and edge.ledger != counts:
             differences = ", ".join(
-                f"{each.name} {getattr(edge.ledger, each.name):,} instead of {getattr(counts, each.name):,}"
-                for each in fields(Counts)
-                if getattr(edge.ledger, each.name) != getattr(counts, each.name)
+                f"{each} {getattr(edge.ledger, each):,} instead of {getattr(counts, each):,}"
+                for each in Counts.__struct_fields__
+                if getattr(edge.ledger, each) != getattr(counts, each)
             )
             found.append(f"{name}: the store's own ledger has {differences}")
         return found
@@ -234,8 +232,7 @@ class FlowReport:
         }
 
 
-@dataclass
-class RunReport:
+class RunReport(Struct):
     """What happened in one run of a pipeline."""
 
     pipeline: str

@@ -7,8 +7,9 @@ replay's flow says how far it is done, as for any other source.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.chunks import DeadLetter
 from collectors.runtime.env import Env
@@ -35,8 +36,7 @@ create table if not exists _collectors_settled (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(Struct, frozen=True):
     """A letter that waits: through which part of the pipeline, and whether from the route's start."""
 
     number: int
@@ -45,8 +45,7 @@ class Queued:
     letter: DeadLetter
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """The letters that have left, by id and the run that had set them aside: `replayed` or `discarded`."""
 
     outcomes: dict[tuple[str, str], str]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.chunks import DeadLetter
 from collectors.config.model import MAIN_ROUTE, PipelineConfig, Route
@@ -21,8 +22,7 @@ from collectors.storage.sqlite_store import letter_owners, letters_of
 __all__ = ["Lane", "finish", "kept_letters", "lanes_of", "replay_name", "tidy", "way_of"]
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """A way's route into one backend: under which name of a flow the backend knows it."""
 
     flow: str

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from collectors.chunks import Counts, DeadLetter, Rejected
 from collectors.codecs.base import Codec, Decoded
@@ -25,8 +26,7 @@ LETTER_BYTES = 2048
 """Bytes that a dead letter takes in memory beside its record."""
 
 
-@dataclass(slots=True)
-class Item:
+class Item(Struct):
     """A chunk on its way, with its number and the position before it."""
 
     seq: int
@@ -35,8 +35,7 @@ class Item:
     size: int
 
 
-@dataclass(slots=True)
-class Part:
+class Part(Struct):
     """What goes to the backends of one route: rows, the letters of its steps, and the counts of both.
 
     `origins` names, in a replay, the letter that each row comes from.
@@ -48,8 +47,7 @@ class Part:
     origins: list[DeadLetter] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Prepared:
+class Prepared(Struct):
     """A group of chunks, decoded and processed for every route; `letters` are those of decoding.
 
     `resolved` are the letters of earlier runs that these are the replay of.
@@ -77,8 +75,7 @@ def _held(letters: Sequence[DeadLetter]) -> int:
     return sum(len(letter.raw) for letter in letters) + LETTER_BYTES * len(letters)
 
 
-@dataclass(frozen=True, slots=True)
-class Letters:
+class Letters(Struct, frozen=True):
     """Makes dead letters from what a step refused."""
 
     pipeline: str
@@ -132,16 +129,13 @@ class Letters:
         ]
 
 
-@dataclass(slots=True)
 class Way:
     """A route through the processors; its name is empty where the source has no other."""
 
-    name: str
-    pipeline: Pipeline
-    steps: list[StepReport] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.steps = [StepReport(name) for name in self.pipeline.step_names()]
+    def __init__(self, name: str, pipeline: Pipeline) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self.steps = [StepReport(name) for name in pipeline.step_names()]
 
 
 def _place(item: Rejected, first: Item) -> Position | None:
@@ -153,8 +147,7 @@ def _place(item: Rejected, first: Item) -> Position | None:
     return place or first.since
 
 
-@dataclass(slots=True)
-class Preparer:
+class Preparer(Struct):
     """Decodes and processes; one a flow, used by one thread at a time, since the schema grows from chunk to chunk."""
 
     codec_for: Callable[[str], Codec[Any]]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from collectors.config.load import file_stamp, load
 from collectors.config.model import Component, PipelineConfig
@@ -31,8 +32,7 @@ __all__ = ["Change", "Reloader", "Watch", "compare"]
 LOOK_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """Sources whose flows end, those whose flows begin, and backends that are closed, all by id.
 
     A flow of which anything has changed is in both. `needs_restart` names settings that only a new run takes over.

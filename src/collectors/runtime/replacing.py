@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors import registry
 from collectors.errors import CollectorsError
@@ -31,8 +31,7 @@ EDGE_ROWS = 50
 _FAILED, _LEFT_OUT, _KEPT = "set aside", "left out", "kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(Struct, frozen=True):
     """Steps that did with the whole sample what the function does, `factor` times as fast.
 
     `differs` says for which other values they would not, in words.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from collectors.chunks import Counts, DeadLetter, Rejected
 from collectors.codecs.base import Decoded
@@ -94,8 +95,7 @@ def first_step(letter: DeadLetter, way: Way, *, from_start: bool) -> int | None:
     return names.index(letter.step)
 
 
-@dataclass(slots=True)
-class _Try:
+class _Try(Struct):
     """What came of some letters: of decoding or reading them back, and on each route."""
 
     letters: list[DeadLetter]
@@ -112,7 +112,6 @@ class _Try:
         )
 
 
-@dataclass(slots=True)
 class LetterPreparer(Preparer):
     """Does for letters what `Preparer` does for chunks; made for one way, so every letter goes to all its routes."""
 

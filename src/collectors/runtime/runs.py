@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from collectors.chunks import Counts
 from collectors.config.model import PipelineConfig
@@ -32,8 +32,7 @@ create table if not exists _collectors_runs (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run: `status` is running, done, stopped, failed, unbalanced or crashed; `report` is `RunReport.as_dict`."""
 
     run: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.collection.base import Source
 from collectors.config.model import PipelineConfig, Route
@@ -33,8 +33,7 @@ SAMPLE_ROWS = 100
 MORE_SECONDS = 1.0
 
 
-@dataclass
-class Preview:
+class Preview(Struct):
     """What storing a source's sample would change at one backend; `rows` are some of the rows, as dicts."""
 
     backend: str
@@ -44,8 +43,7 @@ class Preview:
     problem: str | None = None
 
 
-@dataclass
-class Sample:
+class Sample(Struct):
     """What a source's first chunk came to; `refused` are step and reason of records that would be set aside.
 
     `problem` is why a run would fail, `misconfigured` whether that is for its settings; `note` is what people should

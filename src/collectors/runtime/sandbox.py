@@ -11,13 +11,13 @@ import contextlib
 import os
 import struct
 import sys
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.chunks import Counts, DeadLetter, Rejected
 from collectors.codecs.base import Decoded
@@ -35,8 +35,7 @@ __all__ = ["Answer", "PartAnswer", "Request", "Start", "receive", "send"]
 _LENGTH = struct.Struct("<q")
 
 
-@dataclass
-class Start:
+class Start(Struct):
     """What the sandbox is told first: whose chunks it prepares."""
 
     pipeline: str
@@ -44,8 +43,7 @@ class Start:
     run: str
 
 
-@dataclass
-class Request:
+class Request(Struct):
     """A chunk. Only rows `first` up to `last` of its table are processed; rows and records named as refused are not.
 
     `refused_rows` maps the number of a row to the reason; `refused` are records that are not in `raw` any more.
@@ -63,8 +61,7 @@ class Request:
     refused: list[tuple[bytes, str]] = field(default_factory=list)
 
 
-@dataclass
-class PartAnswer:
+class PartAnswer(Struct):
     """What goes to one route: an Arrow stream, letters, counts; and for each step rows in, out, set aside, seconds."""
 
     table: bytes
@@ -73,8 +70,7 @@ class PartAnswer:
     steps: list[tuple[int, int, int, float]]
 
 
-@dataclass
-class Answer:
+class Answer(Struct):
     """A prepared chunk, of whose table there are `rows` in all; or how the worker died; or the error that was raised."""
 
     died: int | None = None
@@ -112,8 +108,8 @@ def _read(descriptor: int, size: int) -> bytes | None:
 class _Worker(Preparer):
     """Prepares a part of a chunk."""
 
-    request: Request
-    rows = 0
+    request: Request = field(default_factory=lambda: Request(b"", "", {}, 0, None, None))
+    rows: int = 0
 
     def answer(self, request: Request) -> Answer:
         """Do what is asked for. Never raises."""

@@ -20,13 +20,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import msgspec
+from msgspec import Struct
 
 from collectors.enums import ErrorType
 from collectors.errors import ConfigurationError
@@ -50,8 +50,7 @@ _LARGEST = 2**63 - 1
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """One test of one column; `value` is a list for `in` and `not in`, None for `is null` and `is not null`."""
 
     column: str
@@ -59,8 +58,7 @@ class Condition:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Ordering:
+class Ordering(Struct, frozen=True):
     """The column to sort by."""
 
     column: str

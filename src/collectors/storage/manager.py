@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
 import pyarrow as pa
+from msgspec import Struct
 from pydantic import Field
 
 from collectors.enums import ErrorType, EventType
@@ -32,14 +32,13 @@ class RegistrationConfig(Settings):
     """Free labels; they come along in events."""
 
 
-@dataclass
-class _Registered:
+class _Registered(Struct):
     backend: IStorageBackend
     config: RegistrationConfig
     stored: int = 0
     size: int = 0
     last: datetime | None = None
-    busy: int = field(default=0)
+    busy: int = 0
 
 
 class StorageManager(IStorageManager):

@@ -13,12 +13,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec.structs import astuple
 
 from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.enums import ErrorType

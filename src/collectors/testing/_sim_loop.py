@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from msgspec import Struct, field
 
 from collectors.workers import Workers
 
@@ -34,8 +35,7 @@ class StuckError(Exception):
     """Nothing is left to do and nobody is done, or there is no end of doing."""
 
 
-@dataclass(eq=False)
-class Process:
+class Process(Struct, eq=False):
     """A simulated process: what its tasks and threads are told by; `kill`, `pause` and `signal` act on all of them.
 
     `kill_at` and `signal_at` are numbers of steps. `ended` is done when it is dead or its main coroutine has ended.
@@ -65,8 +65,7 @@ def current() -> Process | None:
     return _process.get()
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct):
     """A function that a simulated thread is to run: on whose behalf, and what goes wrong.
 
     `wait` and `work` are the seconds before it runs and before its result is known; `before` is raised instead of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from collectors.testing._sim_sources import Series
 from collectors.testing._sim_stores import Kind, OutsideStore, Store
@@ -14,8 +15,7 @@ _FAIR = 0.2
 """The share of runs in which no store and no disk ever fails."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weather:
+class Weather(Struct, frozen=True):
     """How often calls to a store fail before they work, behind it, or take long; and when it is away altogether."""
 
     before: float
@@ -24,8 +24,7 @@ class Weather:
     outages: tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(Struct, frozen=True):
     """One process: how many steps until it is killed or asked to stop, and again to stop now; when it is frozen."""
 
     kill_at: int | None = None
@@ -36,8 +35,7 @@ class Life:
     patience: float = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """A whole run: `hosts` are the lives of each machine, one after the other; both machines are up at the same time.
 
     `jumps` are when and how far the time of day jumps, `full` is how often the machines' own disks are full.

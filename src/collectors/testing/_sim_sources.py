@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.chunks import Rejected
 from collectors.codecs.base import Codec, CodecConfig, Decoded
@@ -42,8 +42,7 @@ class Chance(Protocol):
         """Return the simulated seconds since the start."""
 
 
-@dataclass
-class Series:
+class Series(Struct):
     """One source's records, 0 to `count`, over all processes that read it.
 
     `rate` is how many records there are after each second, 0 for all at once. `handed` counts how often a process got

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from collectors.chunks import Checkpoint, ChunkKey, DeadLetter, Delivery
 from collectors.errors import DataError, FencedError
@@ -19,8 +20,7 @@ __all__ = ["Kind", "OutsideStore", "Store", "make_backend", "outside_store"]
 Kind = Literal["transactional", "lettered", "buffering", "plain"]
 
 
-@dataclass
-class Store:
+class Store(Struct):
     """What is durable: rows as (source, number, run), letters, positions, keys of what was written without one.
 
     A `plain` store keeps no positions; a `buffering` one makes deliveries durable in groups of `batch` rows, for all others
@@ -74,7 +74,6 @@ def _unmade() -> Backend[Any]:
     raise NotImplementedError
 
 
-@dataclass
 class OutsideStore(Store):
     """What is durable in a store of somebody else's; `make` returns a new process's way to it.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.config.load import from_mapping
 from collectors.errors import TransientError
@@ -29,8 +30,7 @@ _SETTLING_SECONDS = 1e-3
 _CALM_SECONDS = 3600.0
 
 
-@dataclass(eq=False)
-class Run:
+class Run(Struct, eq=False):
     """One process's life as it was: when it was asked to stop, until when its threads were busy, how it ended."""
 
     life: Life

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from msgspec import Struct
 
 from collectors.workers import resting
 
@@ -18,8 +18,7 @@ _OWN_THREADS = ("asyncio_", "MainThread")
 """Workers of the event loop's own pool stay; one that hangs makes `asyncio.run` hang, which a time-out shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
+class Census(Struct, frozen=True):
     """What this process has open at one moment; to be taken inside the event loop that runs the component."""
 
     files: Counter[str]

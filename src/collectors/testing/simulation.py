@@ -14,10 +14,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from collectors.storage.base import Backend
 from collectors.testing._sim_loop import StuckError
@@ -33,8 +34,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # folders in it are made by tem
 _SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What a seed led to: processes that lived, steps, simulated seconds, and a number that names the very order."""
 
     seed: int

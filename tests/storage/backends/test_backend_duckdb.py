@@ -5,7 +5,6 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
 from collectors.models import QueryCriteria

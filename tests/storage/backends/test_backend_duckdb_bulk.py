@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+from msgspec.structs import replace
 
 from collectors.storage.backends.duckdb import DuckdbBackend
 from collectors.testing.deliveries import delivery

@@ -7,7 +7,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from collectors.config.load import from_mapping
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from collectors.collection.base import Framing
 
@@ -14,8 +14,7 @@ _LAST_BYTES = 64
 _RESUMED = "the line had no end when it was read and was taken for whole; this is the rest of it: compare with the record before"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Whole records, and where they lie in the stream; with a `reason`, one record that is refused.
 
     `raw` begins with `lead` bytes that are repeated from the head of the stream, as the format needs them.
@@ -28,8 +27,7 @@ class Piece:
     lead: int = 0
 
 
-@dataclass(slots=True)
-class _TooLong:
+class _TooLong(Struct):
     """A record that is being skipped: how it begins, where, how many of its bytes went by; and why, if not for its length."""
 
     sample: bytes

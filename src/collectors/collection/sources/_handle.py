@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from collectors.collection.base import Room
 from collectors.collection.sources._bookmarks import Bookmark, Key, imprint
@@ -23,8 +24,7 @@ class ReplacedError(Exception):
     """The file is not, or no longer, the one that was read: truncated, rewritten, or another under its inode."""
 
 
-@dataclass(slots=True)
-class Part:
+class Part(Struct):
     """What a reader gives: the bytes of a chunk, where it begins in the file, and the bookmark behind it.
 
     `lead` counts the bytes in front that are repeated from the head of the file; with a `reason` it is refused.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors.errors import FatalError
 from collectors.models import Position
@@ -20,8 +20,7 @@ _RECORDS = 4096
 _OVERHEAD_BYTES = 64
 
 
-@dataclass(slots=True)
-class Parcel:
+class Parcel(Struct):
     """Bytes on their way into a chunk: lines of NDJSON, or with a `data_format` something that stays by itself."""
 
     raw: bytes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from collectors.errors import ConfigurationError
 from collectors.settings import LocalPath, Settings
@@ -21,8 +22,7 @@ class TlsConfig(Settings):
     """Its private key, as PEM, without a passphrase."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A host, as a name or an address, and a port; port 0 lets the system choose."""
 
     host: str

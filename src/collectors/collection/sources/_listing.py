@@ -7,7 +7,6 @@ import glob
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from collectors.collection.sources._bookmarks import Bookmark, Key
@@ -16,18 +15,14 @@ from collectors.errors import ConfigurationError, FatalError
 __all__ = ["Listing", "check_exists", "list_files"]
 
 
-@dataclass(slots=True)
 class Listing:
     """The files that are there now: name → device, inode, size, time of the last write; sorted by name."""
 
-    files: dict[str, os.stat_result]
-    names: dict[Key, str] = field(init=False)
-    _matched: set[str] = field(init=False)
-    _folders: dict[str, list[tuple[str, Key]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.names = {(found.st_dev, found.st_ino): name for name, found in self.files.items()}
-        self._matched = {_folder_of(name) for name in self.files}
+    def __init__(self, files: dict[str, os.stat_result]) -> None:
+        self.files = files
+        self.names: dict[Key, str] = {(found.st_dev, found.st_ino): name for name, found in files.items()}
+        self._matched = {_folder_of(name) for name in files}
+        self._folders: dict[str, list[tuple[str, Key]]] = {}
 
     def key(self, name: str) -> Key | None:
         """Return what lies under a name now."""

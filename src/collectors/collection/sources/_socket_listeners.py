@@ -13,8 +13,9 @@ import ssl
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
+
+from msgspec import Struct
 
 from collectors.collection.sources._socket_binding import Guests
 from collectors.collection.sources._socket_frames import Frames, FramingLostError, one_line
@@ -33,8 +34,7 @@ _MEMINFO = struct.Struct("9I")
 _MEMINFO_DROPS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Whole records and how many times each host has sent some; with a `reason`, one record that is refused."""
 
     raw: bytes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from collectors.collection.sources._bookmarks import FOLLOWED, Bookmark, Bookmarks, Key
 from collectors.collection.sources._compressed import BrokenDataError
@@ -33,8 +34,7 @@ class _Config(Protocol):
     def start(self) -> Literal["beginning", "end"]: ...
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Struct):
     """A file to read in this round: its name now, and `path`, the name that it had when it was first seen.
 
     `rotated`: another file has taken its name, so that it gets no more, apart from what its writer still holds.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from collectors.collection.sources._webhook_keys import Key
 
 __all__ = ["Body", "Desk"]
 
 
-@dataclass(slots=True)
-class Body:
+class Body(Struct):
     """One request's records. `answer` becomes None when they are durable, else the reason why they could not be kept."""
 
     number: int

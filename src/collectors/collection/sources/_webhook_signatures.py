@@ -13,7 +13,8 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["PRESETS", "ForgedError", "Preset", "secret_bytes", "verify"]
 
@@ -24,8 +25,7 @@ class ForgedError(Exception):
     """The request is not signed by anyone who has a secret, or is not a new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(Struct, frozen=True):
     """What a request claims: the time (None: it has none), what was signed before the body, and the signatures."""
 
     timestamp: str | None
@@ -33,8 +33,7 @@ class Signed:
     signatures: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(Struct, frozen=True):
     """How a sender signs, and the header in which it names each request, if it does."""
 
     read: Callable[[Headers], Signed]

@@ -27,13 +27,13 @@ import inspect
 import pkgutil
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, cast
 
 import pyarrow as pa
+from msgspec import Struct
 from pydantic import AfterValidator, WithJsonSchema
 
 from collectors.chunks import Rejected
@@ -67,8 +67,7 @@ class PythonConfig(ProcessorConfig):
     """What it takes and returns: a `record` (a dict) or a `table` (a pyarrow.Table)."""
 
 
-@dataclass(slots=True)
-class _Made:
+class _Made(Struct):
     """What a function made of records: the new ones, of which row each is, and why rows failed."""
 
     records: list[dict[str, Any]]

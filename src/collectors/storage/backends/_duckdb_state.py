@@ -6,12 +6,12 @@ No table has a key or an index: those are what DuckDB's log most often fails to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.storage.backends._duckdb_file import Connection

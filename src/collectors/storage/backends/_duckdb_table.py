@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
@@ -31,8 +31,7 @@ _SAMPLE = 4096
 _THEIR_TEXT = ("UUID", "ENUM", "JSON")
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column of the table: its declared type, and the Arrow type in which it is read."""
 
     name: str
@@ -51,8 +50,7 @@ class Column:
         )  # it quotes only where it must
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What rows mean for one column. `wanted` is the type to store as, None when the two types do not fit."""
 
     existing: Column | None

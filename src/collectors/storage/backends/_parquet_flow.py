@@ -8,12 +8,13 @@ deletes, since the intent names them; a crash behind it leaves nothing to do.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from collectors.chunks import Checkpoint, Counts, Delivery
 from collectors.enums import ErrorType
@@ -37,8 +38,7 @@ _WAITING_BYTES = 16 * 2**20
 """So much of a flow waits in memory for its row groups, however many folders it goes to."""
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(Struct):
     """A file that is being written, and the partition that it is for."""
 
     file: PartFile
@@ -46,8 +46,7 @@ class _Part:
     types: dict[str, str]
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     """What was taken since the last publication; `last` is the newest delivery, without its rows."""
 
     first_seq: int

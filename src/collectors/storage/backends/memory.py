@@ -12,10 +12,10 @@ reads every source from its start; beside another storage that has records of th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from collectors.chunks import Checkpoint, ChunkKey, Delivery
 from collectors.enums import ErrorType
