@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from unittest.mock import patch
@@ -23,6 +24,14 @@ pytestmark = pytest.mark.skipif(
 )
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 BITS = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])
+DECIMALS = st.builds(
+    lambda digits, places, way: (
+        math.nextafter(digits / 10**places, way) if way is not None else digits / 10**places
+    ),
+    st.integers(-(10**17), 10**17) | st.integers(-(10**6), 10**6),
+    st.integers(0, 6),
+    st.sampled_from([None, -math.inf, math.inf]),
+)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
     st.characters(max_codepoint=127), max_size=30
 )
@@ -30,7 +39,7 @@ COLUMNS = [
     (pa.null(), st.none()),
     (pa.bool_(), st.booleans()),
     (pa.int64(), INTEGERS),
-    (pa.float64(), st.floats() | BITS),
+    (pa.float64(), st.floats() | BITS | DECIMALS),
     (pa.string(), TEXTS),
     (pa.timestamp("us", "UTC"), INTEGERS | st.integers(-(10**17), 3 * 10**17)),
     (pa.timestamp("us"), st.integers(-62135596800 * 10**6, 253402300800 * 10**6 - 1)),
@@ -99,7 +108,7 @@ def test_lines_of_the_codec_are_the_same(table):
         assert to_text(table) == expected
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | BITS, min_size=1, max_size=50))
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | BITS | DECIMALS, min_size=1, max_size=50))
 @settings(max_examples=500, deadline=None)
 @example(
     [0.0, -0.0, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 9007199254740993.0, 1e15, 1e16, 1e17]

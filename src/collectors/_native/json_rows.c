@@ -13,7 +13,11 @@
 
 #include "shared.h"
 
-enum { BLOCK = 16 };
+enum {
+    BLOCK = 16,
+    DIGITS = 24,
+    SCALAR = 96 /* room for a value that is no text, with what is copied beside it */
+};
 enum { NOTHING, BOOL, INT, FLOAT, STRING, STRUCT, LIST, TIME, UTC_TIME };
 
 typedef struct Node {
@@ -46,21 +50,10 @@ static char *more(Writer *out, int64_t bytes) {
     return out->text + out->used;
 }
 
-static int put(Writer *out, const char *text, int64_t length) {
-    char *to = more(out, length);
-    if (to == NULL) return 0;
-    memcpy(to, text, (size_t)length);
-    out->used += length;
-    return 1;
-}
-
-/* The same for names, which are short, and followed by some bytes more in the plan. */
-static int put_name(Writer *out, const char *name, int64_t length) {
-    char *to = more(out, length + BLOCK);
-    if (to == NULL) return 0;
-    for (int64_t i = 0; i < length; i += BLOCK) memcpy(to + i, name + i, BLOCK);
-    out->used += length;
-    return 1;
+/* Copies in blocks: the source and the room have some bytes more. */
+static char *copy(char *to, const char *from, int64_t length) {
+    for (int64_t i = 0; i < length; i += BLOCK) memcpy(to + i, from + i, BLOCK);
+    return to + length;
 }
 
 static int has_bit(const uint8_t *bits, int64_t place) { return bits[place >> 3] >> (place & 7) & 1; }
@@ -85,11 +78,12 @@ static char *digits_before(char *end, uint64_t number) {
     return end;
 }
 
-static int put_int(Writer *out, int64_t number) {
-    char digits[24], *end = digits + sizeof digits;
+static char *write_int(char *to, int64_t number) {
+    char digits[2 * DIGITS], *end = digits + DIGITS;
     char *begin = digits_before(end, number < 0 ? 0 - (uint64_t)number : (uint64_t)number);
     if (number < 0) *--begin = '-';
-    return put(out, begin, end - begin);
+    memcpy(to, begin, DIGITS);
+    return to + (end - begin);
 }
 
 /* The upper 64 bits of a product of 192, odd when any lower one is set. */
@@ -135,82 +129,104 @@ static uint64_t shortest(const uint64_t *powers, uint64_t bits, int *exponent) {
     return s + (middle > 4 * s + 2 || (middle == 4 * s + 2 && (s & 1)));
 }
 
-static int put_float(Writer *out, double value) {
-    char digits[24], *end = digits + sizeof digits, *begin;
-    char *to = more(out, 32), *start = to;
+/* Returns the digits of a float that has at most four decimals, with four; 0 when it has more, or too many digits: up to 15
+   of them, one decimal is the only one of that float (DBL_DIG), so that it is the shortest one, too. */
+static uint64_t few_decimals(double value) {
+    double scaled = value * 1e4;
+    uint64_t number;
+    if (!(scaled >= 1 && scaled < 1e15)) return 0;
+    number = (uint64_t)(scaled + 0.5);
+    return (double)number / 1e4 == value ? number : 0;
+}
+
+static char *write_float(char *to, const uint64_t *powers, double value) {
+    char digits[2 * DIGITS], *end = digits + DIGITS, *begin;
     uint64_t bits, number;
-    int exponent, length, point;
-    if (to == NULL) return 0;
+    int exponent = -4, length, point;
     memcpy(&bits, &value, sizeof bits);
-    if ((bits >> 52 & 0x7FF) == 0x7FF) return put(out, "null", 4);
+    if ((bits >> 52 & 0x7FF) == 0x7FF) return copy(to, "null            ", 4);
     if (bits >> 63) *to++ = '-';
-    if (bits << 1 == 0) {
-        memcpy(to, "0.0", 3);
-        out->used += to + 3 - start;
-        return 1;
-    }
-    number = shortest(out->powers, bits, &exponent);
+    if (bits << 1 == 0) return copy(to, "0.0             ", 3);
+    bits &= ~((uint64_t)1 << 63);
+    memcpy(&value, &bits, sizeof bits);
+    number = few_decimals(value);
+    if (number == 0) number = shortest(powers, bits, &exponent);
     begin = digits_before(end, number);
     for (; end[-1] == '0'; end--) exponent++;
     length = (int)(end - begin);
     point = length + exponent; /* so many digits are before the point */
     if (exponent >= 0 && point <= 16) {
-        memcpy(to, begin, (size_t)length);
+        memcpy(to, begin, DIGITS);
         memset(to + length, '0', (size_t)exponent);
-        memcpy(to + point, ".0", 2);
-        to += point + 2;
-    } else if (point > 0 && point <= 16) {
-        memcpy(to, begin, (size_t)point);
-        to[point] = '.';
-        memcpy(to + point + 1, begin + point, (size_t)(length - point));
-        to += length + 1;
-    } else if (point > -5 && point <= 0) {
-        memcpy(to, "0.0000", 6);
-        memcpy(to + 2 - point, begin, (size_t)length);
-        to += 2 - point + length;
-    } else {
-        *to++ = *begin++;
-        if (length > 1) {
-            *to++ = '.';
-            memcpy(to, begin, (size_t)length - 1);
-            to += length - 1;
-        }
-        *to++ = 'e';
-        out->used += to - start;
-        return put_int(out, point - 1);
+        return copy(to + point, ".0              ", 2);
     }
-    out->used += to - start;
-    return 1;
+    if (point > 0 && point <= 16) {
+        memcpy(to, begin, DIGITS);
+        to[point] = '.';
+        memcpy(to + point + 1, begin + point, DIGITS);
+        return to + length + 1;
+    }
+    if (point > -5 && point <= 0) {
+        to = copy(to, "0.0000          ", 2 - point);
+        memcpy(to, begin, DIGITS);
+        return to + length;
+    }
+    *to++ = *begin++;
+    if (length > 1) {
+        *to++ = '.';
+        memcpy(to, begin, DIGITS);
+        to += length - 1;
+    }
+    *to++ = 'e';
+    return write_int(to, point - 1);
+}
+
+static char *write_escape(char *to, char byte) {
+    static const char hex[] = "0123456789abcdef", special[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
+    const char *found = byte ? memchr(special, byte, sizeof special - 1) : NULL;
+    *to++ = '\\';
+    if (found != NULL) {
+        *to++ = letter[found - special];
+        return to;
+    }
+    to = copy(to, "u00             ", 3);
+    *to++ = hex[(unsigned char)byte >> 4];
+    *to++ = hex[byte & 15];
+    return to;
 }
 
 static int put_string(Writer *out, const char *p, int64_t length) {
-    static const char hex[] = "0123456789abcdef", special[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";
     const char *end = p + length;
-    if (!put(out, "\"", 1)) return 0;
+    char *to = more(out, length + SCALAR);
+    if (to == NULL) return 0;
+    *to++ = '"';
     for (;;) {
-        const char *stop = plain(p, end);
-        char escape[] = "\\u00__";
-        if (!put(out, p, stop - p)) return 0;
-        if (stop == end) return put(out, "\"", 1);
-        p = *stop ? memchr(special, *stop, sizeof special - 1) : NULL;
-        if (p != NULL) {
-            escape[1] = letter[p - special];
-        } else {
-            escape[4] = hex[(unsigned char)*stop >> 4];
-            escape[5] = hex[*stop & 15];
-        }
-        if (!put(out, escape, p != NULL ? 2 : 6)) return 0;
+        const char *stop = plain_copied(to, p, end);
+        to += stop - p;
+        if (stop == end) break;
+        out->used = to - out->text;
+        to = more(out, end - stop + SCALAR);
+        if (to == NULL) return 0;
+        to = write_escape(to, *stop);
         p = stop + 1;
     }
+    *to++ = '"';
+    out->used = to - out->text;
+    return 1;
 }
 
 /* Microseconds since 1970, in the years 1 to 9999. The date is by H. Hinnant, "chrono-Compatible Low-Level Date Algorithms". */
-static int put_time(Writer *out, int64_t value, int is_utc) {
+static char *write_time(char *to, int64_t value, int is_utc) {
     const int64_t day = 86400LL * 1000000;
-    int64_t days = value / day - (value % day < 0), rest = value - days * day, era, year;
-    uint32_t of_era, years, of_year, month, seconds = (uint32_t)(rest / 1000000), micros = (uint32_t)(rest % 1000000);
-    char *to = more(out, 40), *start = to;
-    if (to == NULL || days < -719162 || days > 2932896) return 0;
+    int64_t rest = value % day, days = value / day, era, year;
+    uint32_t of_era, years, of_year, month, seconds, micros;
+    if (rest < 0) {
+        rest += day;
+        days--;
+    }
+    if (days < -719162 || days > 2932896) return NULL;
+    seconds = (uint32_t)(rest / 1000000);
+    micros = (uint32_t)(rest % 1000000);
     days += 719468;
     era = days / 146097; /* days are not below zero any more */
     of_era = (uint32_t)(days - era * 146097);
@@ -229,41 +245,59 @@ static int put_time(Writer *out, int64_t value, int is_utc) {
     to += micros ? 27 : 20;
     if (is_utc) *to++ = 'Z';
     *to++ = '"';
-    out->used += to - start;
-    return 1;
+    return to;
 }
 
 static int put_value(Writer *out, const Node *node, int64_t row);
 
+static int put_byte(Writer *out, char byte) {
+    char *to = more(out, 1);
+    if (to == NULL) return 0;
+    *to = byte;
+    out->used++;
+    return 1;
+}
+
 static int put_members(Writer *out, const Node *node, int64_t row) {
-    if (!put(out, "{", 1)) return 0;
+    if (!put_byte(out, '{')) return 0;
     for (int64_t i = 0; i < node->n_children; i++) {
         const Node *child = &node->children[i];
-        if (i > 0 && !put(out, ",", 1)) return 0;
-        if (!put_name(out, child->name, child->name_length) || !put_value(out, child, row)) return 0;
+        char *to = more(out, child->name_length + SCALAR);
+        if (to == NULL) return 0;
+        if (i > 0) *to++ = ',';
+        out->used = copy(to, child->name, child->name_length) - out->text;
+        if (!put_value(out, child, row)) return 0;
     }
-    return put(out, "}", 1);
+    return put_byte(out, '}');
 }
 
 static int put_items(Writer *out, const Node *node, int64_t row) {
-    if (!put(out, "[", 1)) return 0;
+    if (!put_byte(out, '[')) return 0;
     for (int64_t i = node->offsets[row]; i < node->offsets[row + 1]; i++)
-        if ((i > node->offsets[row] && !put(out, ",", 1)) || !put_value(out, &node->children[0], i)) return 0;
-    return put(out, "]", 1);
+        if ((i > node->offsets[row] && !put_byte(out, ',')) || !put_value(out, &node->children[0], i)) return 0;
+    return put_byte(out, ']');
 }
 
 static int put_value(Writer *out, const Node *node, int64_t row) {
+    char *to = more(out, SCALAR);
+    if (to == NULL) return 0;
     row += node->offset;
-    if (node->kind == NOTHING || (node->valid != NULL && !has_bit(node->valid, row))) return put(out, "null", 4);
-    switch (node->kind) {
-    case BOOL: return has_bit(node->data, row) ? put(out, "true", 4) : put(out, "false", 5);
-    case INT: return put_int(out, ((const int64_t *)node->data)[row]);
-    case FLOAT: return put_float(out, ((const double *)node->data)[row]);
-    case STRING: return put_string(out, (const char *)node->data + node->offsets[row], node->offsets[row + 1] - node->offsets[row]);
-    case STRUCT: return put_members(out, node, row);
-    case LIST: return put_items(out, node, row);
-    default: return put_time(out, ((const int64_t *)node->data)[row], node->kind == UTC_TIME);
+    if (node->kind == NOTHING || (node->valid != NULL && !has_bit(node->valid, row))) {
+        to = copy(to, "null            ", 4);
+    } else {
+        switch (node->kind) {
+        case BOOL: to = has_bit(node->data, row) ? copy(to, "true            ", 4) : copy(to, "false           ", 5); break;
+        case INT: to = write_int(to, ((const int64_t *)node->data)[row]); break;
+        case FLOAT: to = write_float(to, out->powers, ((const double *)node->data)[row]); break;
+        case STRING: return put_string(out, (const char *)node->data + node->offsets[row], node->offsets[row + 1] - node->offsets[row]);
+        case STRUCT: return put_members(out, node, row);
+        case LIST: return put_items(out, node, row);
+        default: to = write_time(to, ((const int64_t *)node->data)[row], node->kind == UTC_TIME);
+        }
+        if (to == NULL) return 0;
     }
+    out->used = to - out->text;
+    return 1;
 }
 
 /* Reads a column from the plan: kind, length of the name, number of children, name, children. */
@@ -304,7 +338,7 @@ int64_t collectors_write_json_1(struct ArrowArray *rows, const char *plan, const
     Node root = {0};
     Writer out = {NULL, 0, 0, powers};
     int good = open_node(&root, rows, plan) != NULL;
-    for (int64_t row = 0; good && row < rows->length; row++) good = put_value(&out, &root, row) && put(&out, "\n", 1);
+    for (int64_t row = 0; good && row < rows->length; row++) good = put_value(&out, &root, row) && put_byte(&out, '\n');
     close_node(&root);
     rows->release(rows);
     if (!good) free(out.text);

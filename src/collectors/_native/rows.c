@@ -167,11 +167,16 @@ static PyObject *finished(const Column *column, Py_ssize_t count) {
     return Py_BuildValue("(inNNy#)", column->kind, column->nulls, valid, offsets, (char *)column->data, size);
 }
 
-/* Takes the values of a record; returns 1, 0 when its keys are others, -1 with an exception. */
+/* Takes the values of a record; returns 1, 0 when its keys are others, -1 with an exception. Most have the same keys, the
+   very objects, in the same order, so that none is looked for. */
 static int take(PyObject *record, PyObject **names, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
+    PyObject *key, *value;
+    Py_ssize_t place = 0;
+    int in_order = 1;
     if (Py_TYPE(record) != &PyDict_Type || PyDict_Size(record) != width) return 0;
     for (Py_ssize_t i = 0; i < width; i++) {
-        PyObject *value = PyDict_GetItemWithError(record, names[i]);
+        in_order = in_order && PyDict_Next(record, &place, &key, &value) && key == names[i];
+        if (!in_order) value = PyDict_GetItemWithError(record, names[i]);
         if (value == NULL) return PyErr_Occurred() ? -1 : 0;
         if (columns[i].kind != OTHER && !add(&columns[i], value, row, count)) {
             PyErr_NoMemory();

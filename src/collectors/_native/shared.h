@@ -13,18 +13,33 @@ struct ArrowArray {
     void *private_data;
 };
 
-/* Returns where text needs a look: a quote, a backslash, a control character, or its end. */
-static inline const char *plain(const char *p, const char *end) {
+/* Whether a word of text needs a look: a quote, a backslash or a control character is in it. Bytes that are zero, or below 32:
+   https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, #HasLessInWord */
+static inline int needs_look(uint64_t word) {
     const uint64_t ones = ~(uint64_t)0 / 255, highs = ones << 7;
-    while (end - p >= 8) {
-        uint64_t word, quote, slash;
+    uint64_t quote = word ^ (ones * '"'), slash = word ^ (ones * '\\');
+    return ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & highs) != 0;
+}
+
+/* Returns where text needs a look, or its end. */
+static inline const char *plain(const char *p, const char *end) {
+    uint64_t word;
+    for (; end - p >= 8; p += 8) {
         memcpy(&word, p, 8);
-        quote = word ^ (ones * '"');
-        slash = word ^ (ones * '\\');
-        /* A byte is zero, or below 32: https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord, #HasLessInWord */
-        if ((((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * 32) & ~word)) & highs) break;
-        p += 8;
+        if (needs_look(word)) break;
     }
     while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 32) p++;
+    return p;
+}
+
+/* The same, and copies what is before. */
+static inline const char *plain_copied(char *to, const char *p, const char *end) {
+    uint64_t word;
+    for (; end - p >= 8; p += 8, to += 8) {
+        memcpy(&word, p, 8);
+        if (needs_look(word)) break;
+        memcpy(to, &word, 8);
+    }
+    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 32) *to++ = *p++;
     return p;
 }
