@@ -42,47 +42,45 @@ def _to_nobody(readings: int) -> None:
 
 
 class Interrupt:
-    """Cuts what one task awaits short when an event is set; for one who awaits often: no task is made for it.
+    """Cuts what the task that makes it awaits short when an event is set; for one who awaits often: no task is made for it.
 
     The task itself is cancelled then and goes on behind `cut`; as `asyncio.timeout` does it.
     """
 
     def __init__(self, event: asyncio.Event) -> None:
-        self._event = event
-        self._waiter: asyncio.Future[Any] | None = None
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # it is made by a coroutine that runs in a task
+        self._task = task
+        self._awaiting = self._was_cut = False
+        self._waiter = asyncio.ensure_future(event.wait())
+        self._waiter.add_done_callback(self._cancel)
 
     async def cut(self, work: Awaitable[Result]) -> Result | None:
         """Return what the work gives, or None when the event is set first."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine runs in a task
-        if self._waiter is None:
-            self._waiter = asyncio.ensure_future(self._event.wait())
-        before, awaiting, was_cut = task.cancelling(), True, False
-
-        def cancel(waiter: asyncio.Future[Any]) -> None:
-            nonlocal was_cut
-            if awaiting and not waiter.cancelled():
-                was_cut = True
-                task.cancel()
-
-        self._waiter.add_done_callback(cancel)
+        task = self._task
+        before, self._awaiting = task.cancelling(), True
+        if self._waiter.done():
+            self._waiter.add_done_callback(self._cancel)  # called soon, so work that need not wait is done
         try:
             return await work
         except asyncio.CancelledError:
-            if was_cut and task.cancelling() - 1 <= before:
+            if self._was_cut and task.cancelling() - 1 <= before:
                 return None
             raise
         finally:
-            awaiting = False
-            self._waiter.remove_done_callback(cancel)
-            if was_cut:
+            self._awaiting = False
+            if self._was_cut:
+                self._was_cut = False
                 task.uncancel()
+
+    def _cancel(self, waiter: asyncio.Future[Any]) -> None:
+        if self._awaiting and not self._was_cut and not waiter.cancelled():
+            self._was_cut = True
+            self._task.cancel()
 
     def close(self) -> None:
         """Let go of the event."""
-        if self._waiter is not None:
-            self._waiter.cancel()
-            self._waiter = None
+        self._waiter.cancel()
 
 
 class Reader:
