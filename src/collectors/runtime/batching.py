@@ -8,12 +8,16 @@ that small chunks wait where joining them costs least: as bytes, in front of the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 import pyarrow as pa
 
-__all__ = ["Ahead", "End", "Joining", "concat", "join_bytes", "take_waiting"]
+from collectors.models import CollectedData
+
+__all__ = ["Ahead", "End", "Joining", "concat", "join_bytes", "join_chunks", "take_waiting"]
 
 Item = TypeVar("Item")
 
@@ -79,6 +83,32 @@ def join_bytes(pieces: list[bytes]) -> bytes:
     if len(pieces) == 1:
         return pieces[0]
     return b"".join(piece if piece.endswith(b"\n") else piece + b"\n" for piece in pieces)
+
+
+def join_chunks(
+    chunks: Iterable[CollectedData],
+    joins: Callable[[CollectedData, CollectedData], bool],
+    most: float = inf,
+) -> list[CollectedData]:
+    """Return the chunks, with those of which `joins` says that one joins the one before it as one of up to `most` bytes.
+
+    That is a new chunk, like the first of them, with the position of the last.
+    """
+    groups: list[list[CollectedData]] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk.raw_data)
+        if groups and size <= most and joins(groups[-1][-1], chunk):
+            groups[-1].append(chunk)
+        else:
+            groups.append([chunk])
+            size = len(chunk.raw_data)
+    return [group[0] if len(group) == 1 else _one(group) for group in groups]
+
+
+def _one(group: list[CollectedData]) -> CollectedData:
+    raw = join_bytes([chunk.raw_data for chunk in group])
+    return replace(group[0], raw_data=raw, position=group[-1].position)
 
 
 def concat(tables: list[pa.Table]) -> pa.Table:

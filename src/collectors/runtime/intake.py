@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from collectors.collection.base import Answers, Remembers, Room, Source, SourceConfig
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position
-from collectors.runtime.batching import join_bytes
+from collectors.runtime.batching import join_chunks
 from collectors.runtime.budget import Share
 from collectors.runtime.env import Env
 from collectors.runtime.reading import Reader, race
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 from collectors.workers import Workers
 
 __all__ = ["Intake", "SpoolSource"]
+
+_FRAME_BYTES = 64 * 1024
+"""So much of small chunks is one frame of the spool; damage to it costs all of them."""
 
 
 class SpoolSource(Source[SourceConfig]):
@@ -47,6 +50,7 @@ class SpoolSource(Source[SourceConfig]):
         self._ends: set[int] = set()
         self.grown = asyncio.Event()
         self._format = source.format()
+        self._keeps_joined = not isinstance(source, Remembers)
         self.disk = disk
         self._shutdown = shutdown
 
@@ -90,33 +94,26 @@ class SpoolSource(Source[SourceConfig]):
                 f"the spool of source '{self.get_source_id()}' does not have the chunk up to {until} any more, "
                 "which one storage has and another lacks; was a file of it removed?"
             )
-        frames[0].position = frames[-1].position
-        _join(frames[:1], [frame.raw_data for frame in frames])
-        return frames[0]
+        (chunk,) = join_chunks(frames, lambda before, frame: True)
+        return chunk
+
+    def keep(self, chunks: Sequence[CollectedData]) -> None:
+        """Make chunks durable, small ones that are alike in one frame. Raises TransientError, with nothing kept."""
+        self.spool.append(
+            join_chunks(chunks, self._are_alike, _FRAME_BYTES) if self._keeps_joined else chunks
+        )
 
     def _read(self, since: Position | None) -> list[CollectedData]:
-        return self._joined(self.spool.read(since))
+        return join_chunks(self.spool.read(since), self._joins)
 
-    def _joined(self, frames: Sequence[CollectedData]) -> list[CollectedData]:
-        """Return the frames as chunks: those that follow one another and are alike, as one."""
-        chunks: list[CollectedData] = []
-        pieces: list[bytes] = []
-        for frame in frames:
-            if not (chunks and self._joins(chunks[-1], frame)):
-                _join(chunks, pieces)
-                chunks.append(frame)
-                pieces = []
-            pieces.append(frame.raw_data)
-            chunks[-1].position = frame.position
-        _join(chunks, pieces)
-        return chunks
+    def _joins(self, before: CollectedData, frame: CollectedData) -> bool:
+        return self._are_alike(before, frame) and _frame(before.position) not in self._ends
 
-    def _joins(self, chunk: CollectedData, frame: CollectedData) -> bool:
+    def _are_alike(self, before: CollectedData, chunk: CollectedData) -> bool:
         return (
-            frame.data_format == chunk.data_format == self.data_format
+            chunk.data_format == before.data_format == self.data_format
             and bool(getattr(self.framing, "joinable", False))
-            and frame.metadata == chunk.metadata
-            and _frame(chunk.position) not in self._ends
+            and chunk.metadata == before.metadata
         )
 
     async def commit(self, position: Position) -> None:
@@ -228,7 +225,7 @@ class Intake:
         """Make a group durable and acknowledge it, or turn it away."""
         while True:
             try:
-                await _to_its_end(self.spooled.disk.call(self.spooled.spool.append, group))
+                await _to_its_end(self.spooled.disk.call(self.spooled.keep, group))
             except TransientError as error:
                 position = _last_position(group)
                 if isinstance(self._source, Answers) and position is not None:
@@ -258,12 +255,6 @@ class Intake:
 
 def _frame(position: Position | None) -> int:
     return 0 if position is None else int(position["frame"])
-
-
-def _join(chunks: list[CollectedData], pieces: list[bytes]) -> None:
-    """Give the last chunk all of its pieces."""
-    if len(pieces) > 1:
-        chunks[-1].raw_data = join_bytes(pieces)
 
 
 def _last_position(group: list[CollectedData]) -> Position | None:
