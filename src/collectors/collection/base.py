@@ -31,6 +31,7 @@ __all__ = [
     "Room",
     "Source",
     "SourceConfig",
+    "Stream",
 ]
 
 _END = object()
@@ -127,6 +128,31 @@ class Room(Struct, frozen=True):
     """What `read` yields before it reads much: the runtime goes on with it once so many bytes fit its memory budget."""
 
     size: int
+
+
+class Stream(AsyncIterator[CollectedData]):
+    """What `read` yields, with room made for it; to be closed by who does not read it to its end.
+
+    No generator: the event loop keeps a list of those, and small sources begin one of these for each record.
+    """
+
+    def __init__(
+        self, chunks: AsyncIterator[CollectedData | Room], make_room: Callable[[int], Awaitable[None]]
+    ) -> None:
+        self._chunks = chunks
+        self._make_room = make_room
+
+    async def __anext__(self) -> CollectedData:
+        data = await anext(self._chunks)
+        while isinstance(data, Room):
+            await self._make_room(data.size)
+            data = await anext(self._chunks)
+        return data
+
+    async def aclose(self) -> None:
+        """Let `read` end where it is."""
+        if inspect.isasyncgen(self._chunks):
+            await self._chunks.aclose()
 
 
 class Source(IDataSource, Generic[ConfigT]):
@@ -282,28 +308,12 @@ class Source(IDataSource, Generic[ConfigT]):
                 self._position = data.position
                 yield data
 
-    async def stream(self, since: Position | None) -> AsyncGenerator[CollectedData, None]:
-        """Yield the chunks behind `since`, whether `read` is plain or async. Raises ConnectionError if not connected."""
+    def stream(self, since: Position | None) -> Stream:
+        """Return the chunks behind `since`, whether `read` is plain or async. Raises ConnectionError if not connected."""
         if self._resources is None:
             raise TransientError(f"{self.get_source_id()}: not connected; call connect() first")
         chunks = self.read(since)
-        if isinstance(chunks, AsyncIterator):
-            try:
-                async for data in chunks:
-                    if isinstance(data, Room):
-                        await self.make_room(data.size)
-                    else:
-                        yield data
-            finally:
-                if inspect.isasyncgen(chunks):
-                    await chunks.aclose()
-        else:
-            async with aclosing(_from_thread(chunks)) as steps:
-                async for data in steps:
-                    if isinstance(data, Room):
-                        await self.make_room(data.size)
-                    else:
-                        yield data
+        return Stream(chunks if isinstance(chunks, AsyncIterator) else _from_thread(chunks), self.make_room)
 
     def get_source_id(self) -> str:
         """Return `id` of the settings, or the type's name."""
