@@ -135,8 +135,10 @@ class Workers:
             self._threads.discard(threading.current_thread())
 
     def _next(self) -> Job | None:
-        with suppress(Empty):
+        try:
             return self._jobs.get_nowait()
+        except Empty:
+            pass
         thread = threading.current_thread()
         with self._lock:
             self.idle.add(thread)
@@ -158,13 +160,12 @@ class Workers:
         self._woken = False  # before looking: what comes from now on wakes anew
         while self._ended:
             future, result, error = self._ended.popleft()
-            with suppress(RuntimeError):  # it belongs to an event loop that is closed
-                if future.done():
-                    continue
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
+            if future.done() or future.get_loop().is_closed():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

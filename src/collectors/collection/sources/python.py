@@ -109,7 +109,7 @@ class PythonSource(Source[PythonConfig]):
                 given = await _threads.call(self._call, since)
                 if isinstance(given, list):
                     self._parcels.extend(given)
-                    while (chunk := self._next_chunk(False)) is not None:
+                    while self._parcels and (chunk := self._next_chunk(False)) is not None:
                         yield chunk
                     return
                 call = given
