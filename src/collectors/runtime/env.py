@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from collectors.runtime._sleeping import Sleeping
 from collectors.storage.files import make_folders
 from collectors.workers import Workers
 
@@ -32,6 +33,7 @@ class Env:
 
     def __init__(self) -> None:
         self._workers: Workers | None = None
+        self._sleeping: Sleeping | None = None
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back; every interval is measured with it."""
@@ -43,7 +45,9 @@ class Env:
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        await asyncio.sleep(seconds)
+        if self._sleeping is None or self._sleeping.loop is not asyncio.get_running_loop():
+            self._sleeping = Sleeping()
+        await self._sleeping.sleep(seconds)
 
     def random(self) -> float:
         """Return a number from 0 up to 1."""
