@@ -174,6 +174,24 @@ def test_a_file_whose_fsync_failed_is_never_written_again(tmp_path, monkeypatch)
     assert (tmp_path / "s" / f"{2:020d}.spool").exists()
 
 
+def test_what_is_small_and_alike_is_kept_in_one_frame(tmp_path):
+    class Pushed(Source[SourceConfig]):
+        def read(self, since):
+            raise NotImplementedError
+
+    source = Pushed(id="in")
+    source.framing = NdjsonCodec()
+    spool = opened(tmp_path / "s")
+    alike = [CollectedData("in", NOW, "ndjson", "Test", b'{"n": %d}\n' % n, {}) for n in range(9000)]
+    other = CollectedData("in", NOW, "rejected", "Test", b"{", {"reason": "torn"})
+    SpoolSource(source, spool, None, None).keep([*alike, other, *alike[:5]])
+    found = everything(spool)
+    assert [data.raw_data.count(b"\n") for data in found[-2:]] == [0, 5]
+    assert sum(data.raw_data.count(b"\n") for data in found) == 9005
+    assert len(found) == spool.durable == 4
+    assert max(len(data.raw_data) for data in found) <= 64 * 1024
+
+
 def test_short_writes(tmp_path, monkeypatch):
     spool = opened(tmp_path / "s")
     real = os.writev
