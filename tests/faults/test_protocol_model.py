@@ -50,7 +50,9 @@ class Owner:
 def chunks(flow, first, last, epoch):
     """Return a delivery whose rows and letters depend on nothing but flow and chunk."""
     made = delivery(first, last, epoch, flow=flow, rows=2, letters=1)
-    return msgspec.structs.replace(made, table=made.table.append_column("flow", pa.array([flow] * made.table.num_rows)))
+    return msgspec.structs.replace(
+        made, table=made.table.append_column("flow", pa.array([flow] * made.table.num_rows))
+    )
 
 
 class Protocol(RuleBasedStateMachine):
