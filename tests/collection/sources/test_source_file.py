@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from collectors.collection.sources import _handle
+from collectors.collection.sources._cutting import Cutter
 from collectors.collection.sources.file import FileSource
 from collectors.errors import ConfigurationError, FatalError
 from collectors.testing.source_contract import SourceContract
@@ -187,6 +188,26 @@ def test_the_chunks_are_labelled_with_the_format_and_their_place(tmp_path):
         {"path": str(tmp_path / "app.log"), "offset": 0, "size": 8},
         {"path": str(tmp_path / "app.log"), "offset": 4, "size": 8},
     ]
+
+
+def test_blocks_end_where_lines_end_so_that_nothing_is_copied(tmp_path, monkeypatch):
+    short = b"".join(b"%d" % n * (n % 500) + b"\n" for n in range(400))
+    path = tmp_path / "app.log"
+    path.write_bytes(short + b"x" * 50_000 + b"\n" + short + b"no end")
+    fed, feed = [], Cutter.feed
+
+    def noting(cutter, data):
+        fed.append((len(cutter._held), data))
+        feed(cutter, data)
+
+    monkeypatch.setattr(Cutter, "feed", noting)
+    chunks = run(path=str(path), chunk_size=32 * 1024)
+    assert b"".join(chunk.raw_data for chunk in chunks) == path.read_bytes()
+    copied = [data for held, data in fed if held]
+    assert all(
+        b"xxx" in data for data in copied
+    )  # of a line that is longer than what is looked through, only
+    assert len(fed) - len(copied) > 10
 
 
 @pytest.mark.parametrize(
