@@ -31,11 +31,7 @@ class Sleeping:
         heappush(self._entries, (due, next(self._numbers), future))
         if due < self._next:
             self._set_timer()
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._set_timer()
-            raise
+        await future
 
     def _wake(self) -> None:
         now = max(self._next, self.loop.time())  # a timer may come a little early
@@ -47,7 +43,7 @@ class Sleeping:
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Be woken at the time of the first; of those that were cancelled, it forgets what is in front."""
+        """Be woken at the time of the first that was not cancelled; others are forgotten when they are in front."""
         while self._entries and self._entries[0][2].done():
             heappop(self._entries)
         due = self._entries[0][0] if self._entries else inf
