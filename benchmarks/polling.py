@@ -6,8 +6,8 @@ what was stored, over the last seconds of the run. `spool`: a plain function, wh
 source's spool first. `group`: the same, with all sources in one `group`. `positions`: a function that takes `since`,
 whose readings go into the database directly.
 
-Missed are the readings that `sources × seconds` asks for and that did not happen, or were not stored before the time for
-draining was over. The interval is that of sources that have read twice.
+Missed are the readings that each source owes for the full seconds of the window and that did not happen, or were not
+stored before the time for draining was over. The interval is that of sources that have read twice.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def measure(folder: Path, kind: str, size: int, seconds: float) -> dict[str, Any
         "sources_that_read": len(rows.keys() - {"none"}),
         "first_reading_s": round(first - began, 2),
         "all_have_read_s": round(max(row[0][0] for row in rows.values()) - began, 2),
-        **figures(rows, last - seconds, size * seconds),
+        **figures(rows, last - seconds, seconds, size),
         "end_s": round(ended - last, 2),
         "peak_mib": round(report["peak_memory_bytes"] / 2**20, 1),
     }
@@ -120,9 +120,14 @@ def readings(database: Path) -> dict[str, list[tuple[float, float]]]:
     return {source: sorted(row) for source, row in found.items()}
 
 
-def figures(rows: dict[str, list[tuple[float, float]]], since: float, expected: float) -> dict[str, Any]:
-    """Return what was measured behind a time."""
+def figures(
+    rows: dict[str, list[tuple[float, float]]], since: float, seconds: float, size: int
+) -> dict[str, Any]:
+    """Return what was measured behind a time; what one source missed is not made up for by another's extra reading."""
     within = {source: [each for each in row if each[0] > since] for source, row in rows.items()}
+    expected = size * seconds
+    silent = size - len(rows.keys() - {"none"})
+    missed = silent * seconds + sum(max(0, int(seconds) - len(row)) for row in within.values())
     happened = sorted(each for row in within.values() for each in row)
     intervals = sorted(
         (later - earlier) * 1000
@@ -135,7 +140,7 @@ def figures(rows: dict[str, list[tuple[float, float]]], since: float, expected: 
     return {
         "readings": len(happened),
         "expected": round(expected),
-        "missed_percent": round(100 * (1 - len(happened) / expected), 3),
+        "missed_percent": round(100 * missed / expected, 3),
         "sources_silent": sum(not row for row in within.values()),
         "interval_mean_ms": round(statistics.fmean(intervals), 2) if intervals else None,
         "interval_p99_ms": round(intervals[len(intervals) * 99 // 100], 2) if intervals else None,

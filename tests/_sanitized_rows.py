@@ -49,7 +49,10 @@ def work(chance):
     for record in chance.sample(made, chance.choice([0, 0, min(len(made), 2)])):
         record[chance.choice(["c0", "other"])] = chance.choice(STRANGE)
     found = rows.take_apart(table.column_names, made)
-    for column in found or ():
+    called = rows.call_for_rows(
+        lambda record: chance.choice([*made, record, record, None]), table.column_names, table, 0
+    )
+    for column in [*(found or ()), *(called.columns if called else ())]:
         if isinstance(column, pa.Array):
             column.validate(full=True)
     return (written is not None) + (found is not None)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +21,10 @@ import pyarrow as pa
 from collectors import native
 
 __all__ = [
+    "BATCH_ROWS",
+    "Called",
     "batches",
+    "call_for_rows",
     "dicts_of",
     "dicts_or_reasons",
     "encodable",
@@ -30,7 +34,7 @@ __all__ = [
     "to_dicts",
 ]
 
-_BATCH_ROWS = 4096
+BATCH_ROWS = 4096
 """So many rows at a time are fast to make and to drop: they stay in the processor's cache."""
 _LIBRARY = Path(__file__).parent / "_native" / "rows.so"
 _KINDS = (pa.null(), pa.bool_(), pa.int64(), pa.float64(), pa.string())
@@ -44,23 +48,41 @@ _ARROW_ARRAY_BYTES = 80
 
 @lru_cache(maxsize=1)
 def _functions() -> Any:
-    """Return the compiled code: what makes dicts, and what takes them apart; None where it is not installed, or switched
-    off by `COLLECTORS_NATIVE=0`.
+    """Return the compiled code: what makes dicts, what takes them apart, and what does both around a function; None where
+    it is not installed, or switched off by `COLLECTORS_NATIVE=0`.
     """
-    found = native.functions(_LIBRARY, "collectors_to_dicts_1", "collectors_take_apart_1", with_lock=True)
+    names = "collectors_to_dicts_1", "collectors_take_apart_1", "collectors_call_1"
+    found = native.functions(_LIBRARY, *names, with_lock=True)
     if found is None:
         return None
-    make, take = found
-    make.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.py_object)
+    make, take, call = found
+    rows = (ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.py_object)
+    make.argtypes = rows
     take.argtypes = (ctypes.py_object, ctypes.py_object)
-    make.restype = take.restype = ctypes.py_object
-    return make, take
+    call.argtypes = (ctypes.py_object, *rows, ctypes.py_object, ctypes.c_int)
+    make.restype = take.restype = call.restype = ctypes.py_object
+    return make, take, call
+
+
+class Called(msgspec.Struct):
+    """What a function returned for the rows of a table, up to where it was no dict like the others.
+
+    `columns` are the values of the dicts, and `rows` tells of which row each is, among the first `done` rows. Where that is
+    not all, the function was called for one more, and `result` is what it returned, or `error` what it raised. With neither
+    it was not called, since that row is not to be had as a dict.
+    """
+
+    columns: list[pa.Array]
+    rows: array[int]
+    done: int
+    result: Any
+    error: BaseException | None
 
 
 def batches(count: int) -> Iterator[tuple[int, int]]:
     """Yield where to begin, and how many rows to make at a time."""
-    for start in range(0, count, _BATCH_ROWS):
-        yield start, min(_BATCH_ROWS, count - start)
+    for start in range(0, count, BATCH_ROWS):
+        yield start, min(BATCH_ROWS, count - start)
 
 
 def to_dicts(names: Sequence[str], columns: Sequence[list[Any]], count: int) -> list[dict[str, Any]]:
@@ -78,19 +100,45 @@ def dicts_of(table: pa.Table) -> list[dict[str, Any]]:
     functions, parts = _functions(), table.to_batches()
     if functions is None or len(parts) != 1:
         return to_dicts(table.column_names, [column.to_pylist() for column in table.columns], table.num_rows)
+    rows: list[dict[str, Any]] = functions[0](*_given(parts[0]))
+    return rows
+
+
+def call_for_rows(
+    function: Callable[[dict[str, Any]], Any], names: Sequence[str], table: pa.Table, first: int
+) -> Called | None:
+    """Call a function for rows as dicts, in order, as long as it returns None or dicts with these keys in this order, which
+    hold what is simple in `take_apart`, of one kind in each column. Rows are numbered from `first` on. Of a table with
+    columns that compiled code does not know, only the first rows are taken.
+
+    None where there is no compiled code or the table cannot be taken by it; the function was not called then.
+    """
+    functions, parts = _functions(), table.to_batches()
+    if functions is None or len(parts) != 1:
+        return None
     (batch,) = parts
+    if any(column.type not in _NUMBERS for column in batch.columns):
+        batch = batch.slice(0, BATCH_ROWS)
+    try:
+        given = _given(batch)
+    except _NOT_IN_PYTHON:
+        return None
+    columns, rows, done, result, error = functions[2](function, *given, tuple(names), first)
+    numbers = array("i", rows)
+    return Called([_array(len(numbers), *column) for column in columns], numbers, done, result, error)
+
+
+def _given(batch: pa.RecordBatch) -> tuple[Any, ...]:
+    """Return what compiled code takes of rows: names, the exported columns, their kinds, and the values of the others."""
     kinds = [_NUMBERS.get(column.type, _OTHER) for column in batch.columns]
     lists = [
         column.to_pylist() if kind == _OTHER else None
         for kind, column in zip(kinds, batch.columns, strict=True)
     ]
-    array = ctypes.create_string_buffer(_ARROW_ARRAY_BYTES)
-    batch._export_to_c(ctypes.addressof(array))  # noqa: SLF001  # how ctypes is served
+    exported = ctypes.create_string_buffer(_ARROW_ARRAY_BYTES)
+    batch._export_to_c(ctypes.addressof(exported))  # noqa: SLF001  # how ctypes is served
     # Names that are one object with those in the code that asks for them are found faster.
-    rows: list[dict[str, Any]] = functions[0](
-        tuple(map(sys.intern, batch.schema.names)), array, bytes(kinds), tuple(lists)
-    )
-    return rows
+    return tuple(map(sys.intern, batch.schema.names)), exported, bytes(kinds), tuple(lists)
 
 
 def dicts_or_reasons(table: pa.Table) -> tuple[list[dict[str, Any]], dict[int, str]]:

@@ -1,12 +1,12 @@
 /* Rows as dicts, made from columns of values and taken apart again.
 
    A row costs a copy of an empty one and its values; a value costs a look into its dict. The caller has the same in
-   Python, several times slower, for machines without a compiler and for everything that is not taken here: `take_apart`
-   makes buffers of Arrow only of values that are exactly Python's own bools, ints of 64 bits, floats and texts, all of one
-   kind and nulls beside them.
+   Python, several times slower, for machines without a compiler and for everything that is not taken here: buffers of
+   Arrow are made only of values that are exactly Python's own bools, ints of 64 bits, floats and texts, all of one kind
+   and nulls beside them.
 
-   Called through ctypes with the interpreter's lock held; nothing here calls back into code of users but the comparison of
-   keys that are no plain text. Uses the stable ABI only, so that one build serves every version from 3.11 on. */
+   Called through ctypes with the interpreter's lock held; code of users is called by `call`, and by the comparison of keys
+   that are no plain text. Uses the stable ABI only, so that one build serves every version from 3.11 on. */
 
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
@@ -186,6 +186,26 @@ static int take(PyObject *record, PyObject **names, Column *columns, Py_ssize_t 
     return 1;
 }
 
+static void drop(Column *columns, Py_ssize_t width) {
+    for (Py_ssize_t i = 0; columns != NULL && i < width; i++) {
+        free(columns[i].valid);
+        free(columns[i].data);
+        free(columns[i].offsets);
+    }
+    free(columns);
+}
+
+/* Returns a list with what `finished` makes of each column. */
+static PyObject *all_finished(const Column *columns, Py_ssize_t width, Py_ssize_t count) {
+    PyObject *result = PyList_New(width);
+    for (Py_ssize_t i = 0; result != NULL && i < width; i++) {
+        PyObject *column = finished(&columns[i], count);
+        if (column == NULL) Py_CLEAR(result);
+        else PyList_SetItem(result, i, column);
+    }
+    return result;
+}
+
 /* Returns a list with what `finished` makes of each column; None when a record has other keys than these names. */
 PyObject *collectors_take_apart_1(PyObject *names, PyObject *records) {
     Py_ssize_t width = PyTuple_Size(names), count = PyList_Size(records);
@@ -200,16 +220,95 @@ PyObject *collectors_take_apart_1(PyObject *names, PyObject *records) {
     for (Py_ssize_t row = 0; row < count && taken == 1; row++)
         taken = take(PyList_GetItem(records, row), items, columns, width, row, count);
     if (taken == 0) result = Py_BuildValue("");
-    if (taken == 1) result = PyList_New(width);
-    for (Py_ssize_t i = 0; i < width; i++) {
-        PyObject *column = taken == 1 && result != NULL ? finished(&columns[i], count) : NULL;
-        if (column != NULL) PyList_SetItem(result, i, column);
-        else if (taken == 1) Py_CLEAR(result);
-        free(columns[i].valid);
-        free(columns[i].data);
-        free(columns[i].offsets);
-    }
-    free(columns);
+    if (taken == 1) result = all_finished(columns, width, count);
+    drop(columns, width);
     free(items);
     return result;
+}
+
+/* Like `take`, of a record whose keys are in order and whose values are of the kinds so far; where it returns 0, nothing
+   was taken. */
+static int take_alike(PyObject *record, PyObject **names, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
+    PyObject *key, *value;
+    Py_ssize_t place = 0, taken = 0;
+    if (Py_TYPE(record) != &PyDict_Type || PyDict_Size(record) != width) return 0;
+    for (; taken < width && PyDict_Next(record, &place, &key, &value); taken++) {
+        int kind = columns[taken].kind;
+        if (key != names[taken] && (!PyUnicode_CheckExact(key) || PyUnicode_Compare(key, names[taken]) != 0)) break;
+        if (!add(&columns[taken], value, row, count)) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        if (columns[taken].kind == OTHER) {
+            columns[taken].kind = kind;
+            break;
+        }
+    }
+    if (taken == width) return 1;
+    place = 0;
+    for (Py_ssize_t i = 0; i < taken && PyDict_Next(record, &place, &key, &value); i++) columns[i].nulls -= value == Py_None;
+    return 0;
+}
+
+/* Returns the exception that was raised, with its traceback. */
+static PyObject *caught(void) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* Returns the row as a dict, NULL where that cannot be. */
+static PyObject *made(PyObject *empty, PyObject **names, const struct ArrowArray *table, const char *kinds, PyObject *lists, int64_t row) {
+    PyObject *record = PyDict_Copy(empty);
+    if (record != NULL && !fill(record, names, table, kinds, lists, row)) Py_CLEAR(record);
+    if (record == NULL) PyErr_Clear();
+    return record;
+}
+
+/* Calls a function for the rows of a table, which it releases, and takes the dicts that it returns apart while they are in
+   the processor's cache. Returns (columns, rows, done, result, error): what `finished` makes of the columns with these new
+   names, from which row each of their values is, as ints of 32 bits, and for how many rows that is; rows are numbered from
+   `first` on. Where it is not for all,
+   the function was called for one more, and returned a result that is not None nor a dict like the others, or raised an
+   error; if there is neither, it was not called, for the row is not to be had as a dict. */
+PyObject *collectors_call_1(PyObject *function, PyObject *names, struct ArrowArray *table, const char *kinds, PyObject *lists, PyObject *new_names, int first) {
+    Py_ssize_t width = PyTuple_Size(new_names), kept = 0, row = 0, count = table->length;
+    PyObject *empty = PyDict_New(), *result = NULL, *error = NULL, *found = NULL, **items = items_of(names), **new_items = items_of(new_names);
+    Column *columns = calloc((size_t)width + 1, sizeof *columns);
+    int32_t *rows = malloc((size_t)count * sizeof *rows + 1);
+    int taken = empty != NULL && items != NULL && new_items != NULL && columns != NULL && rows != NULL ? 1 : -1;
+    for (int64_t i = 0; taken == 1 && i < table->n_children; i++) taken = PyDict_SetItem(empty, items[i], Py_None) == 0 ? 1 : -1;
+    while (taken == 1 && row < count) {
+        PyObject *record = made(empty, items, table, kinds, lists, row);
+        if (record == NULL) break;
+        result = PyObject_CallFunctionObjArgs(function, record, NULL);
+        Py_DECREF(record);
+        if (result == NULL) error = caught();
+        if (result == NULL) break;
+        if (result != Py_None) {
+            taken = take_alike(result, new_items, columns, width, kept, count);
+            if (taken != 1) break;
+            rows[kept++] = (int32_t)(first + row);
+        }
+        Py_CLEAR(result);
+        row++;
+    }
+    if (taken == -1 && !PyErr_Occurred()) PyErr_NoMemory();
+    if (taken != -1) found = all_finished(columns, width, kept);
+    if (found != NULL)
+        found = Py_BuildValue("(Ny#nOO)", found, (char *)rows, kept * (Py_ssize_t)sizeof *rows, row,
+                              result == NULL ? Py_None : result, error == NULL ? Py_None : error);
+    Py_XDECREF(empty);
+    Py_XDECREF(result);
+    Py_XDECREF(error);
+    drop(columns, width);
+    free(rows);
+    free(items);
+    free(new_items);
+    table->release(table);
+    return found;
 }

@@ -92,10 +92,19 @@ class Columns:
         found = take_apart(names, records)
         if found is None:
             return False
-        for name, values in zip(names, found, strict=True):
-            self._parts.setdefault(name, []).append(values)
-        self.count += len(records)
+        self.add_columns(names, found, len(records))
         return True
+
+    def add_columns(self, names: Sequence[str], columns: Sequence[pa.Array | list[Any]], count: int) -> None:
+        """Take so many records that are taken apart already; their keys are those of the records before."""
+        for name, values in zip(names, columns, strict=True):
+            self._parts.setdefault(name, []).append(values)
+        self.count += count
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of the records in order, as long as all have the same; else nothing."""
+        return () if self._gaps else tuple(self._parts)
 
     def table(
         self, like: pa.Schema | None = None, without: Collection[int] = frozenset()

@@ -9,13 +9,19 @@ from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from collectors import rows
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
+from collectors.processing.processors import python
 from collectors.processing.processors.python import Python
 from collectors.testing.processor_contract import ProcessorContract
 
@@ -79,6 +85,85 @@ class TestSplitAndLeaveOut(TestPython):
 def run(function, table=TABLE, **settings):
     outcome = Python(function=function, **settings).apply(table)
     return outcome.table, {item.record: item.reason for item in outcome.rejected}
+
+
+RESULTS = [
+    {"a": 1, "b": "x"},
+    {"a": None, "b": None},
+    {"b": "y", "a": 2},
+    {"a": 3},
+    {"a": 4, "b": "z", "c": True},
+    {"a": 5.5, "b": "x"},
+    {"a": 2**70, "b": "x"},
+    {"a": 6, "b": "\ud800"},
+    {"a": [1], "b": None},
+    {"a": 7, 1: 2},
+    {},
+    None,
+    [],
+    [{"a": 8, "b": "w"}, {"a": 9, "b": "v"}],
+    "no record",
+    ValueError("raised"),
+    SystemExit(1),
+]
+
+
+@pytest.mark.skipif(rows._functions() is None, reason="there is no C compiler or no Python.h")
+@given(
+    numbers=st.lists(st.one_of(st.just(0), st.just(0), st.integers(0, len(RESULTS) - 1)), max_size=30),
+    more=st.sampled_from([[], [[1]], [None]]),
+    batch=st.integers(1, 8),
+)
+@example(numbers=[0, 0, 11, 0, 15, 0, 0, 0, 0, 3, 0], more=[], batch=2)
+@settings(max_examples=400, deadline=None)
+def test_compiled_code_makes_the_same(numbers, more, batch):
+    """Two tables in a row, so that the keys of what the function returns are known in the second one."""
+    names = "abcdefgh"[: len(more)]
+    tables = [
+        pa.table({"n": part, **{name: more * len(part) for name in names}})
+        for part in (numbers, numbers[::-1])
+    ]
+
+    def outcomes(functions):
+        called = []
+
+        def function(record):
+            called.append(record["n"])
+            result = RESULTS[record["n"]]
+            if isinstance(result, BaseException):
+                raise result
+            return dict(result) if isinstance(result, dict) else result
+
+        with patch.object(rows, "_functions", functions), patch.object(python, "BATCH_ROWS", batch):
+            processor = Python(function=function)
+            made = [processor.apply(table) for table in tables]
+        return [(each.table.schema, each.table.to_pylist(), each.rejected) for each in made], called
+
+    compiled = outcomes(rows._functions)
+    assert compiled == outcomes(lambda: None)
+    assert compiled[1] == numbers + numbers[::-1]
+
+
+def test_interrupted_between_alike_records():
+    def function(record):
+        if record["n"] == 3:
+            raise KeyboardInterrupt
+        return {"n": record["n"]}
+
+    processor = Python(function=function)
+    processor.apply(TABLE.slice(0, 2))
+    with pytest.raises(KeyboardInterrupt):
+        processor.apply(TABLE)
+
+
+def test_code_without_lines_has_no_place():
+    processor = Python(function=itemgetter("o"))
+    table = pa.table({"o": [{"n": 1}, {"n": 2}]})
+    assert processor.apply(table).table == pa.table({"n": [1, 2]})
+    (rejected,) = processor.apply(
+        pa.table({"o": [{"n": 1}, {"n": 2}], "p": [1, 2]}).select(["p"]).slice(1)
+    ).rejected
+    assert rejected.reason == "KeyError: 'o'"
 
 
 def test_reason_names_the_line_of_the_user():

@@ -26,7 +26,9 @@ import importlib
 import inspect
 import pkgutil
 import traceback
+from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import NoneType
@@ -42,7 +44,7 @@ from collectors.processing._values import is_text, shown
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
 from collectors.processing.records import Columns
-from collectors.rows import batches, dicts_or_reasons
+from collectors.rows import BATCH_ROWS, Called, call_for_rows, dicts_or_reasons
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
@@ -83,6 +85,7 @@ class Python(Processor[PythonConfig]):
         given = self.config.function
         self._function: Callable[[Any], Any] = _load(given) if isinstance(given, str) else given
         check_function(self._function)
+        self._names: tuple[str, ...] = ()  # of what the last table became
 
     @property
     def function(self) -> Callable[[Any], Any]:
@@ -93,14 +96,8 @@ class Python(Processor[PythonConfig]):
         """Return what the function makes of the table, with the records that it refuses set aside."""
         if self.config.per == "table":
             return super().apply(table)
-        columns, rows, problems = Columns(), list[int](), dict[int, str]()
-        for start, count in batches(table.num_rows):
-            made = self._call_for(table.slice(start, count), start)
-            if not columns.add_alike(made.records):
-                made = self._with_names_of_text(made)
-                columns.add(made.records)
-            rows += made.rows
-            problems |= made.problems
+        columns, rows = Columns(), array("i")
+        problems = self._call_all_rows(table, columns, rows)
         while True:
             left_out = {number for number, row in enumerate(rows) if row in problems} if problems else set()
             result, misfits = columns.table(table.schema, left_out)
@@ -112,6 +109,37 @@ class Python(Processor[PythonConfig]):
             result = table.slice(0, 0)
         rejected = [Rejected(row_bytes(table, row), problems[row], row) for row in sorted(problems)]
         return Outcome(result, rejected)
+
+    def _call_all_rows(self, table: pa.Table, columns: Columns, rows: array[int]) -> dict[int, str]:
+        """Add the records that the function makes, and of which row each is; return why rows failed."""
+        problems: dict[int, str] = {}
+
+        def take(made: _Made) -> None:
+            if not columns.add_alike(made.records):
+                made = self._with_names_of_text(made)
+                columns.add(made.records)
+            rows.extend(made.rows)
+            problems.update(made.problems)
+
+        start = 0
+        while start < table.num_rows:
+            names = columns.names if columns.count else self._names
+            called = call_for_rows(self._function, names, table.slice(start), start) if names else None
+            if called is not None:
+                start += called.done
+                if called.rows:
+                    columns.add_columns(names, called.columns, len(called.rows))
+                    rows += called.rows
+                if called.result is not None or called.error is not None:
+                    take(self._call_all([{}], start, partial(_outcome, called)))
+                    start += 1
+                elif called.done:
+                    continue
+            part = table.slice(start, BATCH_ROWS)  # of dicts that are made first and taken apart later
+            take(self._call_for(part, start))
+            start += part.num_rows
+        self._names = columns.names
+        return problems
 
     def transform(self, table: pa.Table) -> pa.Table:
         """Return what the function makes of the table. Raises DataError, for functions of records with the rows."""
@@ -162,11 +190,13 @@ class Python(Processor[PythonConfig]):
         told |= {first + rows[row]: reason for row, reason in made.problems.items()}
         return _Made(made.records, [first + rows[row] for row in made.rows], told)
 
-    def _call_all(self, records: list[dict[str, Any]], first: int = 0) -> _Made:
+    def _call_all(
+        self, records: list[dict[str, Any]], first: int = 0, function: Callable[[Any], Any] | None = None
+    ) -> _Made:
         """Return what became of records that are numbered from `first` on."""
         results: list[Any] = []  # of each record so far a dict, a list of dicts or None
         problems: dict[int, str] = {}
-        function, take, rest = self._function, results.append, iter(records)
+        function, take, rest = function or self._function, results.append, iter(records)
         runner = asyncio.Runner()
         try:
             while len(results) < len(records):
@@ -246,6 +276,13 @@ class Python(Processor[PythonConfig]):
         return (
             f"{reason}  ({Path(code.co_filename).name}:{code.co_firstlineno})" if code is not None else reason
         )
+
+
+def _outcome(called: Called, _record: Any) -> Any:
+    """Return what the function returned for the row that it was called for last, or raise what it raised."""
+    if called.error is not None:
+        raise called.error
+    return called.result
 
 
 def _made(results: list[Any], first: int, problems: dict[int, str]) -> _Made:
