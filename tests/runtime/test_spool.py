@@ -192,6 +192,24 @@ def test_what_is_small_and_alike_is_kept_in_one_frame(tmp_path):
     assert max(len(data.raw_data) for data in found) <= 64 * 1024
 
 
+def test_what_a_source_has_to_remember_is_kept_as_it_was_handed_on(tmp_path):
+    """Its positions and metadata, a key for example, are those of single chunks."""
+
+    class Asked(Source[SourceConfig]):
+        def read(self, since):
+            raise NotImplementedError
+
+        def remember(self, folder, kept):
+            raise NotImplementedError
+
+    source = Asked(id="in")
+    source.framing = NdjsonCodec()
+    spool = opened(tmp_path / "s")
+    handed = [CollectedData("in", NOW, "ndjson", "Test", b'{"n": %d}\n' % n, {"key": n}) for n in range(9)]
+    SpoolSource(source, spool, None, None).keep(handed)
+    assert [data.metadata["key"] for data in everything(spool)] == list(range(9))
+
+
 def test_short_writes(tmp_path, monkeypatch):
     spool = opened(tmp_path / "s")
     real = os.writev

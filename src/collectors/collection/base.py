@@ -120,7 +120,8 @@ class Remembers(Protocol):
         """Learn what is kept: called once, in a worker thread, before the first reading.
 
         `folder` is a place for files of its own. `kept` are the latest chunks that are durable, oldest first: at least
-        those that were not yet committed to it when a process before died.
+        those that were not yet committed to it when a process before died. Small ones with the same metadata may have
+        become one.
         """
 
 

@@ -50,7 +50,6 @@ class SpoolSource(Source[SourceConfig]):
         self._ends: set[int] = set()
         self.grown = asyncio.Event()
         self._format = source.format()
-        self._keeps_joined = not isinstance(source, Remembers)
         self.disk = disk
         self._shutdown = shutdown
 
@@ -99,9 +98,7 @@ class SpoolSource(Source[SourceConfig]):
 
     def keep(self, chunks: Sequence[CollectedData]) -> None:
         """Make chunks durable, small ones that are alike in one frame. Raises TransientError, with nothing kept."""
-        self.spool.append(
-            join_chunks(chunks, self._are_alike, _FRAME_BYTES) if self._keeps_joined else chunks
-        )
+        self.spool.append(join_chunks(chunks, self._are_alike, _FRAME_BYTES))
 
     def _read(self, since: Position | None) -> list[CollectedData]:
         return join_chunks(self.spool.read(since), self._joins)
