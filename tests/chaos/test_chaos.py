@@ -146,6 +146,21 @@ def test_other_stores(folder, storage):
     assert told["storage"][storage]["expected"] == 100
 
 
+@pytest.mark.parametrize("storage", ["sqlite", "duckdb"])
+def test_rows_that_replace_others(folder, storage):
+    lines = [f'{{"id": {n % 17}, "n": {n}}}\n' for n in range(100)]
+    (folder / "in.ndjson").write_text("".join(lines))
+    write(
+        folder,
+        source="{type: file, id: readings, path: in.ndjson, chunk_size: 100}",
+        storage=f"{{type: {storage}, path: out.db, write: upsert, key: id}}",
+    )
+    told = chaos(folder)
+    assert told["held"]
+    assert told["kills"] == 6
+    assert told["storage"][storage]["expected"] == 17
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_when_it_is_stopped(folder, how):
     write(folder)

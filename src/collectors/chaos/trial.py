@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from collectors.chaos.copying import PIECES, Copy, copy_pipeline
 from collectors.chaos.forks import in_child
@@ -32,6 +33,7 @@ from collectors.chaos.report import Broken, Promise, Report
 from collectors.config.model import PipelineConfig
 from collectors.errors import ConfigurationError, FatalError
 from collectors.runtime.guarantee import Guarantee, Level, guarantees
+from collectors.storage.base import BackendConfig
 
 __all__ = ["run_trial"]
 
@@ -210,8 +212,10 @@ class _Trial:
                 for edge in flow["storage"]
                 if edge["backend"] == name
             )
-            if stored != contents[name].total():
-                wrong.append(f"{name} has {contents[name].total():,} rows, the run counted {stored:,}")
+            settings = cast("BackendConfig", self._copy.config.backends[name].settings)
+            kept = contents[name].total()
+            if kept != stored and not (settings.replaces() and kept < stored):
+                wrong.append(f"{name} has {kept:,} rows, the run counted {stored:,}")
         aside = sum(max(edge["set_aside"] for edge in flow["storage"]) for flow in life.report["flows"])
         if contents[LETTERS].total() < aside:
             wrong.append(

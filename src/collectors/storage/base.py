@@ -53,6 +53,10 @@ class BackendConfig(Settings):
         """Return the settings for an empty store of the same kind in this folder, for `chaos`; None: there is none."""
         return None
 
+    def replaces(self) -> bool:
+        """Return whether a row can take the place of another, so that fewer are there than were stored."""
+        return False
+
 
 ConfigT = TypeVar("ConfigT", bound=BackendConfig)
 

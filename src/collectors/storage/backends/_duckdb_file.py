@@ -83,8 +83,14 @@ class Connection:
 
     def insert(self, quoted: str, table: pa.Table) -> None:
         """Append a table, in its order, to what stands `quoted` here: a table and its columns, `"t" ("a", "b")`."""
+        with self.incoming(table) as quoted_rows:
+            self._duckdb.execute(f"insert into {quoted} select * from {quoted_rows}")  # noqa: S608  # quoted
+
+    @contextmanager
+    def incoming(self, table: pa.Table) -> Iterator[str]:
+        """Let statements read a table, under the name that is given."""
         self._duckdb.register(_INCOMING, table)
-        self._duckdb.execute(f"insert into {quoted} select * from {_INCOMING}")  # noqa: S608  # quoted
+        yield _INCOMING
         self._duckdb.unregister(_INCOMING)
 
     def types(self, quoted: str) -> pa.Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import duckdb
@@ -21,6 +22,7 @@ from collectors.storage.backends._duckdb_types import (
     storable,
     widened,
 )
+from collectors.storage.keys import without_key
 from collectors.storage.records import plain, without_unfit
 
 __all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names", "unfit_columns"]
@@ -69,8 +71,9 @@ class Change(Struct, frozen=True):
 class RowTable:
     """One table of an open file; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(self, connection: Connection, name: str, key: Sequence[str] = ()) -> None:
         self._connection = connection
+        self._key = key
         self._name = name
         self._quoted = quote(name)
 
@@ -85,9 +88,11 @@ class RowTable:
     def insert(self, table: pa.Table, location_id: str) -> bool:
         """Store the rows under a location; returns whether columns were made or changed.
 
-        Raises DataError with `rows` for those whose values cannot be stored, without for those that a constraint of the
+        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those whose values cannot be stored, without for those that a constraint of the
         table refuses; FatalError when the columns do not fit.
         """
+        if lacking := without_key(table, self._key):
+            raise self._refused_rows(lacking)
         existing = self._all_columns()
         names = [column.name for column in existing]
         table = without_unfit(table, unfit_columns(self._name, table.column_names, names))
@@ -101,18 +106,17 @@ class RowTable:
             columns[name], reasons = fit(table.column(name), change.wanted or change.brought)
             bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
         if bad:
-            row, reason = min(bad.items())
-            raise _refused(
-                f"{len(bad)} rows cannot be stored in table '{self._name}'; the first is row {row}: {reason}",
-                bad,
-            )
+            raise self._refused_rows(bad)
         first, count = self._next_row(), table.num_rows
         numbers = pa.arange(first, first + count)
         arrays = [numbers, *columns.values()]
         rows = pa.table(arrays, [f"c{number}" for number in range(len(arrays))])
         quoted = f"{self._quoted} ({', '.join(map(quote, [ROW, *columns]))})"
         try:
-            self._connection.insert(quoted, rows)
+            if self._key:
+                self._replace(quoted, rows, [list(columns).index(name) + 1 for name in self._key])
+            else:
+                self._connection.insert(quoted, rows)
         except (duckdb.DataError, duckdb.IntegrityError) as error:
             raise _refused(f"table '{self._name}' refuses rows: {error}") from error
         self._connection.execute(
@@ -120,6 +124,20 @@ class RowTable:
             [location_id, self._name, first, first + count - 1, datetime.now(UTC)],
         )
         return altered
+
+    def _replace(self, quoted: str, rows: pa.Table, places: Sequence[int]) -> None:
+        """Put rows, whose first column is their number, in the place of those with the same key; the last of each counts."""
+        key = [f"c{place}" for place in places]
+        quoted_same = " and ".join(
+            f"kept.{quote(name)} = new.{own}" for name, own in zip(self._key, key, strict=True)
+        )
+        quoted_latest = f"row_number() over (partition by {', '.join(key)} order by c0 desc) = 1"
+        with self._connection.incoming(rows) as new_quoted:
+            quoted_pair = f"{self._quoted} as kept using {new_quoted} as new"
+            self._connection.execute(f"delete from {quoted_pair} where {quoted_same}")  # noqa: S608
+            self._connection.execute(
+                f"insert into {quoted} select * from {new_quoted} qualify {quoted_latest} order by c0"  # noqa: S608
+            )
 
     def holds(self, location_id: str) -> bool:
         """Return whether there are rows under the location."""
@@ -134,6 +152,12 @@ class RowTable:
         self._connection.execute(
             "delete from _collectors_writes where location_id = ? and table_name = ?",
             [location_id, self._name],
+        )
+
+    def _refused_rows(self, bad: dict[int, str]) -> DataError:
+        row, reason = min(bad.items())
+        return _refused(
+            f"{len(bad)} rows cannot be stored in table '{self._name}'; the first is row {row}: {reason}", bad
         )
 
     def _all_columns(self) -> list[Column]:

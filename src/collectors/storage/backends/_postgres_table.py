@@ -7,6 +7,7 @@ that writers of one table need not wait for each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._postgres_connection import Connection, is_refusal
 from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, widens
+from collectors.storage.keys import without_key
 from collectors.storage.records import plain, to_values, without_unfit
 
 __all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_columns", "unfit_name"]
@@ -57,8 +59,11 @@ def unfit_name(name: str) -> str | None:
 class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, connection: Connection, schema: str | None, name: str) -> None:
+    def __init__(
+        self, connection: Connection, schema: str | None, name: str, key: Sequence[str] = ()
+    ) -> None:
         self._connection = connection
+        self._key = key
         self._quoted_schema = f"{quote(schema)}." if schema else ""
         self._name = name
         self.quoted = f"{self._quoted_schema}{quote(name)}"
@@ -76,7 +81,7 @@ class RowTable:
     def insert(self, table: pa.Table, location_id: str) -> int:
         """Store the rows under a location and return their number; 0 when the location has rows already.
 
-        Raises DataError with `rows` for those that cannot be stored, without them when only the server knows which;
+        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those that cannot be stored, without them when only the server knows which;
         FatalError when the columns do not fit.
         """
         if table.num_rows > _RANGE:
@@ -92,7 +97,7 @@ class RowTable:
         if is_there:
             self._run(f"lock table {self.quoted} in row exclusive mode")
         rows, kinds = self._encoded(table, first)
-        self._copy(rows, kinds)
+        self._store(rows, kinds)
         return int(table.num_rows)
 
     def refused(self, table: pa.Table) -> dict[int, str]:
@@ -111,7 +116,7 @@ class RowTable:
             start, end = waiting.pop()
             self._run("savepoint part")
             try:
-                self._copy(rows.slice(start, end - start), kinds)
+                self._store(rows.slice(start, end - start), kinds)
             except psycopg.Error as error:
                 if not is_refusal(error):
                     raise
@@ -181,8 +186,12 @@ class RowTable:
 
     def _encoded(self, table: pa.Table, first: int) -> tuple[pa.Table, dict[str, str]]:
         """Return the rows as they are sent, numbered from `first` on, and the types of their columns, which are made."""
+        if lacking := without_key(table, self._key):
+            raise self._refused(lacking)
         table = without_unfit(table, unfit_columns(self._name, table.column_names))
         kinds = self._prepare(table)
+        if self._key:
+            self._make_key()
         bad: dict[int, str] = {}
         columns = {ROW: pa.chunked_array([pa.arange(first, first + table.num_rows)])}
         for name, kind in kinds.items():
@@ -192,7 +201,54 @@ class RowTable:
             raise self._refused(bad)
         return pa.table(columns), kinds
 
-    def _copy(self, rows: pa.Table, kinds: dict[str, str]) -> None:
+    def _make_key(self) -> None:
+        """Have the server keep the key unique, which is also how it finds rows by it."""
+        found = self._connection.execute(
+            "select 1 from pg_index where indrelid = to_regclass(%s) and indisunique and indisvalid and indimmediate "
+            "and indpred is null and indexprs is null and %s::text[] = array("
+            "select attname::text from pg_attribute where attrelid = indrelid "
+            "and attnum = any((indkey::int2[])[0:indnkeyatts - 1]) order by 1)",
+            [self.quoted, sorted(self._key)],
+        )
+        if found.fetchone():
+            return
+        try:
+            self._run(f"create unique index on {self.quoted} ({', '.join(map(quote, self._key))})")
+        except psycopg.errors.UniqueViolation as error:
+            raise _unfit(
+                f"table '{self._name}' has several rows with the same key ({', '.join(self._key)}) already; delete all "
+                "but one of each, or choose another `key` or table"
+            ) from error
+
+    def _store(self, rows: pa.Table, kinds: dict[str, str]) -> None:
+        if not self._key:
+            self._copy(self.quoted, rows, kinds)
+            return
+        names = ", ".join(map(quote, rows.column_names))
+        signature = "\0".join([self.quoted, *(f"{name}\0{kind}" for name, kind in kinds.items())])
+        stage = quote(f"_collectors_{sha256(signature.encode()).hexdigest()[:24]}")
+        self._run(
+            f"create temp table if not exists {stage} as select {names} from {self.quoted} with no data"  # noqa: S608
+        )
+        self._copy(f"pg_temp.{stage}", rows, kinds)
+        key = ", ".join(map(quote, self._key))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in map(quote, self._replaced()))
+        self._run(
+            f"insert into {self.quoted} ({names}) select distinct on ({key}) {names} from pg_temp.{stage} "  # noqa: S608
+            f"order by {key}, {ROW} desc on conflict ({key}) do update set {changes}"
+        )
+        self._run(f"truncate pg_temp.{stage}")
+
+    def _replaced(self) -> list[str]:
+        """Return the columns that a row with the same key gets anew: all but the key, and those that the server makes."""
+        rows = self._connection.execute(
+            "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped "
+            "and attgenerated = '' and attidentity <> 'a' and attname <> all(%s)",
+            [self.quoted, list(self._key)],
+        )
+        return [str(name) for (name,) in rows]
+
+    def _copy(self, target: str, rows: pa.Table, kinds: dict[str, str]) -> None:
         names = ", ".join(map(quote, rows.column_names))
         if all(
             is_binary(kind, rows.column(name).type) or _is_json(kind, rows, name)
@@ -201,7 +257,7 @@ class RowTable:
             encoder = _encoder(rows.schema, kinds)
             with (
                 self._connection.cursor() as cursor,
-                cursor.copy(f"copy {self.quoted} ({names}) from stdin (format binary)".encode()) as copy,
+                cursor.copy(f"copy {target} ({names}) from stdin (format binary)".encode()) as copy,
             ):
                 copy.write(encoder.write_header())
                 for batch in rows.combine_chunks().to_batches(_BATCH):
@@ -210,7 +266,7 @@ class RowTable:
         else:
             with (
                 self._connection.cursor() as cursor,
-                cursor.copy(f"copy {self.quoted} ({names}) from stdin".encode()) as copy,
+                cursor.copy(f"copy {target} ({names}) from stdin".encode()) as copy,
             ):
                 for row in zip(*map(to_values, rows.columns), strict=True):
                     copy.write_row(row)

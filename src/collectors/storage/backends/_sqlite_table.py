@@ -16,6 +16,7 @@ import pyarrow as pa
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._sqlite_types import declared_type, encode, fits
+from collectors.storage.keys import without_key
 from collectors.storage.records import plain, without_unfit
 from collectors.storage.sqlite_store import Database
 
@@ -40,8 +41,9 @@ def quote(name: str) -> str:
 class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, database: Database, name: str) -> None:
+    def __init__(self, database: Database, name: str, key: Sequence[str] = ()) -> None:
         self._database = database
+        self._key = key
         found = database.execute(
             "select name from sqlite_schema where type = 'table' and name = ? collate nocase", (name,)
         ).fetchone()
@@ -73,11 +75,13 @@ class RowTable:
     def insert(self, parts: Sequence[tuple[str, pa.Table]]) -> int:
         """Store rows, each part under its location, and return their number; all parts have the same columns.
 
-        Raises DataError with `rows` for those that cannot be stored, numbered over all parts, FatalError when the
+        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those that cannot be stored, numbered over all parts, FatalError when the
         columns do not fit or a location has rows already.
         """
         self._make_writes()
         table = pa.concat_tables([rows for _, rows in parts])
+        if lacking := without_key(table, self._key):
+            raise _refused(self._name, lacking)
         table = without_unfit(table, unfit_columns(self._name, table.column_names, list(self.columns())))
         declared = self._prepare(table)
         columns = []
@@ -151,7 +155,23 @@ class RowTable:
         else:
             for quoted in new if (ROW,) in known else [f"{ROW} integer", *new]:
                 self._database.execute(f"alter table {self._quoted} add column {quoted}")
+        if self._key:
+            self._make_key()
         return {name: existing or brought for name, (existing, brought) in changes.items()}
+
+    def _make_key(self) -> None:
+        """Have SQLite keep the key unique, which also finds rows by it."""
+        quoted = quote(f"_collectors_key_{self._name}_{'_'.join(self._key)}")
+        quoted_key = ", ".join(map(quote, self._key))
+        try:
+            self._database.execute(
+                f"create unique index if not exists {quoted} on {self._quoted} ({quoted_key})"
+            )
+        except sqlite3.IntegrityError as error:
+            raise _unfit(
+                f"table '{self._name}' has several rows with the same key ({', '.join(self._key)}) already; delete all but "
+                "one of each, or choose another `key` or table"
+            ) from error
 
     def _next_row(self) -> int:
         (last,) = self._database.execute(
@@ -165,6 +185,11 @@ class RowTable:
     def _insert(self, names: list[str], columns: list[list[Any]]) -> None:
         marks = ", ".join("?" * len(names))
         statement = f"insert into {self._quoted} ({', '.join(map(quote, names))}) values ({marks})"  # noqa: S608
+        if self._key:
+            quoted_key = ", ".join(map(quote, self._key))
+            quoted = [quote(name) for name in (ROW, *self.columns()) if name not in self._key]
+            changes = ", ".join(f"{name} = excluded.{name}" for name in quoted)
+            statement += f" on conflict ({quoted_key}) do update set {changes}"
         try:
             self._database.executemany(statement, zip(*columns, strict=True))
         except (sqlite3.IntegrityError, sqlite3.DataError):

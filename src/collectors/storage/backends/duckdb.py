@@ -10,6 +10,8 @@ there; one that turns out too narrow (BIGINT for 1.5, an object with a new field
 digit. Objects and lists stay what they are: STRUCT, MAP and LIST. A type that does not fit stops the flow and says what
 to do. A table that exists already gets one more column, `_collectors_row`, which says which rows came with which commit.
 
+With `write: upsert` and a `key` each row takes the place of those with the same key.
+
 Delivery: exactly once: rows, position, dead letters and counts are one transaction. What is behind DuckDB's last
 CHECKPOINT, at most `checkpoint_after` ago, is told as durable: what came later is kept by its source or the spool, so
 that even a write-ahead log that DuckDB cannot replay after a crash costs nothing (it is moved aside, and a warning
@@ -42,8 +44,9 @@ from collectors.storage.backends._duckdb_table import (
     unfit_columns,
 )
 from collectors.storage.backends._duckdb_types import sql_type
-from collectors.storage.base import Backend, BackendConfig, source_of
+from collectors.storage.base import Backend, source_of
 from collectors.storage.files import check_writable
+from collectors.storage.keys import KeyedConfig
 
 __all__ = ["COMPONENT", "DuckdbBackend", "DuckdbConfig"]
 
@@ -57,7 +60,7 @@ def _table_name(name: str) -> str:
     return name
 
 
-class DuckdbConfig(BackendConfig):
+class DuckdbConfig(KeyedConfig):
     """Settings of the `duckdb` backend."""
 
     path: LocalPath
@@ -104,7 +107,7 @@ class DuckdbBackend(Backend[DuckdbConfig]):
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number; `flush` brings them behind a checkpoint."""
         with self._file.transaction() as connection:
-            rows = RowTable(connection, self._table(key.flow))
+            rows = RowTable(connection, self._table(key.flow), self.config.key)
             if rows.holds(self.location(key)):
                 return 0
             rows.insert(table, self.location(key))
@@ -234,7 +237,7 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         def store_rows() -> None:
             nonlocal altered
             if delivery.table.num_rows:
-                rows = RowTable(connection, self._table(delivery.key.flow))
+                rows = RowTable(connection, self._table(delivery.key.flow), self.config.key)
                 altered = rows.insert(delivery.table, self.location(delivery.key))
 
         self._flows(connection).commit(delivery, store_rows)

@@ -12,6 +12,9 @@ digit is lost by that. A column whose type does not fit stops the flow and says 
 is used as it is, with one more column, `_collectors_row`, which says which rows came with which commit. Lists, objects
 and maps are `jsonb`. A row that PostgreSQL cannot hold, as one with NUL in a text, becomes a dead letter.
 
+With `write: upsert` and a `key` each row takes the place of the one with the same key, by `ON CONFLICT` on a unique
+index, which is made where there is none.
+
 Delivery: exactly once: rows, position, dead letters and counts are one transaction, with `synchronous_commit` on. A
 connection that is refused, hangs or breaks is tried again; what was stored is asked for first.
 """
@@ -37,7 +40,8 @@ from collectors.storage.backends._postgres_connection import Connection, transla
 from collectors.storage.backends._postgres_delivery import DeliveryTables
 from collectors.storage.backends._postgres_table import RowTable, brought_columns, unfit_columns, unfit_name
 from collectors.storage.backends._postgres_types import fits, widens
-from collectors.storage.base import Backend, BackendConfig, source_of
+from collectors.storage.base import Backend, source_of
+from collectors.storage.keys import KeyedConfig
 from collectors.storage.records import plain
 
 __all__ = ["COMPONENT", "PostgresBackend", "PostgresConfig"]
@@ -64,7 +68,7 @@ def _dsn(dsn: SecretStr) -> SecretStr:
     return dsn
 
 
-class PostgresConfig(BackendConfig):
+class PostgresConfig(KeyedConfig):
     """Settings of the `postgres` backend."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -289,7 +293,7 @@ class PostgresBackend(Backend[PostgresConfig]):
         return DeliveryTables(connection, self.config.in_schema, self.config.table)
 
     def _rows(self, connection: Connection, flow: str) -> RowTable:
-        return RowTable(connection, self.config.in_schema, self._table(flow))
+        return RowTable(connection, self.config.in_schema, self._table(flow), self.config.key)
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:

@@ -9,6 +9,8 @@ The table and its folder are made with the first rows; a column that appears lat
 there. A column whose type does not fit the declared one stops the flow and says what to do. A table that exists
 already is used as it is, with one more column, `_collectors_row`, which says which rows came with which commit.
 
+With `write: upsert` and a `key` each row takes the place of the one with the same key, kept unique by an index.
+
 Delivery: exactly once: rows, position, dead letters and counts are one transaction. WAL, `synchronous=FULL`: what was
 acknowledged survives a power cut. One process writes to a file at a time; others may read it.
 """
@@ -31,8 +33,9 @@ from collectors.settings import Duration, LocalPath
 from collectors.storage.backends import _sqlite_query
 from collectors.storage.backends._sqlite_table import RowTable, column_changes, unfit_columns
 from collectors.storage.backends._sqlite_types import fits
-from collectors.storage.base import Backend, BackendConfig, source_of
+from collectors.storage.base import Backend, source_of
 from collectors.storage.files import check_writable
+from collectors.storage.keys import KeyedConfig
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
 
 __all__ = ["COMPONENT", "SqliteBackend", "SqliteConfig"]
@@ -50,7 +53,7 @@ def _table_name(name: str) -> str:
     return name
 
 
-class SqliteConfig(BackendConfig):
+class SqliteConfig(KeyedConfig):
     """Settings of the `sqlite` backend."""
 
     path: LocalPath
@@ -85,7 +88,7 @@ class SqliteBackend(Backend[SqliteConfig]):
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number."""
         with self._writer() as database, database.transaction():
-            rows = RowTable(database, self._table(key.flow))
+            rows = RowTable(database, self._table(key.flow), self.config.key)
             location = self.location(key)
             return 0 if rows.holds(location) else rows.insert([(location, table)])
 
@@ -109,7 +112,7 @@ class SqliteBackend(Backend[SqliteConfig]):
             def store_rows(fresh: Sequence[Delivery]) -> None:
                 for (name, _), group in _alike(fresh, self._table).items():
                     parts = [(self.location(each.key), each.table) for each in group]
-                    RowTable(database, name).insert(parts)
+                    RowTable(database, name, self.config.key).insert(parts)
 
             return self._tables(database).commit_together(deliveries, store_rows)
 

@@ -1,0 +1,63 @@
+"""Rows that take the place of those with the same key: settings that all backends with tables share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BeforeValidator, model_validator
+
+from collectors.storage.base import BackendConfig
+
+__all__ = ["KeyedConfig", "without_key"]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class KeyedConfig(BackendConfig):
+    """Settings of backends that can replace rows."""
+
+    write: Literal["append", "upsert"] = "append"
+    """`append` all rows, or `upsert`: a row takes the place of the one with the same `key`, as a whole, so what it does not
+    have is null then; of several in one commit the last one counts."""
+    key: Annotated[list[str], BeforeValidator(_as_list)] = []
+    """For `upsert`, the column or columns that tell rows apart. A row without a value there is set aside."""
+
+    @model_validator(mode="after")
+    def _key_where_it_is_used(self) -> Self:
+        if self.write == "upsert" and not self.key:
+            raise ValueError(
+                "`write: upsert` needs a `key`: the columns that tell rows apart, for example [id]"
+            )
+        if self.key and self.write != "upsert":
+            raise ValueError(
+                f"a `key` ({', '.join(self.key)}) is for `write: upsert`; add that, or leave the key out"
+            )
+        if len(set(self.key)) < len(self.key):
+            raise ValueError(f"`key` names a column twice: {', '.join(self.key)}")
+        return self
+
+    def replaces(self) -> bool:
+        """Return whether rows are told apart by a key."""
+        return self.write == "upsert"
+
+
+def without_key(table: pa.Table, key: Sequence[str]) -> dict[int, str]:
+    """Return the rows that lack a part of the key, with the reason."""
+    bad: dict[int, str] = {}
+    for name in key:
+        if name in table.column_names:
+            rows = pc.indices_nonzero(table.column(name).is_null()).to_pylist()
+            reason = f"column '{name}': it is null, and rows are told apart by it (`key`)"
+        else:
+            rows = list(range(table.num_rows))
+            near = difflib.get_close_matches(name, table.column_names, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            reason = f"there is no column '{name}', by which rows are told apart (`key`){hint}"
+        bad = dict.fromkeys(rows, reason) | bad
+    return bad

@@ -1,0 +1,203 @@
+"""`write: upsert`: a row takes the place of the one with the same key, in every backend with tables alike."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from contextlib import closing
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from pydantic import ValidationError
+
+from collectors import registry
+from collectors.chunks import ChunkKey
+from collectors.errors import DataError, FatalError
+from collectors.testing.deliveries import delivery, everything
+
+
+@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
+def where(request, tmp_path):
+    """Return a function that gives the settings of an empty table."""
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        return lambda: {"type": "postgres", "dsn": server.dsn, "table": f"upsert-{uuid.uuid4().hex[:12]}"}
+    return lambda: {"type": request.param, "path": str(tmp_path / f"{uuid.uuid4().hex}.db"), "table": "rows"}
+
+
+def opened(where, **more):
+    given = {**where, **more}
+    return registry.create("backend", given.pop("type"), given)
+
+
+def upserting(where, *key):
+    return opened(where, write="upsert", key=list(key))
+
+
+def committing(backend, tables):
+    """Commit a table after the other, as one flow does."""
+
+    async def main():
+        await backend.connect()
+        try:
+            epoch = (await backend.call(backend.claim, "contract/source")).epoch
+            for seq, table in enumerate(tables, 1):
+                made = replace(delivery(seq, seq, epoch, letters=0), table=table)
+                await backend.call(backend.commit, made)
+            await backend.call(backend.flush)
+        finally:
+            await backend.disconnect()
+
+    asyncio.run(main())
+
+
+def stored(backend):
+    async def main():
+        await backend.connect()
+        try:
+            return await backend.query(everything())
+        finally:
+            await backend.disconnect()
+
+    rows = asyncio.run(main())
+    return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+
+
+ROWS = st.fixed_dictionaries(
+    {"site": st.sampled_from(["a", "b"]), "id": st.integers(0, 3)},
+    optional={"value": st.none() | st.integers(0, 99), "note": st.sampled_from(["x", "y"])},
+)
+COLUMNS = ["site", "id", "value", "note"]
+
+
+@given(chunks=st.lists(st.lists(ROWS, min_size=1, max_size=12), min_size=1, max_size=5))
+@example(chunks=[[{"site": "a", "id": 1, "value": 1}], [{"site": "a", "id": 1, "note": "x"}]])
+@example(chunks=[[{"site": "a", "id": 1, "value": 1}, {"site": "a", "id": 1}]])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_last_row_of_each_key_is_there(where, chunks):
+    place = where()
+    tables = []
+    for chunk in chunks:
+        names = [name for name in COLUMNS if any(name in row for row in chunk)]
+        tables.append(pa.table({name: [row.get(name) for row in chunk] for name in names}))
+    committing(upserting(place, "site", "id"), tables)
+    expected = {(row["site"], row["id"]): row for chunk in chunks for row in chunk}
+    found = stored(upserting(place, "site", "id"))
+    assert len(found) == len(expected)
+    for row in found:
+        wanted = expected[row["site"], row["id"]]
+        assert {name: row.get(name) for name in COLUMNS} == {name: wanted.get(name) for name in COLUMNS}
+
+
+def test_rows_without_a_key_are_refused_one_by_one(where):
+    with pytest.raises(DataError) as raised:
+        committing(
+            upserting(where(), "site", "id"), [pa.table({"site": ["a", None, "b"], "id": [1, 2, None]})]
+        )
+    assert raised.value.rows == {
+        1: "column 'site': it is null, and rows are told apart by it (`key`)",
+        2: "column 'id': it is null, and rows are told apart by it (`key`)",
+    }
+
+
+def test_a_key_that_is_no_column(where):
+    with pytest.raises(DataError) as raised:
+        committing(upserting(where(), "device"), [pa.table({"devise": ["a", "b"]})])
+    assert raised.value.rows == dict.fromkeys(
+        range(2), "there is no column 'device', by which rows are told apart (`key`); did you mean 'devise'?"
+    )
+
+
+def test_a_table_that_was_appended_to(where):
+    place = where()
+    committing(opened(place), [pa.table({"id": [1, 2], "v": ["old", "old"]})])
+    committing(upserting(place, "id"), [pa.table({"id": [9]}), pa.table({"id": [2, 3], "v": ["new", "new"]})])
+    found = sorted(stored(opened(place)), key=lambda row: row["id"])
+    assert found == [{"id": 1, "v": "old"}, {"id": 2, "v": "new"}, {"id": 3, "v": "new"}]
+
+
+def test_a_table_that_has_a_key_twice_is_left_alone(where):
+    place = where()
+    committing(opened(place), [pa.table({"id": [1, 1, 2]})])
+    tables = [pa.table({"id": [7]}), pa.table({"id": [3]})]
+    if place["type"] == "duckdb":  # it needs no index: rows of the key that comes are deleted, however many
+        committing(upserting(place, "id"), [pa.table({"id": [7]}), pa.table({"id": [1]})])
+        assert sorted(row["id"] for row in stored(opened(place))) == [1, 2]
+        return
+    with pytest.raises(
+        FatalError, match=r"has several rows with the same key \(id\) already; delete all but one"
+    ):
+        committing(upserting(place, "id"), tables)
+    assert sorted(row["id"] for row in stored(opened(place))) == [1, 1, 2]
+
+
+def test_a_location_is_what_it_wrote_last(where):
+    place = where()
+    backend = upserting(place, "id")
+
+    async def main():
+        await backend.connect()
+        for seq, ids in enumerate([[1, 2], [2, 3]], 1):
+            table = pa.table({"id": ids, "seq": [seq, seq]})
+            await backend.call(backend.write, table, ChunkKey("contract/source", 1, seq))
+        await backend.delete(backend.location(ChunkKey("contract/source", 1, 1)))
+        await backend.disconnect()
+
+    asyncio.run(main())
+    assert sorted((row["id"], row["seq"]) for row in stored(opened(place))) == [(2, 2), (3, 2)]
+
+
+def test_the_table_has_a_primary_key_and_more_that_is_unique(where):
+    place = where()
+    text = 'create table "{}" (id bigint primary key, name text unique)'.format(place["table"])
+    if place["type"] == "postgres":
+        with psycopg.connect(place["dsn"], autocommit=True) as connection:
+            connection.execute(text)
+    else:
+        connect = duckdb.connect if place["type"] == "duckdb" else sqlite3.connect
+        with closing(connect(place["path"])) as connection:
+            connection.execute(text)
+    committing(upserting(place, "id"), [pa.table({"id": [1, 2], "name": ["a", "b"]})])
+    with pytest.raises(DataError) as raised:
+        writing(upserting(place, "id"), pa.table({"id": [1, 3, 4], "name": ["a", "c", "b"]}))
+    if place["type"] != "duckdb":  # which names no row; the runtime rehearses parts then
+        assert list(raised.value.rows) == [2]
+    writing(upserting(place, "id"), pa.table({"id": [1, 3], "name": ["x", "c"]}))
+    found = sorted((row["id"], row["name"]) for row in stored(opened(place)))
+    assert found == [(1, "x"), (2, "b"), (3, "c")]
+
+
+def writing(backend, table):
+    async def main():
+        await backend.connect()
+        try:
+            await backend.call(backend.write, table, ChunkKey(f"contract/{uuid.uuid4().hex}", 1, 1))
+            await backend.call(backend.flush)
+        finally:
+            await backend.disconnect()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"write": "upsert"}, "needs a `key`"),
+        ({"key": ["id"]}, r"a `key` \(id\) is for `write: upsert`"),
+        ({"write": "upsert", "key": ["id", "id"]}, "names a column twice"),
+        ({"write": "replace"}, "append"),
+    ],
+)
+def test_settings(where, given_settings, message):
+    with pytest.raises(ValidationError, match=message):
+        opened(where(), **given_settings)
+
+
+def test_one_column_needs_no_list(where):
+    assert opened(where(), write="upsert", key="id").config.key == ["id"]
