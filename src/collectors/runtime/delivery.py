@@ -68,6 +68,8 @@ class Edge:
         self.on_taken: Callable[[], bool] | None = None
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
+        self.holds_letters = self._transactional and isinstance(backend, KeepsDeadLetters)
+        """Whether the backend itself has room for dead letters."""
         self.report = EdgeReport(backend.get_backend_id(), backend.describe())
         self.go_on_as(flow)
         self._hooks = hooks
@@ -76,11 +78,6 @@ class Edge:
         self._oldest = 0.0
         self._buffered: deque[tuple[int, Counts]] = deque()
         self._lock = asyncio.Lock()
-
-    @property
-    def holds_letters(self) -> bool:
-        """Whether the backend itself has room for dead letters."""
-        return self._transactional and isinstance(self.backend, KeepsDeadLetters)
 
     def go_on_as(self, flow: str) -> None:
         """Take the name by which the backend has the flow from an earlier run."""
