@@ -28,7 +28,8 @@ def where(request, tmp_path):
     if request.param == "postgres":
         server = request.getfixturevalue("postgres_server")
         return lambda: {"type": "postgres", "dsn": server.dsn, "table": f"upsert-{uuid.uuid4().hex[:12]}"}
-    return lambda: {"type": request.param, "path": str(tmp_path / f"{uuid.uuid4().hex}.db"), "table": "rows"}
+    path = str(tmp_path / "rows.db")
+    return lambda: {"type": request.param, "path": path, "table": f"rows-{uuid.uuid4().hex[:12]}"}
 
 
 def opened(where, **more):
@@ -76,6 +77,7 @@ ROWS = st.fixed_dictionaries(
 COLUMNS = ["site", "id", "value", "note"]
 
 
+@pytest.mark.timeout(400)
 @given(chunks=st.lists(st.lists(ROWS, min_size=1, max_size=12), min_size=1, max_size=5))
 @example(chunks=[[{"site": "a", "id": 1, "value": 1}], [{"site": "a", "id": 1, "note": "x"}]])
 @example(chunks=[[{"site": "a", "id": 1, "value": 1}, {"site": "a", "id": 1}]])
@@ -183,6 +185,14 @@ def writing(backend, table):
             await backend.disconnect()
 
     asyncio.run(main())
+
+
+def test_check_says_that_rows_have_no_key(where):
+    backend, table = upserting(where(), "id", "site"), pa.table({"id": [1]})
+    told = "! site: rows have no such column, and are told apart by it (`key`)"
+    assert told in backend.preview(table, "contract/source")
+    committing(backend, [pa.table({"id": [1], "site": ["a"]})])
+    assert told in backend.preview(table, "contract/source")
 
 
 @pytest.mark.parametrize(

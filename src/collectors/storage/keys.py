@@ -24,7 +24,7 @@ class KeyedConfig(BackendConfig):
 
     write: Literal["append", "upsert"] = "append"
     """`append` all rows, or `upsert`: a row takes the place of the one with the same `key`, as a whole, so what it does not
-    have is null then; of several in one commit the last one counts."""
+    have is null then; of several in one commit the last one counts. A dead letter that is replayed counts as new."""
     key: Annotated[list[str], BeforeValidator(_as_list)] = []
     """For `upsert`, the column or columns that tell rows apart. A row without a value there is set aside."""
 
@@ -45,6 +45,14 @@ class KeyedConfig(BackendConfig):
     def replaces(self) -> bool:
         """Return whether rows are told apart by a key."""
         return self.write == "upsert"
+
+    def preview_key(self, table: pa.Table) -> list[str]:
+        """Return what `preview` says where rows lack the key."""
+        return [
+            f"! {name}: rows have no such column, and are told apart by it (`key`)"
+            for name in self.key
+            if name not in table.column_names
+        ]
 
 
 def without_key(table: pa.Table, key: Sequence[str]) -> dict[int, str]:

@@ -209,6 +209,7 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         lines += [] if existing else [f"+ table {name}"]
         changes = column_changes(name, table, existing)
         lines += [_line(column, change, new=bool(existing)) for column, change in changes.items()]
+        lines += self.config.preview_key(table)
         unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
         return lines + [
             f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()

@@ -226,7 +226,7 @@ class PostgresBackend(Backend[PostgresConfig]):
                 existing = RowTable(connection, self.config.in_schema, name).columns()
         finally:
             connection.close()
-        return _preview(name, existing, table)
+        return [*_preview(name, existing, table), *self.config.preview_key(table)]
 
     def describe(self) -> str:
         """Return server and database, and the table where there is one for all sources."""

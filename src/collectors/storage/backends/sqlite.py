@@ -172,11 +172,12 @@ class SqliteBackend(Backend[SqliteConfig]):
         path, name = Path(self.config.path), self._table(flow)
         check_writable(path)
         if not path.exists():
-            return [f"+ file {path}", *_preview(name, None, table)]
+            return [f"+ file {path}", *_preview(name, None, table), *self.config.preview_key(table)]
         database = self._open(read_only=True)
         try:
             rows = RowTable(database, name)
-            return _preview(name, rows.columns() if rows.exists() else None, table)
+            lines = _preview(name, rows.columns() if rows.exists() else None, table)
+            return [*lines, *self.config.preview_key(table)]
         finally:
             database.close()
 
