@@ -1,0 +1,241 @@
+"""Requests: guarded, no faster than allowed, redirects followed by hand, responses read up to a limit."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from msgspec import Struct
+from yarl import URL
+
+from collectors.collection.sources._http_guard import Guard, GuardedResolver, origin_of, shown
+from collectors.collection.sources._http_json import plain
+from collectors.collection.sources._http_limits import Pace
+from collectors.collection.sources._http_login import Login
+from collectors.errors import CollectorsError, FatalError, TransientError
+
+__all__ = ["Answer", "Call", "Client", "seconds_to_wait", "session"]
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = {301, 302, 303, 307, 308}
+_AGAIN = {408, 425, 429}
+_PIECE = 2**16
+_EXCERPT = 200
+_LONGEST_WAIT = 3600.0
+_A_DATE = 1e9
+_HINTS = {
+    401: "check `auth`",
+    403: "check `auth`, and what it may see",
+    404: "check `url` and `path`",
+    405: "check `method`",
+}
+
+
+class Call(Struct, frozen=True):
+    """One request."""
+
+    method: str
+    url: URL
+    body: bytes | None = None
+
+
+class Answer(Struct, frozen=True):
+    """One response: from where it came in the end, and its body, decompressed."""
+
+    status: int
+    url: URL
+    headers: Mapping[str, str]
+    links: Mapping[str, URL]
+    body: bytes
+
+
+@asynccontextmanager
+async def session(
+    guard: Guard, resolver: AbstractResolver | None, patience: float
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Make a session whose connections go only to addresses that the guard has seen; no cookies, no proxies."""
+    names = GuardedResolver(resolver or aiohttp.ThreadedResolver(), guard)
+    connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False)
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience)
+    try:
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=limits,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_field_size=_PIECE,
+            max_line_size=_PIECE,
+        ) as made:
+            yield made
+    finally:
+        await names.close()
+
+
+class Client:
+    """Asks, and says what an answer that is none means: try again, and when, or stop."""
+
+    def __init__(
+        self,
+        made: aiohttp.ClientSession,
+        *,
+        guard: Guard,
+        pace: Pace,
+        login: Login,
+        headers: Mapping[str, str],
+        most: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._session = made
+        self._guard = guard
+        self._pace = pace
+        self._login = login
+        self._own = dict(headers)
+        self._most = most
+        self._now = now
+        self._common = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": "collectors",
+        }
+
+    async def ask(self, call: Call, conditions: Mapping[str, str]) -> Answer:
+        """Return the answer, 2xx or 304. Raises TransientError and FatalError."""
+        answer = await self._follow(call, conditions)
+        if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
+            answer = await self._follow(call, conditions)
+        self._check(answer)
+        return answer
+
+    async def _follow(self, call: Call, conditions: Mapping[str, str]) -> Answer:
+        """Follow redirects. Once they lead to another origin, that gets no credentials and no body, to the end."""
+        url, method, body, own = call.url, call.method, call.body, True
+        for _ in range(_MAX_REDIRECTS + 1):
+            own = own and origin_of(url) == origin_of(call.url)
+            headers = dict(self._common)
+            target = url
+            if own:
+                headers |= {**conditions, **self._own, **await self._login.headers(self._token)}
+                target = self._login.signed(url)
+            if body is not None:
+                headers.setdefault("Content-Type", "application/json")
+            answer = await self._once(method, target, headers, body)
+            location = answer.headers.get("Location")
+            if answer.status not in _REDIRECTS or location is None:
+                return answer
+            url = self._next_url(url, location)
+            if answer.status == HTTPStatus.SEE_OTHER or (
+                answer.status in {HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FOUND} and method == "POST"
+            ):
+                method, body = "GET", None
+            if method != "GET" and origin_of(url) != origin_of(call.url):
+                raise FatalError(
+                    f"{shown(call.url)}: a POST is not redirected to another origin, {shown(url)}"
+                )
+        raise FatalError(f"{shown(call.url)}: more than {_MAX_REDIRECTS} redirects")
+
+    def _next_url(self, url: URL, location: str) -> URL:
+        try:
+            found = url.join(URL(location))
+            self._guard.check_url(found)
+        except (ValueError, FatalError) as error:
+            raise FatalError(f"{shown(url)}: its redirect is not followed: {error}") from None
+        if url.scheme == "https" and found.scheme == "http":
+            raise FatalError(f"{shown(url)}: its redirect from https to http is not followed")
+        return found
+
+    async def _token(self, url: URL, headers: dict[str, str], body: bytes) -> bytes:
+        answer = await self._once("POST", url, {**self._common, **headers}, body)
+        self._check(answer)
+        return answer.body
+
+    async def _once(self, method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+        await self._pace.request()
+        self._guard.check_url(url)
+        try:
+            async with self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False
+            ) as response:
+                links = {str(rel): URL(str(link["url"])) for rel, link in response.links.items()}
+                raw = await self._read(response)
+                return Answer(response.status, response.url, response.headers, links, raw)
+        except CollectorsError:
+            raise
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise FatalError(f"{shown(url)}: {self._clean(str(error))}") from None
+        except (aiohttp.InvalidURL, ValueError) as error:
+            raise FatalError(f"{shown(url)}: {self._clean(str(error))}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            what = self._clean(str(error)) or type(error).__name__
+            raise TransientError(f"{shown(url)}: {what}") from None
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read a body that is not larger than allowed; of one that says what is wrong, its beginning."""
+        wanted = response.status < HTTPStatus.MULTIPLE_CHOICES
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await response.content.read(_PIECE):
+            size += len(piece)
+            pieces.append(piece)
+            await self._pace.received(len(piece))
+            if not wanted and size >= _EXCERPT:
+                break
+            if size > self._most:
+                raise FatalError(
+                    f"{shown(response.url)}: the response is larger than {self._most:,} bytes; ask for smaller pages, "
+                    "or set `max_response`"
+                )
+        return b"".join(pieces)
+
+    def _check(self, answer: Answer) -> None:
+        status = answer.status
+        if status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.NOT_MODIFIED:
+            return
+        said = self._clean(plain(answer.body, _EXCERPT))
+        what = f"{shown(answer.url)}: {status} {_phrase(status)}" + (f": {said}" if said else "")
+        limited = status == HTTPStatus.FORBIDDEN and (
+            "Retry-After" in answer.headers or answer.headers.get("X-RateLimit-Remaining") == "0"
+        )
+        if status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR or limited:
+            raise TransientError(what, retry_after=seconds_to_wait(answer.headers, self._now()))
+        hint = _HINTS.get(status)
+        raise FatalError(what + (f"; {hint}" if hint else ""))
+
+    def _clean(self, text: str) -> str:
+        """Return text without the secrets that a server or a library may repeat."""
+        for secret in (*self._login.secrets(), *self._own.values()):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+def seconds_to_wait(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return what `Retry-After` asks for, else `X-RateLimit-Reset` (a time, or seconds) where nothing remains.
+
+    An hour at most; None when nothing is asked for.
+    """
+    after, reset = headers.get("Retry-After"), headers.get("X-RateLimit-Reset")
+    try:
+        if after is not None and after.strip().isdigit():
+            seconds = float(after)
+        elif after is not None:
+            moment = parsedate_to_datetime(after)
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+        elif reset is not None and headers.get("X-RateLimit-Remaining") == "0":
+            seconds = float(reset) - (now.timestamp() if float(reset) > _A_DATE else 0.0)
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    return min(seconds, _LONGEST_WAIT) if seconds > 0 else None
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -1,0 +1,225 @@
+"""JSON from a REST API: page after page, several endpoints, and from then on what is new.
+
+    source:
+      type: http
+      url: https://api.example.com/v1/orders
+      auth: {type: bearer, token: "not this one"}
+      records: data.items
+      paging: {type: cursor, param: after, field: meta.next_cursor}
+      incremental: {cursor: updated_at, param: since, lag: 5m}
+      every: 1m
+
+Records are handed on as the API writes them, no number is changed. `paging` is `page`, `offset`, `cursor`, `link` (the
+header) or `next_url`; `auth` is `bearer`, `basic`, `api_key` or `oauth2` (client credentials). Without `incremental`
+each reading is one of everything, except where the API has `ETag` or `Last-Modified` and says that nothing changed;
+give the storage a `key` to store such records once.
+
+Several endpoints of one API are read by one source; one with a `parent` for each of the parent's records:
+
+    endpoints:
+      - {name: users, path: users, paging: {type: link}}
+      - {name: posts, path: "users/{id}/posts", parent: users, include: {user_id: id}}
+
+With `incremental` the next reading begins at the highest cursor of the last one, not later than that one began, less the
+`lag`. Of the records there as many as were stored before, byte for byte, are left out; those that have changed come
+again. Up to 5,000 such records are remembered.
+
+Only addresses of the public internet are asked, unless `allow_private` is set: names are resolved once for each
+connection, each address is checked, and the connection goes there. At most five redirects are followed, each checked
+the same way; another origin gets no credentials. Pages must be at the origin of `url`. A status of 408, 425, 429 or
+5xx is tried again, when `Retry-After` says; any other stops the source.
+
+Delivery: exactly once with a storage that keeps the position, as far as the API gives the same pages to the same
+requests. A page that moves while it is read (numbers and offsets, when something is inserted) can lose or double a
+record, and so does a record that appears later than `lag`.
+Position: all that is left to do of the reading, with the place in the pages and the parents that are still to come, and
+for each endpoint the cursor, what was read within the lag, and the `ETag`. A crash goes on behind the last stored page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from collectors.collection.base import Source, SourceConfig
+from collectors.collection.sources._http_config import (
+    Auth,
+    EndpointConfig,
+    OAuth2Auth,
+    RateLimitConfig,
+    RequestConfig,
+)
+from collectors.models import CollectedData, Position
+from collectors.settings import ByteSize, Duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp.abc import AbstractResolver
+
+    from collectors.collection.sources._http_client import Client
+    from collectors.collection.sources._http_limits import Pace
+    from collectors.collection.sources._http_login import Login
+
+__all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
+
+
+class HttpConfig(RequestConfig, SourceConfig):
+    """Settings of the http source."""
+
+    url: str
+    """The address, http or https; with `endpoints` the part that they have in common."""
+    endpoints: list[EndpointConfig] = []
+    """Several things to ask for, each with a name and a path; the settings beside are their defaults."""
+    auth: Auth | None = None
+    """Who asks."""
+    headers: dict[str, SecretStr] = {}
+    """Further headers of the requests; they are kept as secrets."""
+    rate_limit: RateLimitConfig | None = None
+    """How fast to ask."""
+    timeout: Annotated[Duration, Field(gt=0)] = 60.0
+    """Give up, and try again later, when the server says nothing for so long."""
+    max_response: ByteSize = 64 * 2**20
+    """Stop at a response that is larger, decompressed."""
+    max_pages: Annotated[int, Field(ge=1)] = 100_000
+    """Stop when an endpoint has more pages than this: they may have no end."""
+    allow_private: bool = False
+    """Ask addresses of this machine and of private networks too."""
+    insecure: bool = False
+    """Send credentials over http, without TLS, to another machine."""
+    format: str | dict[str, Any] | None = None
+    """The settings of the codec, for example `{type: ndjson, columns: {price: "decimal(12, 2)"}}`."""
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, value: Any) -> Any:
+        kind = value.get("type") if isinstance(value, dict) else value
+        if value is not None and kind != "ndjson":
+            raise ValueError("expected `{type: ndjson, …}`: records of an API are JSON")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            text = secret.get_secret_value()
+            if not name or any(ord(sign) < 32 or sign == ":" for sign in name) or not text.isprintable():
+                raise ValueError(f"{name!r}: expected a header without line breaks")
+        return value
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> Self:
+        from yarl import URL
+
+        addresses = {"url": self.url}
+        if isinstance(self.auth, OAuth2Auth):
+            addresses["auth.token_url"] = self.auth.token_url
+        for name, text in addresses.items():
+            try:
+                url = URL(text)
+            except ValueError:
+                url = URL()
+            if url.scheme not in {"http", "https"} or not url.host:
+                raise ValueError(f"{name}: expected an http or https address")
+            if url.user is not None or url.password is not None:
+                raise ValueError(f"{name}: put the login into `auth: {{type: basic, …}}`")
+            here = url.host.rstrip(".") in {"localhost", "127.0.0.1", "::1"}
+            if here and not self.allow_private:
+                raise ValueError(f"{name}: {url.host} is this machine; set `allow_private: true` to ask it")
+            if self.auth is not None and url.scheme == "http" and not (here or self.insecure):
+                raise ValueError(f"{name}: credentials need https; `insecure: true` sends them without")
+        return self
+
+    @model_validator(mode="after")
+    def _check_endpoints(self) -> Self:
+        above: list[str] = []
+        for each in self.endpoints:
+            if each.name in above:
+                raise ValueError(f"endpoints: the name '{each.name}' is there twice")
+            if each.parent is not None and each.parent not in above:
+                raise ValueError(
+                    f"endpoints: '{each.name}' has the parent '{each.parent}'; expected one that stands above it"
+                    + (f": {', '.join(above)}" if above else "")
+                )
+            above.append(each.name)
+        return self
+
+
+class HttpSource(Source[HttpConfig]):
+    """Asks for a page, hands its records on, and knows behind them all that is left to do."""
+
+    def __init__(self, config: HttpConfig | None = None, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self.resolver: AbstractResolver | None = None
+        """Resolves names; that of the system when there is none."""
+        self._login: Login | None = None
+        self._pace: Pace | None = None
+        self._client: Client | None = None
+
+    def format(self) -> str | dict[str, Any]:
+        """Return the codec of the settings, else one JSON object a line."""
+        return self.config.format or "ndjson"
+
+    async def open(self) -> None:
+        """Make the session; nothing is asked yet."""
+        from collectors.collection.sources._http_client import Client, session
+        from collectors.collection.sources._http_guard import Guard
+        from collectors.collection.sources._http_limits import Pace
+        from collectors.collection.sources._http_login import Login
+
+        config = self.config
+        guard = Guard(config.allow_private)
+        self._login = self._login or Login(config.auth, monotonic)
+        self._pace = self._pace or Pace(config.rate_limit, monotonic)
+        self._client = Client(
+            await self.enter(session(guard, self.resolver, config.timeout)),
+            guard=guard,
+            pace=self._pace,
+            login=self._login,
+            headers={name: each.get_secret_value() for name, each in config.headers.items()},
+            most=config.max_response,
+            now=self.now,
+        )
+
+    async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
+        """Yield the pages that are left of a reading, else those of a new one."""
+        from yarl import URL
+
+        from collectors.collection.sources._http_endpoints import endpoints_of
+        from collectors.collection.sources._http_work import Work
+
+        client, login = self._client, self._login
+        assert client is not None and login is not None  # noqa: PT018, S101  # the source is open
+        work = Work(
+            endpoints_of(self.config),
+            since,
+            most_pages=self.config.max_pages,
+            unsigned=lambda address: str(login.unsigned(URL(address))),
+            tell=self.tell,
+        )
+        behind = since or {}
+        while not work.ended:
+            name = work.endpoint.name
+            call, conditions = work.next_call()
+            answer = await client.ask(call, conditions)
+            lines = work.take(call, answer, self._date(answer.headers))
+            if lines:
+                behind = work.position()
+                yield self.chunk(lines, behind, endpoint=name)
+        if work.position() != behind:
+            yield self.chunk(b"", work.position())
+
+    def _date(self, headers: Mapping[str, str]) -> int:
+        """Return the time of a response by the server's clock, else by ours, in microseconds."""
+        try:
+            moment = parsedate_to_datetime(headers["Date"])
+        except (KeyError, ValueError):
+            moment = self.now()
+        return int(moment.timestamp()) * 1_000_000
+
+
+COMPONENT = HttpSource
