@@ -198,6 +198,51 @@ def test_secret_in_clear_text(write, problems, tmp_path):
     assert SECRET not in repr(load(write(text(SECRET))))
 
 
+WITH_KINDS = """\
+from typing import Annotated, Literal
+from pydantic import Field, SecretStr
+from collectors.collection.base import Source, SourceConfig
+from collectors.settings import Settings
+
+class Token(Settings):
+    type: Literal["token"]
+    token: SecretStr
+
+class Login(Settings):
+    type: Literal["login"]
+    user: str
+    password: SecretStr
+
+class OwnConfig(SourceConfig):
+    auth: Annotated[Token | Login, Field(discriminator="type")]
+
+class Own(Source[OwnConfig]):
+    def read(self, since):
+        yield from ()
+"""
+
+
+@pytest.mark.parametrize(
+    ("auth", "message"),
+    [
+        ("{type: login, user: me, password: 4711}", 'auth.password = "***": expected text; put it in quotes'),
+        ("{type: login, user: me, password: a, passwrd: 4711}", "did you mean 'password'?"),
+        ("{type: key, key: 4711}", "expected 'type' to be one of 'token', 'login', got 'key'"),
+        ("{token: 4711}", "expected 'type', which says what kind it is"),
+        ('"4711"', 'auth = "***": expected a mapping'),
+    ],
+)
+def test_settings_of_several_kinds(problems, tmp_path, auth, message):
+    """The kind that is meant says which settings there are; a secret of any of them is not shown."""
+    name = f"with_kinds_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(WITH_KINDS)
+    (found,) = problems(
+        f'sources: [{{type: "{name}:Own", auth: {auth}}}]\nstorage: [{{type: sqlite, path: x}}]\n'
+    )
+    assert message in str(found)
+    assert "4711" not in str(found)
+
+
 def test_login_in_an_address_is_hidden(problems, good):
     (found,) = problems(f"memory: postgres://me:{SECRET}@host/db\n{good}")
     assert found.value == '"postgres://***@host/db"'

@@ -48,6 +48,8 @@ _SENTENCES = {
     "too_long": "expected at most {max_length} of them",
     "none_required": "expected nothing here",
     "callable_type": "expected a function",
+    "union_tag_invalid": "expected {discriminator} to be one of {expected_tags}, got '{tag}'",
+    "union_tag_not_found": "expected {discriminator}, which says what kind it is",
 }
 
 
@@ -70,7 +72,7 @@ def _finding(found: Any, path: Keys, model: type[BaseModel]) -> tuple[str, dict[
     extra: dict[str, Any] = {}
     if kind == "missing":
         return _SENTENCES[kind], extra
-    parent = _model_at(model, path[:-1])
+    parent = _model_at(model, path[:-1], found["loc"])
     if kind == "extra_forbidden":
         known = [field.alias or name for name, field in parent.model_fields.items()] if parent else []
         return "there is no such setting", {"hint": nearest(str(path[-1]), known), "at_key": True}
@@ -115,21 +117,31 @@ def _path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> Keys:
     return tuple(path)
 
 
-def _annotations(model: type[BaseModel], path: Keys) -> Iterator[Any]:
-    """Yield the type of each setting on the path; indexes, and keys of free mappings, are no settings."""
-    here: type[BaseModel] | None = model
+def _walk(model: type[BaseModel], path: Keys) -> tuple[list[Any], list[type[BaseModel]]]:
+    """Return the types of the settings on the path, and the settings classes, several for a union, at its end.
+
+    Indexes, and keys of free mappings, are no settings.
+    """
+    annotations: list[Any] = []
+    here = [model]
     for part in path:
-        fields = {field.alias or name: field for name, field in here.model_fields.items()} if here else {}
-        if part in fields:
-            annotation = fields[str(part)].annotation
-            yield annotation
-            here = next(_models_in(annotation), None)
+        fields = [(field.alias or name, field) for each in here for name, field in each.model_fields.items()]
+        found = [field.annotation for name, field in fields if name == part]
+        if found:
+            annotations += found
+            here = [each for annotation in found for each in _models_in(annotation)]
+    return annotations, here
 
 
-def _model_at(model: type[BaseModel], path: Keys) -> type[BaseModel] | None:
-    """Return the settings class of the mapping at the path; None where it is a free one."""
-    annotations = list(_annotations(model, path))
-    return next(_models_in(annotations[-1]), None) if annotations else model
+def _model_at(model: type[BaseModel], path: Keys, tags: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Return the settings class of the mapping at the path, of a union the one with the tag; None where it is free."""
+    _, models = _walk(model, path)
+    tagged = [each for each in models if "type" in each.model_fields and _tags(each) & set(tags)]
+    return next(iter(tagged or models), None)
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    return set(get_args(model.model_fields["type"].annotation))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -140,5 +152,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _is_secret(model: type[BaseModel], path: Keys) -> bool:
-    """Return whether the setting, or one that it lies in, is declared as a secret."""
-    return any("Secret" in repr(annotation) for annotation in _annotations(model, path))
+    """Return whether the setting, one that it lies in, or one that ought to lie in it, is declared as a secret."""
+    annotations, models = _walk(model, path)
+    inner = [field.annotation for each in models for field in each.model_fields.values()] if path else []
+    return any("Secret" in repr(annotation) for annotation in [*annotations, *inner])
