@@ -90,7 +90,9 @@ class Api:
     def _cursor(self, request, asked):
         start = int(str(asked.get("after", "c0"))[1:])
         records, more = self._cut(start, asked)
-        return web.json_response({"items": records, "meta": {"next": f"c{start + self.size}" if more else None}})
+        return web.json_response(
+            {"items": records, "meta": {"next": f"c{start + self.size}" if more else None}}
+        )
 
     def _header(self, request, asked):
         start = int(asked.get("after", 0))

@@ -24,7 +24,8 @@ def origin_of(url: URL) -> tuple[str, str, int | None]:
 
 def shown(url: URL) -> str:
     """Return an address for messages: without query, which may have secrets in it, and without a login."""
-    return str(url.with_query(None).with_fragment(None).with_user(None))
+    plain = url.with_query(None).with_fragment(None)
+    return str(plain.with_user(None) if plain.user is not None or plain.password is not None else plain)
 
 
 class Guard:
