@@ -24,6 +24,7 @@ __all__ = ["Answer", "Call", "Client", "seconds_to_wait", "session"]
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
+_EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 _AGAIN = {408, 425, 429}
 _PIECE = 2**16
 _EXCERPT = 200
@@ -109,6 +110,8 @@ class Client:
         if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
             answer = await self._follow(call, conditions)
         self._check(answer)
+        if not answer.body.strip() and answer.status not in _EMPTY:
+            raise TransientError(f"{shown(answer.url)}: {answer.status} with an empty response")
         return answer
 
     async def _follow(self, call: Call, conditions: Mapping[str, str]) -> Answer:
