@@ -72,6 +72,22 @@ def test_setting(rows, name, type_, default):
     assert (rows[name].type, rows[name].default) == (type_, default)
 
 
+class Request(Settings):
+    method: str = "GET"
+
+
+class Part(Request):
+    name: str
+
+
+class Whole(Base, Request):
+    parts: list[Part] = []
+
+
+def test_settings_that_a_part_has_in_common_with_the_whole_are_told_once():
+    assert [setting.name for setting in settings_of(Whole)] == ["parts", "parts.name", "method", "id"]
+
+
 def test_description_and_order(rows):
     assert rows["path"].description == "Where, on two lines."
     assert rows["nested.depth"].description == "How deep."

@@ -54,7 +54,10 @@ class Setting(Struct, frozen=True):
 
 
 def settings_of(model: type[BaseModel]) -> list[Setting]:
-    """Return the settings of a class: its own first, then those that every component of the kind has."""
+    """Return the settings of a class: its own first, then those that every component of the kind has.
+
+    Settings within a setting that both have from one base are told once, as those of the class.
+    """
     hints = get_type_hints(model, include_extras=True)
     own = [name for name in model.__annotations__ if name in model.model_fields]
     inherited = [name for name in model.model_fields if name not in own]
@@ -65,9 +68,12 @@ def settings_of(model: type[BaseModel]) -> list[Setting]:
         description = " ".join((field.description or texts.get(name, "")).split())
         settings.append(Setting(field.alias or name, text, _default_text(field, hints[name]), description))
         for nested in _nested_models(hints[name]):
+            shared = [base for base in nested.__mro__[1:] if base in model.__mro__ and base is not BaseModel]
+            told = {each for base in shared for each in getattr(base, "model_fields", ())}
             settings += [
                 Setting(f"{field.alias or name}.{inner.name}", inner.type, inner.default, inner.description)
                 for inner in settings_of(nested)
+                if inner.name.partition(".")[0] not in told
             ]
     return settings
 
