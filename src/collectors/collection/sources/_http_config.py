@@ -234,7 +234,7 @@ class RequestConfig(Settings):
 
 
 class EndpointConfig(RequestConfig):
-    """One of several things to ask for; settings of a request that it lacks are those of the source."""
+    """One of several things to ask for; of `params` it has those of the source too."""
 
     name: Name
     """Its name; its records have it in `_endpoint`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -93,9 +94,11 @@ class GuardedResolver(AbstractResolver):
         self._inner = inner
         self._guard = guard
 
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:  # type: ignore[override]
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         """Return the addresses of a host. Raises FatalError when one of them must not be asked."""
-        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
+        found = await self._inner.resolve(host, port, family)
         for each in found:
             self._guard.check_address(each["host"].partition("%")[0], host)
         return found

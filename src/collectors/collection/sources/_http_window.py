@@ -146,5 +146,3 @@ def _cursor_of(config: IncrementalConfig, record: Raw, place: str) -> int | None
         raise FatalError(
             f"{place}: `incremental.cursor: {config.cursor}`: {error}, in {plain(bytes(record), 100)}"
         ) from None
-
-

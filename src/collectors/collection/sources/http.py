@@ -68,13 +68,14 @@ if TYPE_CHECKING:
 __all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
 
 
-class HttpConfig(RequestConfig, SourceConfig):
+class HttpConfig(SourceConfig, RequestConfig):
     """Settings of the http source."""
 
     url: str
     """The address, http or https; with `endpoints` the part that they have in common."""
     endpoints: list[EndpointConfig] = []
-    """Several things to ask for, each with a name and a path; the settings beside are their defaults."""
+    """Several things to ask for. Each can have `method`, `params`, `body`, `records`, `paging` and `incremental` of its own;
+    those beside are for all."""
     auth: Auth | None = None
     """Who asks."""
     headers: dict[str, SecretStr] = {}
