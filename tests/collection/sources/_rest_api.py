@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from aiohttp import web
 
@@ -19,12 +21,15 @@ class Api:
     path, query, headers, body.
     """
 
-    def __init__(self, records: Iterable[dict] = (), size: int = 7, port: int = 0) -> None:
+    def __init__(
+        self, records: Iterable[dict] = (), size: int = 7, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.records = list(records)
         self.size = size
         self.answers: dict[str, Handler] = {}
         self.seen: list[tuple[str, dict[str, str], dict[str, str], bytes]] = []
         self.port = port
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -60,7 +65,7 @@ class Api:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self._tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
@@ -126,4 +131,5 @@ class Api:
 
 def rows(ids: Iterable[int]) -> list[dict]:
     """Return records with an id and a time of change, a minute apart."""
-    return [{"id": n, "updated_at": f"2026-01-01T{n // 60:02}:{n % 60:02}:00Z"} for n in ids]
+    begin = datetime(2026, 1, 1)
+    return [{"id": n, "updated_at": (begin + timedelta(minutes=n)).isoformat() + "Z"} for n in ids]

@@ -178,7 +178,7 @@ def test_values_stay_as_they_are_written():
         (b'{"a": {"b": []}}', "a.b", b""),
         (b'{"a": {"b": null}}', "a.b", b""),
         (b'{"a": null, "errors": []}', "a", b""),
-        (b" [] ", None, b""),
+        (b"\xef\xbb\xbf [] ", None, b""),
     ],
 )
 def test_where_the_records_are(body, records, expected):
@@ -225,6 +225,37 @@ def test_a_response_that_is_torn_is_asked_for_again(answer, message):
         api.answers["/x"] = lambda _: web.Response(**answer)
         with pytest.raises(TransientError, match=message):
             collect({"url": f"{api.url}/x", "allow_private": True, "records": "items"})
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ('<?at=2>; rel="next"', 2),
+        ("<?at=2>; rel=next; title=x", 2),
+        ('<?at=9>; rel="last", <?at=2>; rel="Next prefetch"', 2),
+        ('<?at=9>; rel="last"', 1),
+        ("garbage", 1),
+    ],
+)
+def test_links(header, expected):
+    with Api() as api:
+        links = {"Link": header}
+        api.answers["/x"] = lambda r: web.json_response([{"id": 1}], headers={} if r.query else links)
+        assert (
+            len(collect({"url": f"{api.url}/x", "allow_private": True, "paging": {"type": "link"}})[0])
+            == expected
+        )
+        api.answers["/x"] = lambda _: web.json_response([], headers={"Link": '<http://[::bad>; rel="next"'})
+        with pytest.raises(FatalError, match="the header `Link` is none"):
+            collect({"url": f"{api.url}/x", "allow_private": True, "paging": {"type": "link"}})
+        assert collect({"url": f"{api.url}/x", "allow_private": True})[0] == []
+
+
+def test_a_large_response():
+    with Api(rows(range(20_000)), size=20_000) as api:
+        found, position = collect(settings(api, "cursor", incremental={**INCREMENTAL, "lag": "1d"}))
+        assert found == api.records
+        assert len(position["marks"]["records"]["seen"]) <= 5_000
 
 
 def test_no_content_is_no_records():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -47,12 +46,12 @@ class Call(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """One response: from where it came in the end, and its body, decompressed."""
+    """One response: from where it came in the end, and its body, decompressed; no `links` when they cannot be read."""
 
     status: int
     url: URL
     headers: Mapping[str, str]
-    links: Mapping[str, URL]
+    links: Mapping[str, URL] | None
     body: bytes
 
 
@@ -110,6 +109,8 @@ class Client:
         if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
             answer = await self._follow(call, conditions)
         self._check(answer)
+        if answer.status == HTTPStatus.NOT_MODIFIED and not conditions:
+            raise FatalError(f"{shown(answer.url)}: 304 Not Modified, which was not asked for")
         if not answer.body.strip() and answer.status not in _EMPTY:
             raise TransientError(f"{shown(answer.url)}: {answer.status} with an empty response")
         return answer
@@ -163,12 +164,11 @@ class Client:
             async with self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
-                links = {str(rel): URL(str(link["url"])) for rel, link in response.links.items()}
                 raw = await self._read(response)
-                return Answer(response.status, response.url, response.headers, links, raw)
+                return Answer(response.status, response.url, response.headers, _links(response), raw)
         except CollectorsError:
             raise
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+        except aiohttp.ClientConnectorCertificateError as error:
             raise FatalError(f"{shown(url)}: {self._clean(str(error))}") from None
         except (aiohttp.InvalidURL, ValueError) as error:
             raise FatalError(f"{shown(url)}: {self._clean(str(error))}") from None
@@ -214,6 +214,17 @@ class Client:
             if secret:
                 text = text.replace(secret, "***")
         return text
+
+
+def _links(response: aiohttp.ClientResponse) -> dict[str, URL] | None:
+    try:
+        return {
+            rel: URL(str(link["url"]))
+            for rels, link in response.links.items()
+            for rel in str(rels).lower().split()
+        }
+    except ValueError:
+        return None
 
 
 def seconds_to_wait(headers: Mapping[str, str], now: datetime) -> float | None:

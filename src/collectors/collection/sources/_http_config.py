@@ -183,7 +183,8 @@ class IncrementalConfig(Settings):
     param: str | None = None
     """The parameter that says from where on; without it all is asked for, and what was there before is left out."""
     type: CursorType = "time"
-    """What the cursor is: `time` (ISO 8601), `unix` or `unix_ms` (since 1970), `number` (an id that counts up)."""
+    """What the cursor is: `time` (ISO 8601), `unix` or `unix_ms` (since 1970), or `number`: an id that counts up, by which
+    the API has to sort."""
     start: str | int | None = None
     """Where the very first reading begins; everything when left out."""
     lag: Duration | None = None

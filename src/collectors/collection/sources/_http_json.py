@@ -15,6 +15,7 @@ __all__ = ["Page", "field_of", "plain", "quoted_json", "spliced"]
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
 _EXCERPT = 200
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TORN = "Input data was truncated"
 _ON_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
@@ -23,7 +24,7 @@ class Page:
     """One response, read as far as is asked for. Raises FatalError when it is not what the settings say."""
 
     def __init__(self, body: bytes, place: str) -> None:
-        self._body = body.strip()
+        self._body = body.removeprefix(_BYTE_ORDER_MARK).strip()
         self._place = place
 
     def records(self, path: str | None) -> list[Raw]:

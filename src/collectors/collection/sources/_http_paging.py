@@ -109,7 +109,9 @@ def check_origin(home: URL, url: URL, place: str) -> URL:
 
 def _address(paging: LinkPaging | NextUrlPaging, answer: Answer, page: Page, place: str) -> str | None:
     if isinstance(paging, LinkPaging):
-        found = answer.links.get(paging.rel)
+        if answer.links is None:
+            raise FatalError(f"{place}: the header `Link` is none: {answer.headers.get('Link', '')[:100]!r}")
+        found = answer.links.get(paging.rel.lower())
         return str(found) if found is not None else None
     value = page.value(paging.field)
     if value is None or value in {"", False}:

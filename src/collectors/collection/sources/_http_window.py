@@ -106,7 +106,8 @@ def finish(config: IncrementalConfig, mark: Mark, window: Window, began: int, pl
         high = reached if high is None else max(high, reached)
     bound = -_NO_CURSOR if high is None else high - lag_of(config)
     seen = [each for each in (*window.left, *window.seen) if each[0] >= bound]
-    return Mark(high=high, seen=seen[-MOST_SEEN:])
+    window.dropped += max(0, len(seen) - MOST_SEEN)
+    return Mark(high=high, seen=sorted(seen)[-MOST_SEEN:])
 
 
 def _reached(config: IncrementalConfig, top: int, began: int) -> int:

@@ -38,8 +38,10 @@ for each endpoint the cursor, what was read within the lag, and the `ETag`. A cr
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -66,6 +68,9 @@ if TYPE_CHECKING:
     from collectors.collection.sources._http_login import Login
 
 __all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
+
+_LARGE = 2**18
+"""Responses that are larger are read in a thread."""
 
 
 class HttpConfig(SourceConfig, RequestConfig):
@@ -206,8 +211,11 @@ class HttpSource(Source[HttpConfig]):
         while not work.ended:
             name = work.endpoint.name
             call, conditions = work.next_call()
+            asked = monotonic()
             answer = await client.ask(call, conditions)
-            lines = work.take(call, answer, self._date(answer.headers))
+            began = self._date(answer.headers) - int((monotonic() - asked) * 1_000_000)
+            take = partial(work.take, call, answer, began)
+            lines = take() if len(answer.body) < _LARGE else await asyncio.to_thread(take)
             if lines:
                 behind = work.position()
                 yield self.chunk(lines, behind, endpoint=name)
