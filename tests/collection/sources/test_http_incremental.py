@@ -77,6 +77,29 @@ def test_records_with_the_same_cursor_and_late_ones():
         assert collect(config, position)[0] == []
 
 
+def test_records_that_are_alike_on_two_pages():
+    with Api(rows([1, 2]), size=1) as api:
+        config = config_of(api)
+        _, position, _ = collect(config)
+        api.records += [dict(api.records[1]), dict(api.records[1])]
+        found, position, _ = collect(config, position)
+        assert found == [2, 2]
+        assert collect(config, position)[0] == []
+
+
+def test_a_record_that_is_away_for_a_reading():
+    """As where one of several servers is behind the others."""
+    with Api(rows([1, 2, 3])) as api:
+        config = config_of(api, lag="1h")
+        _, position, _ = collect(config)
+        away = api.records.pop(1)
+        api.records += rows([4])
+        found, position, _ = collect(config, position)
+        assert found == [4]
+        api.records.append(away)
+        assert collect(config, position)[0] == []
+
+
 def test_without_a_parameter_what_is_older_is_left_out():
     with Api(rows(range(1, 10))) as api:
         config = config_of(api, param=None, lag="2m", start="2026-01-01T00:03:00Z")
