@@ -169,8 +169,25 @@ def test_values_that_no_address_can_have_are_told(identity):
         chunks, told = read(config_of(api, endpoints))
         assert len(lines(chunks)) == 4
         assert told == [
-            "one: 2 records of 'users' have no id that can stand in an address; nothing is read for them"
+            "one: there are records of 'users' without id that can stand in an address; nothing is read for them"
         ]
+
+
+def test_names_of_fields_and_braces_elsewhere():
+    with Api() as api:
+        api.answers["/v1/users"] = lambda _: web.json_response([{"the id": 7, "in": {"ü": "x y"}}])
+        api.answers["/v1/a%20b/7-x%20y"] = lambda _: web.json_response({"found": True})
+        endpoints = [
+            {"name": "users", "path": "users"},
+            {
+                "name": "one",
+                "path": "a b/{the id}-{in.ü}",
+                "parent": "users",
+                "params": {"p": "{the id}/{in.ü}"},
+            },
+        ]
+        assert lines(read(config_of(api, endpoints, params={"q": "{no}"}))[0])[-1]["found"] is True
+        assert api.queries()[-1] == {"q": "{no}", "p": "7/x y"}
 
 
 def test_children_of_parents_that_changed():

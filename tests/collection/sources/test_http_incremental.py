@@ -105,9 +105,19 @@ def test_without_a_parameter_what_is_older_is_left_out():
         config = config_of(api, param=None, lag="2m", start="2026-01-01T00:03:00Z")
         found, position, told = collect(config)
         assert found == list(range(3, 10))
-        assert told == ["records: 2 records were left out, their cursor lies before the `lag`"]
+        assert told == []
         api.records += rows([10])
         assert collect(config, position)[0] == [10]
+
+
+def test_an_api_that_gives_more_than_was_asked_for():
+    with Api(rows(range(1, 10))) as api:
+        api.answers["/cursor"] = lambda _: web.json_response({"items": api.records})
+        config = config_of(api, lag="2m")
+        _, position, _ = collect(config)
+        found, _, told = collect(config, position)
+        assert found == []
+        assert told == ["records: records were left out whose cursor lies before what was asked for"]
 
 
 def test_start_and_format():

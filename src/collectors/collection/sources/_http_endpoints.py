@@ -32,7 +32,7 @@ Parent = dict[str, str]
 """What a child needs of one of its parent's records: path to JSON."""
 ALONE = "records"
 _BRACES = re.compile(r"\{([^{}]+)\}")
-_IN_PATHS = "/{}%:@!$&'()*+,;=~"
+_IN_PATHS = "/%:@!$&'()*+,;=~"
 _NO_NAME = {"n", "{", "[", '""', '"."', '".."'}
 """What no part of an address can be made of: null, objects, lists, and text that would lead elsewhere."""
 
@@ -69,14 +69,14 @@ class Endpoint(Struct):
             )
         return Call(self.method, url, self._sent(asked))
 
-    def parents(self, child: Endpoint, records: list[Raw], parent: Parent) -> tuple[list[Parent], int]:
-        """Return what a child needs of each record, and of how many records it cannot be had."""
-        found, lacking = [], 0
+    def parents(self, child: Endpoint, records: list[Raw], parent: Parent) -> tuple[list[Parent], bool]:
+        """Return what a child needs of each record, and whether there are records of which it cannot be had."""
+        found, lacking = [], False
         for record in records:
             needed = {path: self._field(record, path, parent) for path in child.needs}
             included = {path: self._field(record, path, parent) for path in child.include.values()}
             if any(value[:1] in _NO_NAME or value in _NO_NAME for value in needed.values()):
-                lacking += 1
+                lacking = True
             else:
                 found.append(included | needed)
         return found, lacking
@@ -98,7 +98,10 @@ class Endpoint(Struct):
         return bytes(raw).decode(errors="replace") if raw is not None else "null"
 
     def _address(self, parent: Parent) -> URL:
-        path = re.sub(_BRACES, lambda match: _quoted(parent[match[1]]), quote(self.path, safe=_IN_PATHS))
+        parts = _BRACES.split(self.path)
+        parts[::2] = [quote(each, safe=_IN_PATHS) for each in parts[::2]]
+        parts[1::2] = [quote(str(_plain(parent[each])), safe="") for each in parts[1::2]]
+        path = "".join(parts)
         whole = f"{self.home.raw_path.rstrip('/')}/{path.lstrip('/')}" if path else self.home.raw_path
         return self.home.with_path(whole, encoded=True).with_query(self.home.query)
 
@@ -153,16 +156,12 @@ def _endpoint(config: HttpConfig, home: URL, own: EndpointConfig) -> Endpoint:
 def _filled(value: Any, parent: Parent) -> Any:
     if not parent or not isinstance(value, str):
         return value
-    return re.sub(_BRACES, lambda match: str(_plain(parent[match[1]])), value)
+    return re.sub(_BRACES, lambda match: str(_plain(parent.get(match[1], match[0]))), value)
 
 
 def _plain(text: str) -> Any:
     """Return a value that stands in a position as JSON: text without its quotes, numbers as they are written."""
     return msgspec.json.decode(text) if text[:1] == '"' else text
-
-
-def _quoted(text: str) -> str:
-    return quote(str(_plain(text)), safe="")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -42,7 +42,7 @@ class Window(Struct, omit_defaults=True):
     seen: Seen = field(default_factory=list)
     left: Seen = field(default_factory=list)
     records: int = 0
-    old: int = 0
+    old: bool = False
     dropped: int = 0
 
 
@@ -82,7 +82,7 @@ def sift(
         else:
             window.records += 1
             if first is not None and value < first:
-                window.old += 1
+                window.old = True
                 continue
             window.top = value if window.top is None else max(window.top, value)
         window.seen.append((value, found))

@@ -132,11 +132,11 @@ class Work:
             self._descend(child, *endpoint.parents(child, new, parent))
         return endpoint.lines(new, parent) if endpoint.selected else b""
 
-    def _descend(self, child: Endpoint, parents: list[Parent], lacking: int) -> None:
+    def _descend(self, child: Endpoint, parents: list[Parent], lacking: bool) -> None:
         if lacking:
             self._tell(
-                f"{child.name}: {lacking:,} records of '{child.parent}' have no {' or '.join(child.needs)} that can stand "
-                "in an address; nothing is read for them"
+                f"{child.name}: there are records of '{child.parent}' without {' or '.join(child.needs)} that can stand in "
+                "an address; nothing is read for them"
             )
         if parents:
             self._saved.stack.append(Frame(child.name, parents))
@@ -202,10 +202,8 @@ class Work:
             mark = saved.marks[name]
             done = finish(endpoint.incremental, mark, window, saved.began or 0, name)
             mark.high, mark.seen = done.high, done.seen
-            if window.old:
-                self._tell(
-                    f"{name}: {window.old:,} records were left out, their cursor lies before the `lag`"
-                )
+            if window.old and endpoint.incremental.param is not None:
+                self._tell(f"{name}: records were left out whose cursor lies before what was asked for")
             if window.dropped:
                 self._tell(
                     f"{name}: the `lag` has more records than are remembered; some may be stored twice"

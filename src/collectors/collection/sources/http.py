@@ -162,6 +162,7 @@ class HttpSource(Source[HttpConfig]):
         super().__init__(config, **settings)
         self.resolver: AbstractResolver | None = None
         """Resolves names; that of the system when there is none."""
+        self._told: set[str] = set()
         self._login: Login | None = None
         self._pace: Pace | None = None
         self._client: Client | None = None
@@ -205,7 +206,7 @@ class HttpSource(Source[HttpConfig]):
             since,
             most_pages=self.config.max_pages,
             unsigned=lambda address: str(login.unsigned(URL(address))),
-            tell=self.tell,
+            tell=self._tell_once,
         )
         behind = since or {}
         while not work.ended:
@@ -221,6 +222,12 @@ class HttpSource(Source[HttpConfig]):
                 yield self.chunk(lines, behind, endpoint=name)
         if work.position() != behind:
             yield self.chunk(b"", work.position())
+
+    def _tell_once(self, what: str) -> None:
+        """Tell what each reading would say again."""
+        if what not in self._told:
+            self._told.add(what)
+            self.tell(what)
 
     def _date(self, headers: Mapping[str, str]) -> int:
         """Return the time of a response by the server's clock, else by ours, in microseconds."""
