@@ -65,7 +65,7 @@ class Builder(Struct, frozen=True):
         flow_name = f"{config.name}/{name}"
         routes = [route for route in config.routes if name in route.sources]
         ways = [Way(route.label, make_pipeline(route)) for route in routes]
-        report = FlowReport(name)
+        report = self._listen(source, FlowReport(name))
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
         notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
         spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
@@ -113,21 +113,26 @@ class Builder(Struct, frozen=True):
             return lambda: self.patience
         return lambda: BATCH_PATIENCE if spooled is None or spooled.closed else None
 
+    def _listen(self, source: Source[Any], report: FlowReport) -> FlowReport:
+        """Return the report, in which everything is kept that the source has to tell; it is shown as well."""
+
+        def tell(text: str) -> None:
+            report.notices.append(text)
+            self.on_notice(f"source '{source.get_source_id()}': {text}")
+
+        source.tell = tell
+        for each in _parts(source):
+            each.tell = tell
+            each.count_lost = report.count_lost
+        return report
+
     def _spooled(
         self, config: PipelineConfig, source: Source[Any], report: FlowReport, shutdown: Shutdown
     ) -> SpoolSource:
         from collectors.runtime.spool import Spool
 
         name = source.get_source_id()
-
-        def tell(text: str) -> None:
-            report.notices.append(text)
-            self.on_notice(f"source '{name}': {text}")
-
-        for each in _parts(source):
-            each.tell = tell
-            each.count_lost = report.count_lost
-        spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=tell)
+        spool = Spool(config.state / "spool" / name, name, config.spool, now=self.env.now, tell=source.tell)
         for each in _parts(source):
             each.cannot_keep = spool.problem
         return SpoolSource(source, spool, self.disk, shutdown)
