@@ -50,11 +50,36 @@ def run(folder, stores, per_chunk, away=()):
     return start(folder, backends, per_chunk)
 
 
-def start(folder, backends, per_chunk):
+class AwayAtFirst(Numbers):
+    """Cannot give a chunk once more the first times that it is asked."""
+
+    tries = 0
+
+    def read(self, since):
+        self.tries = 3
+        return super().read(since)
+
+    def replay(self, since, until):
+        self.tries += 1
+        if self.tries < 3:
+            raise TransientError("the source is away")
+        return super().replay(since, until)
+
+
+def start(folder, backends, per_chunk, kind=Numbers):
     config = from_mapping(
-        {"sources": [Numbers(per_chunk)], "storage": backends, "state": str(folder)}, name="test"
+        {"sources": [kind(per_chunk)], "storage": backends, "state": str(folder)}, name="test"
     )
     return asyncio.run(Engine(config, env=ManualEnv(hurry=True), patience=60.0).run()).flows[0]
+
+
+def test_a_source_that_is_away_is_asked_again_for_what_one_storage_lacks(tmp_path):
+    stores = [Store("one", "lettered", 0, 1), Store("two", "lettered", 0, 1)]
+    run(tmp_path, stores, 3, away=("two",))
+    assert stores[1].rows == []
+    flow = start(tmp_path, [make_backend(store) for store in stores], 3, AwayAtFirst)
+    assert flow.error is None
+    assert [store.numbers("numbers") for store in stores] == [list(range(10))] * 2
 
 
 def test_chunks_that_another_machine_cut_are_not_taken_for_ours(tmp_path):

@@ -114,11 +114,14 @@ class Reader:
         self, since: Position | None, replay: list[Position]
     ) -> AsyncGenerator[CollectedData, None]:
         """Yield the chunks behind `since`: first those that end at the given positions, then what follows."""
-        for until in replay:
-            yield await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
-            since = until
         interrupt = Interrupt(self._until)
         try:
+            for until in replay:
+                data = await self._again(interrupt, since, until)
+                if data is None:
+                    break
+                yield data
+                since = until
             while not self._until.is_set():
                 self._schedule.begin(anew=self._backoff.failures > 0)
                 try:
@@ -146,6 +149,22 @@ class Reader:
             interrupt.close()
         async for data in self._source.rest():
             yield data
+
+    async def _again(
+        self, interrupt: Interrupt, since: Position | None, until: Position
+    ) -> CollectedData | None:
+        """Return a chunk once more, over failures; None when a stop was asked for while that did not work."""
+        while True:
+            try:
+                data: CollectedData = await self._env.in_thread(self._source.replay, since, until)  # type: ignore[attr-defined]
+            except Exception as error:  # noqa: BLE001  # _after raises what is not to be tried again
+                wait = self._after(error)
+            else:
+                self._succeeded()
+                return data
+            await interrupt.cut(self._env.sleep(wait))
+            if self._until.is_set():
+                return None
 
     def _succeeded(self) -> None:
         self._backoff.succeeded()
