@@ -51,8 +51,8 @@ storage:
     return folder / "p.yaml"
 
 
-def stored(folder):
-    database = sqlite3.connect(folder / "out.db")
+def stored(folder, name="out.db"):
+    database = sqlite3.connect(folder / name)
     try:
         ids = Counter(n for (n,) in database.execute("select id from things"))
         assert database.execute("select sum(stored) from _collectors_ledger").fetchone() == (ids.total(),)
@@ -190,3 +190,17 @@ def test_connections_that_are_cut(tmp_path, impatient, moment):
         go(pipeline)
         assert proxy.cut == 5
     assert stored(tmp_path) == Counter(range(1, 100))
+
+
+def test_two_storages_killed_between_their_commits(tmp_path):
+    """One that is behind gets its page again, from the API."""
+    with Api(rows(range(1, 100)), size=5) as api:
+        pipeline = write(tmp_path, api.port, "cursor")
+        with pipeline.open("a") as file:
+            file.write("  - {type: sqlite, id: second, path: second.db, table: things}\n")
+        command = [sys.executable, "-W", "ignore", str(LIVES), str(pipeline), "3", "3", "25"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kills"] == 25
+    assert stored(tmp_path) == Counter(range(1, 100))
+    assert stored(tmp_path, "second.db") == Counter(range(1, 100))

@@ -383,3 +383,33 @@ def test_links_to_http_of_an_api_behind_a_proxy():
     assert str(check_origin(URL("https://a.b:8443/"), URL("http://a.b/y"), "x")) == "https://a.b:8443/y"
     with pytest.raises(FatalError, match="another origin"):
         check_origin(URL("http://api.example/x"), URL("https://api.example/x"), "x")
+
+
+@pytest.mark.parametrize("fashion", ["page", "cursor", "link"])
+def test_each_chunk_once_more(fashion):
+    """For a storage that is behind another one after a crash; in a new process, that has not connected yet."""
+    with Api(rows(range(1, 30))) as api:
+        config = settings(api, fashion, incremental=INCREMENTAL)
+        chunks = asyncio.run(read(HttpSource(**config)))
+        since = None
+        for chunk in chunks:
+            again = HttpSource(**config).replay(since, chunk.position)
+            assert (again.raw_data, again.position) == (chunk.raw_data, chunk.position)
+            since = chunk.position
+
+
+def test_a_page_that_has_changed_since():
+    with Api(rows(range(1, 30))) as api:
+        config = settings(api, "cursor")
+        first, second, *_ = asyncio.run(read(HttpSource(**config)))
+        api.records[9] = {"id": 10, "changed": True}
+        source = HttpSource(**config)
+        told = []
+        source.tell = told.append
+        again = source.replay(first.position, second.position)
+        assert b'{"id": 10, "changed": true}\n' in again.raw_data
+        assert again.position == second.position
+        (message,) = told
+        assert message.startswith("the API has changed a page that one storage had before a crash")
+        api.records.clear()
+        assert source.replay(first.position, second.position).raw_data == b""

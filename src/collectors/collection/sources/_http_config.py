@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from collectors.collection.sources._http_times import CursorType, parse_cursor
+from collectors.collection.sources._http_marks import CursorType, parse_cursor
 from collectors.settings import Duration, Name, Settings
 
 __all__ = [

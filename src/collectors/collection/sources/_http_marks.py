@@ -1,12 +1,15 @@
-"""The values of an incremental cursor, as whole numbers that can be compared, and back."""
+"""What stands in positions: cursors as whole numbers that can be compared, and digests of what was handed on."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
-__all__ = ["CursorType", "parse_cursor", "write_cursor"]
+from msgspec import Raw
+
+__all__ = ["CursorType", "digest", "parse_cursor", "write_cursor"]
 
 CursorType = Literal["time", "unix", "unix_ms", "number"]
 
@@ -14,6 +17,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _UNITS = {"unix": 1_000_000, "unix_ms": 1_000}
 _LARGEST = 2**62
+
+
+def digest(data: bytes | Raw) -> str:
+    """Return what stands for bytes in a position."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def parse_cursor(kind: CursorType, value: Any) -> int:

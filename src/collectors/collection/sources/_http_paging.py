@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -19,16 +18,12 @@ from collectors.collection.sources._http_config import (
 )
 from collectors.collection.sources._http_guard import origin_of, shown
 from collectors.collection.sources._http_json import Page, field_of, plain_value
+from collectors.collection.sources._http_marks import digest
 from collectors.errors import FatalError
 
-__all__ = ["Trail", "digest", "next_page", "page_params"]
+__all__ = ["Trail", "check_origin", "next_page", "page_params"]
 
 State = str | int
-
-
-def digest(data: bytes | Raw) -> str:
-    """Return what stands for bytes in a position."""
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 class Trail(Struct):

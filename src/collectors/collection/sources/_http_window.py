@@ -8,8 +8,7 @@ from msgspec import Raw, Struct, field
 
 from collectors.collection.sources._http_config import IncrementalConfig
 from collectors.collection.sources._http_json import field_of, plain, plain_value
-from collectors.collection.sources._http_paging import digest
-from collectors.collection.sources._http_times import parse_cursor, write_cursor
+from collectors.collection.sources._http_marks import digest, parse_cursor, write_cursor
 from collectors.errors import FatalError
 
 __all__ = ["Mark", "Seen", "Window"]

@@ -12,7 +12,8 @@ from collectors.collection.sources._http_client import Answer, Call
 from collectors.collection.sources._http_config import OffsetPaging, PagePaging
 from collectors.collection.sources._http_endpoints import Endpoint, Parent
 from collectors.collection.sources._http_json import Page
-from collectors.collection.sources._http_paging import Trail, digest, next_page
+from collectors.collection.sources._http_marks import digest
+from collectors.collection.sources._http_paging import Trail, next_page
 from collectors.collection.sources._http_window import Mark, Window, finish, sift, start_param
 from collectors.errors import FatalError
 from collectors.models import Position

@@ -30,7 +30,7 @@ the same way; another origin gets no credentials. Pages must be at the origin of
 5xx is tried again, when `Retry-After` says; any other stops the source.
 
 Delivery: exactly once with a storage that keeps the position, as far as the API gives the same pages to the same
-requests. A page that moves while it is read (numbers and offsets, when something is inserted) can lose or double a
+requests; of several storages one that is behind after a crash gets its page again, as it is then. A page that moves while it is read (numbers and offsets, when something is inserted) can lose or double a
 record, and so does a record that appears later than `lag`.
 Position: all that is left to do of the reading, with the place in the pages and the parents that are still to come, and
 for each endpoint the cursor, what was read within the lag, and the `ETag`. A crash goes on behind the last stored page.
@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import monotonic
@@ -55,6 +56,7 @@ from collectors.collection.sources._http_config import (
     RateLimitConfig,
     RequestConfig,
 )
+from collectors.collection.sources._http_marks import digest
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration
 
@@ -66,9 +68,12 @@ if TYPE_CHECKING:
     from collectors.collection.sources._http_client import Client
     from collectors.collection.sources._http_limits import Pace
     from collectors.collection.sources._http_login import Login
+    from collectors.collection.sources._http_work import Work
 
 __all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
 
+_CHUNK = "chunk"
+"""Where a position has what stands for the records in front of it."""
 _LARGE = 2**18
 """Responses that are larger are read in a thread."""
 
@@ -173,6 +178,10 @@ class HttpSource(Source[HttpConfig]):
 
     async def open(self) -> None:
         """Make the session; nothing is asked yet."""
+        self._client = await self.enter(self._connected())
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Client]:
         from collectors.collection.sources._http_client import Client, session
         from collectors.collection.sources._http_guard import Guard
         from collectors.collection.sources._http_limits import Pace
@@ -182,46 +191,74 @@ class HttpSource(Source[HttpConfig]):
         guard = Guard(config.allow_private)
         self._login = self._login or Login(config.auth, monotonic)
         self._pace = self._pace or Pace(config.rate_limit, monotonic)
-        self._client = Client(
-            await self.enter(session(guard, self.resolver, config.timeout)),
-            guard=guard,
-            pace=self._pace,
-            login=self._login,
-            headers={name: each.get_secret_value() for name, each in config.headers.items()},
-            most=config.max_response,
-            now=self.now,
-        )
+        async with session(guard, self.resolver, config.timeout) as made:
+            yield Client(
+                made,
+                guard=guard,
+                pace=self._pace,
+                login=self._login,
+                headers={name: each.get_secret_value() for name, each in config.headers.items()},
+                most=config.max_response,
+                now=self.now,
+            )
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield the pages that are left of a reading, else those of a new one."""
-        from yarl import URL
+        assert self._client is not None  # noqa: S101  # the source is open
+        work = self._work(since)
+        behind = {key: value for key, value in (since or {}).items() if key != _CHUNK}
+        while not work.ended:
+            name = work.endpoint.name
+            lines = await self._page(self._client, work)
+            if lines:
+                behind = work.position()
+                yield self.chunk(lines, {**behind, _CHUNK: digest(lines)}, endpoint=name)
+        if work.position() != behind:
+            yield self.chunk(b"", work.position())
 
+    def replay(self, since: Position | None, until: Position) -> CollectedData:
+        """Return the chunk that ended at `until` once more: its page is asked for again."""
+        lines = asyncio.run(self._again(since)) if _CHUNK in until else b""
+        if digest(lines) != until.get(_CHUNK, digest(b"")):
+            self._tell_once(
+                "the API has changed a page that one storage had before a crash, and another had not; that one gets it as "
+                "it is now"
+            )
+        return self.chunk(lines, until)
+
+    async def _again(self, since: Position | None) -> bytes:
+        async with self._connected() as client:
+            work = self._work(since)
+            while not work.ended:
+                if lines := await self._page(client, work):
+                    return lines
+        return b""
+
+    def _work(self, since: Position | None) -> Work:
         from collectors.collection.sources._http_endpoints import endpoints_of
         from collectors.collection.sources._http_work import Work
 
-        client, login = self._client, self._login
-        assert client is not None and login is not None  # noqa: PT018, S101  # the source is open
-        work = Work(
+        return Work(
             endpoints_of(self.config),
             since,
             most_pages=self.config.max_pages,
-            unsigned=lambda address: str(login.unsigned(URL(address))),
+            unsigned=self._unsigned,
             tell=self._tell_once,
         )
-        behind = since or {}
-        while not work.ended:
-            name = work.endpoint.name
-            call, conditions = work.next_call()
-            asked = monotonic()
-            answer = await client.ask(call, conditions)
-            began = self._date(answer.headers) - int((monotonic() - asked) * 1_000_000)
-            take = partial(work.take, call, answer, began)
-            lines = take() if len(answer.body) < _LARGE else await asyncio.to_thread(take)
-            if lines:
-                behind = work.position()
-                yield self.chunk(lines, behind, endpoint=name)
-        if work.position() != behind:
-            yield self.chunk(b"", work.position())
+
+    async def _page(self, client: Client, work: Work) -> bytes:
+        """Ask for the next page, and return its records as lines."""
+        call, conditions = work.next_call()
+        asked = monotonic()
+        answer = await client.ask(call, conditions)
+        began = self._date(answer.headers) - int((monotonic() - asked) * 1_000_000)
+        take = partial(work.take, call, answer, began)
+        return take() if len(answer.body) < _LARGE else await asyncio.to_thread(take)
+
+    def _unsigned(self, address: str) -> str:
+        from yarl import URL
+
+        return str(self._login.unsigned(URL(address))) if self._login is not None else address
 
     def _tell_once(self, what: str) -> None:
         """Tell what each reading would say again."""
