@@ -11,8 +11,8 @@
 
 Records are handed on as the API writes them, no number is changed. `paging` is `page`, `offset`, `cursor`, `link` (the
 header) or `next_url`; `auth` is `bearer`, `basic`, `api_key` or `oauth2` (client credentials). Without `incremental`
-each reading is one of everything, except where the API has `ETag` or `Last-Modified` and says that nothing changed;
-give the storage a `key` to store such records once.
+each reading is one of everything, and everything is stored again, except where the API has `ETag` or `Last-Modified` and
+says that nothing changed.
 
 Several endpoints of one API are read by one source; one with a `parent` for each of the parent's records:
 
