@@ -30,8 +30,9 @@ the same way; another origin gets no credentials. Pages must be at the origin of
 5xx is tried again, when `Retry-After` says; any other stops the source.
 
 Delivery: exactly once with a storage that keeps the position, as far as the API gives the same pages to the same
-requests; of several storages one that is behind after a crash gets its page again, as it is then. A page that moves while it is read (numbers and offsets, when something is inserted) can lose or double a
-record, and so does a record that appears later than `lag`.
+requests. Where pages move while they are read (numbers and offsets, when something is inserted) a record can be lost or
+come twice; one that appears later than `lag` is lost. Of several storages one that is behind after a crash gets its page
+again, as it is then.
 Position: all that is left to do of the reading, with the place in the pages and the parents that are still to come, and
 for each endpoint the cursor, what was read within the lag, and the `ETag`. A crash goes on behind the last stored page.
 """
