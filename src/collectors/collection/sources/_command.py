@@ -1,0 +1,154 @@
+"""A command that a source runs: without a shell, in a process group of its own, so that all it starts ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from msgspec import Struct, field
+
+from collectors.errors import ConfigurationError, TransientError
+
+__all__ = ["Command", "Run", "split"]
+
+Result = TypeVar("Result")
+_PIPE_BYTES = 2**20
+_LAST_LINES = 5
+_LAST_BYTES = 4096
+
+
+def split(command: str | list[str], hint: str = "give the command as a list of words") -> list[str]:
+    """Return the words of a command; a text is split as a shell would. Raises ValueError for what only a shell can run."""
+    try:
+        words = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        raise ValueError(f"command: cannot be split into words: {error}") from error
+    if not words or not words[0].strip():
+        raise ValueError("command: expected a command, got nothing")
+    if isinstance(command, str):
+        found = next((word for word in words if re.fullmatch(r"[|;&<>]+|2>&1|\d?>.*", word)), None)
+        if found is not None:
+            raise ValueError(f"command: '{found}' is for a shell; {hint}")
+    return words
+
+
+class Command(Struct, frozen=True):
+    """What to run, and how: `env` is beside the environment of this process, `timeout` and `grace` are in seconds."""
+
+    words: Sequence[str]
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    timeout: float | None = None
+    grace: float = 5.0
+
+    def check(self) -> None:
+        """Raise ConfigurationError when there is no such program or folder."""
+        if self.cwd is not None and not Path(self.cwd).is_dir():
+            raise ConfigurationError(f"cwd: there is no folder '{self.cwd}'")
+        name = self.words[0]
+        path = {**os.environ, **self.env}.get("PATH", os.defpath)
+        where = str(Path(self.cwd or ".", name)) if "/" in name else name
+        if shutil.which(where, path=path) is None:
+            raise ConfigurationError(
+                f"command: there is no program '{name}'"
+                + (", or it is not executable" if "/" in name else f" (looked in {path})")
+            )
+
+
+class Run:
+    """One run of a command; `code` is its exit code once `read` has come to the end of its output.
+
+    What it complains about is kept for `failure`, the end of it, and given to `hear` as it comes.
+    """
+
+    def __init__(
+        self, command: Command, process: asyncio.subprocess.Process, hear: Callable[[bytes], None] | None
+    ) -> None:
+        self.code: int | None = None
+        self._command = command
+        self._process = process
+        self._hear = hear
+        self._complaints = b""
+        self._listening = asyncio.ensure_future(self._listen())
+        loop = asyncio.get_running_loop()
+        self._deadline = None if command.timeout is None else loop.time() + command.timeout
+
+    @classmethod
+    async def start(cls, command: Command, hear: Callable[[bytes], None] | None = None) -> Run:
+        """Start the command. Raises ConfigurationError when it cannot be started."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **command.env},
+                cwd=command.cwd,
+                start_new_session=True,
+                limit=_PIPE_BYTES,
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"command: cannot start '{command.words[0]}': {error.strerror or error}"
+            ) from error
+        return cls(command, process, hear)
+
+    async def read(self, size: int) -> bytes:
+        """Return what it has written, nothing at its end. Raises TransientError when it is late."""
+        stdout = cast("asyncio.StreamReader", self._process.stdout)
+        data = await self._in_time(stdout.read(size))
+        if not data:
+            code = await self._in_time(self._process.wait())
+            await self.stop()
+            self.code = code
+        return data
+
+    async def stop(self) -> None:
+        """End the command and all that it has started, and wait for it; safe when it has ended by itself."""
+        try:
+            if self._process.returncode is None:
+                self._signal(signal.SIGTERM)
+                await asyncio.wait_for(self._process.wait(), self._command.grace)
+        except TimeoutError:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+        await self._process.wait()
+        await self._listening
+
+    def failure(self) -> str:
+        """Return how the command ended, with the last that it said."""
+        code = cast("int", self.code)
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        lines = self._complaints.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        return f"'{self._command.words[0]}' {how}" + (f": {' | '.join(lines)}" if lines else "")
+
+    async def _in_time(self, awaitable: Coroutine[Any, Any, Result]) -> Result:
+        loop = asyncio.get_running_loop()
+        left = None if self._deadline is None else max(0.0, self._deadline - loop.time())
+        try:
+            return await asyncio.wait_for(awaitable, left)
+        except TimeoutError:
+            raise TransientError(
+                f"'{self._command.words[0]}' did not end within {self._command.timeout:g} s"
+            ) from None
+
+    async def _listen(self) -> None:
+        """Keep the end of what the command complains about."""
+        stderr = cast("asyncio.StreamReader", self._process.stderr)
+        while data := await stderr.read(_LAST_BYTES):
+            self._complaints = (self._complaints + data)[-_LAST_BYTES:]
+            if self._hear is not None:
+                self._hear(data)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
