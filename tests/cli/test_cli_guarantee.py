@@ -49,6 +49,12 @@ class Numbers(Source):
         yield from ()
 
 
+class Repeating(Numbers):
+    """Gives some records again."""
+
+    may_repeat = "the last page is read again"
+
+
 class Plain(Backend[BackendConfig]):
     """Keeps no position."""
 
@@ -71,6 +77,7 @@ def edges(sources, storage, **more):
         (Silent(), SQLITE, Level.FROM_SPOOL, True, False),
         (Silent(), Plain(), Level.AT_LEAST_ONCE, True, True),
         (Numbers(), SQLITE, Level.EXACTLY_ONCE, False, False),
+        (Repeating(), SQLITE, Level.AT_LEAST_ONCE, False, True),
     ],
 )
 def test_level(source, storage, level, loses, doubles):
@@ -91,6 +98,13 @@ def test_what_is_lost_before_the_spool_is_said_by_the_source():
     assert edges([Silent()], [SQLITE])[0].promise == (
         "exactly once from the spool on (the kernel may drop datagrams: counted)"
     )
+
+
+def test_what_comes_again_is_said_by_the_source():
+    for storage in (SQLITE, Plain()):
+        (edge,) = edges([Repeating()], [storage])
+        assert "the last page is read again" in edge.promise
+        assert "one row of each key" in edge.better
 
 
 def test_several_storages_need_a_source_that_replays():

@@ -178,6 +178,9 @@ class Source(IDataSource, Generic[ConfigT]):
     )
     """For a source that needs the spool: what a crash costs before the spool has it; for `guarantee`."""
 
+    may_repeat: ClassVar[str] = ""
+    """For a source that may give some records once more when it is read again: which; for `guarantee`."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declared = settings_class(cls, Source)

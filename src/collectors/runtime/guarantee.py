@@ -157,7 +157,10 @@ class _Edge(Struct, frozen=True):
         if not self.commits:
             but = "a crash between rows and position stores the rows of one commit twice"
             lost = f"; before the spool: {self.source.lost_before_spool}" if self.leaks else ""
-            return Level.AT_LEAST_ONCE, but + lost
+            repeats = f"; {self.source.may_repeat}" if self.source.may_repeat else ""
+            return Level.AT_LEAST_ONCE, but + lost + repeats
+        if self.source.may_repeat:
+            return Level.AT_LEAST_ONCE, self.source.may_repeat
         if not self.spooled:
             return Level.EXACTLY_ONCE, None
         if isinstance(self.source, Answers):
@@ -168,7 +171,8 @@ class _Edge(Struct, frozen=True):
 
     def _reasons(self) -> Iterator[str]:
         if not self.spooled:
-            yield "the source can be read again from a position"
+            again = ", and may give records again" if self.source.may_repeat else ""
+            yield f"the source can be read again from a position{again}"
         elif isinstance(self.source, Answers):
             yield "the source cannot be read again: records go to the spool on disk, then the sender is answered"
         else:
@@ -185,7 +189,7 @@ class _Edge(Struct, frozen=True):
     def _power_cut(self, level: Level) -> str:
         if not self.backend.durable:
             return "all rows are gone"
-        if level is Level.AT_LEAST_ONCE:
+        if level is Level.AT_LEAST_ONCE and not self.commits:
             return "rows of the last commit may come twice; how much reached the disk is up to the storage"
         before = f"; before the spool: {self.source.lost_before_spool}" if self.leaks else ""
         return f"as a crash: what was committed stays, the rest is read again{before}"
@@ -212,6 +216,8 @@ class _Edge(Struct, frozen=True):
             advice.append(f"a storage that commits rows and position together: {', '.join(_committing())}")
         if self.falls_behind:
             advice.append("one storage a pipeline, or a source that can replay its chunks")
+        if self.source.may_repeat:
+            advice.append("queries that take one row of each key")
         if self.leaks:
             advice.append(
                 "a source that can be read again (a file that is followed), or one that answers its senders"
