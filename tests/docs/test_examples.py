@@ -25,6 +25,8 @@ STDIN = {"stdin": "data/readings.ndjson"}
 POSTGRES = {"orders-to-postgres"}
 SERVERS = {"rest": ("rest_api.py", 18090)}
 """What has to be there: a program of examples/, and the port that it listens at."""
+FOR = {"rest": "5s", "singer": "30s"}
+"""How long those are given that need longer to begin; singer ends by itself, but starts programs."""
 
 
 def push_readings(folder, stop):
@@ -108,7 +110,7 @@ def test_example(folder, name, request):
                 "run",
                 f"{name}.yaml",
                 "--for",
-                "5s" if name in {*SENDERS, *SERVERS} else "2s",
+                "5s" if name in SENDERS else FOR.get(name, "2s"),
                 "--json",
             ],
             cwd=folder,
