@@ -329,6 +329,14 @@ def test_a_failing_tap_goes_on_behind_its_last_state(tmp_path):
     assert ids_of(run(since=chunks[-1].position, **given)[0]) == [5, 6, 7, 8, 9, 10]
 
 
+def test_a_secret_on_standard_output_is_not_in_the_dead_letter(tmp_path):
+    command = script(tmp_path, "print('logging in with k-123456 and id 7')")
+    chunks, _, _ = run(
+        command=command, tap_config={"api_key": "k-123456", "key": "i", "primary_keys": ["in"]}
+    )
+    assert [chunk.raw_data for chunk in chunks] == [b"logging in with *** and id 7"]
+
+
 def test_a_tap_that_is_killed_is_said_to_be(tmp_path):
     (tmp_path / "failing").touch()
     config = {"table": table(tmp_path, [1]), "fail_after": 1, "fail_while": str(tmp_path / "failing")}

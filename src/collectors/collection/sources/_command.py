@@ -128,7 +128,10 @@ class Run:
         """Return how the command ended, with the last that it said."""
         code = cast("int", self.code)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        lines = self._complaints.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        lines = self._complaints.decode(errors="replace").splitlines()
+        if len(self._complaints) == _LAST_BYTES and len(lines) > 1:
+            del lines[0]  # it is cut off in front
+        lines = [line for line in lines if line.strip()][-_LAST_LINES:]
         return f"'{self._command.words[0]}' {how}" + (f": {' | '.join(lines)}" if lines else "")
 
     async def _in_time(self, awaitable: Coroutine[Any, Any, Result]) -> Result:

@@ -260,6 +260,8 @@ class Sorter:
     def _take_state(self, message: _Message, line: bytes) -> None:
         try:
             state = str(bytes(message.value), "utf-8")
+            if state == self._state:
+                return
             meaning = _meaning(state) if state.startswith("{") else ...
         except (msgspec.DecodeError, UnicodeDecodeError):
             meaning = ...

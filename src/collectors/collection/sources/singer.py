@@ -55,7 +55,11 @@ from collectors.settings import ByteSize, ColumnType, Duration, LocalPath
 
 __all__ = ["COMPONENT", "SingerConfig", "SingerSource"]
 
-_SECRET_NAME = re.compile(r"pass|secret|token|key|auth|credential|cookie|private|dsn|url|uri", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"pass|secret|token|credential|cookie|private|auth(?!or)|dsn|url|uri|^key$|"
+    r"(api|access|account|service|client|consumer|signing|encryption|ssh|aws\w*)[_-]?key",
+    re.IGNORECASE,
+)
 _LOGIN = re.compile(r"//[^/\s@]*@")
 _READ_BYTES = 256 * 1024
 _CATALOG_BYTES = 64 * 2**20
@@ -86,6 +90,15 @@ def _secrets(value: Any) -> Iterator[str]:
     elif isinstance(value, (Mapping, list)):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _secrets(item)
+
+
+def _pattern(secrets: set[str]) -> re.Pattern[str]:
+    """Return what finds secrets in a text; a short one only where it stands alone, as it may be part of any word."""
+    longest_first = sorted(filter(None, secrets), key=len, reverse=True)
+    found = [
+        re.escape(each) if len(each) > 3 else rf"(?<!\w){re.escape(each)}(?!\w)" for each in longest_first
+    ]
+    return re.compile("|".join(found) or r"(?!)")
 
 
 def _with_metadata(value: Any) -> Any:
@@ -157,7 +170,7 @@ class SingerSource(Source[SingerConfig]):
 
     def __init__(self, config: SingerConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
-        self._secrets = sorted(set(_secrets(self.config.tap_config)), key=len, reverse=True)
+        self._secrets = _pattern(set(_secrets(self.config.tap_config)))
         self._files: list[str] = []
         self._names: set[str] = set(self.config.streams)
         self._folder: Path | None = None
@@ -250,7 +263,9 @@ class SingerSource(Source[SingerConfig]):
     def _chunk(self, piece: Piece, sorter: Sorter) -> CollectedData:
         position = piece.mark.position()
         if piece.reason is not None:
-            return self.refuse(piece.raw, position, piece.reason)
+            text = piece.raw.decode(errors="surrogateescape")
+            raw = self._secrets.sub("***", text).encode(errors="surrogateescape")
+            return self.refuse(raw, position, piece.reason)
         return self.chunk(piece.raw, position, key_properties=dict(sorter.keys))
 
     def _check_end(self, run: Run) -> None:
@@ -309,10 +324,7 @@ class SingerSource(Source[SingerConfig]):
 
     def _clean(self, text: str) -> str:
         """Return what a tap says without secrets."""
-        for secret in self._secrets:
-            if secret:
-                text = text.replace(secret, "***")
-        return _LOGIN.sub("//***@", text)
+        return _LOGIN.sub("//***@", self._secrets.sub("***", text))
 
 
 COMPONENT = SingerSource
