@@ -115,7 +115,8 @@ def _extras() -> set[str]:
         metadata = importlib.metadata.metadata("collectors-io")
     except importlib.metadata.PackageNotFoundError:
         return set()
-    return set(metadata.get_all("Provides-Extra") or [])
+    # Names of extras are normalized by who builds the package (PEP 685); those of components have underscores.
+    return {extra.replace("-", "_") for extra in metadata.get_all("Provides-Extra") or []}
 
 
 def _load(kind: Kind, name: str, target: str) -> Any:

@@ -14,17 +14,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from _example_servers import SERVERS
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2}
 STDIN = {"stdin": "data/readings.ndjson"}
-POSTGRES = {"orders-to-postgres"}
-SERVERS = {"rest": ("rest_api.py", 18090)}
-"""What has to be there: a program of examples/, and the port that it listens at."""
 FOR = {"rest": "5s", "singer": "30s"}
 """How long those are given that need longer to begin; singer ends by itself, but starts programs."""
 
@@ -67,29 +65,6 @@ def sender(name, folder):
         thread.join()
 
 
-@contextlib.contextmanager
-def server(name, folder):
-    """Have the program run that an example asks."""
-    if name not in SERVERS:
-        yield
-        return
-    program, port = SERVERS[name]
-    with subprocess.Popen([sys.executable, program], cwd=folder) as running:
-        try:
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    assert running.poll() is None, f"{program} has ended"
-                    assert time.monotonic() < deadline, f"{program} does not listen"
-                    time.sleep(0.02)
-            yield
-        finally:
-            running.kill()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples") / "examples"
@@ -100,8 +75,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.yaml")))
 def test_example(folder, name, request):
-    dsn = request.getfixturevalue("postgres_server").dsn if name in POSTGRES else ""
-    with server(name, folder), sender(name, folder):
+    server = SERVERS[name](folder, request) if name in SERVERS else contextlib.nullcontext({})
+    with server as variables, sender(name, folder):
         done = subprocess.run(
             [
                 sys.executable,
@@ -119,7 +94,7 @@ def test_example(folder, name, request):
             text=True,
             timeout=60,
             check=False,
-            env=os.environ | {"POSTGRES_DSN": dsn},
+            env=os.environ | variables,
         )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ from collectors.collection.base import Room
 from collectors.collection.sources._bookmarks import Bookmark, Key, imprint
 from collectors.errors import FatalError, TransientError
 
-__all__ = ["HEAD_BYTES", "LAST_BYTES", "FileReader", "Handle", "Part", "ReplacedError"]
+__all__ = ["HEAD_BYTES", "LAST_BYTES", "Content", "ContentT", "FileReader", "Handle", "Part", "ReplacedError"]
 
 HEAD_BYTES = 1024
 """The imprint of a file is taken of so many of its first bytes …"""
@@ -38,6 +38,28 @@ class Part(Struct):
     lead: int = 0
     data_format: str | None = None
     size: int | None = None
+
+
+class Content(Protocol):
+    """What readers need of what they read: bytes at offsets, and a way to see that they are still the same."""
+
+    path: str
+    key: Key
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Return `size` bytes from the offset, less only at the end. Raises TransientError."""
+
+    def size(self) -> int:
+        """Return how many bytes there are now."""
+
+    def imprint(self, size: int) -> str:
+        """Return what the first `size` bytes are known again by."""
+
+    def check(self, size: int) -> None:
+        """Raise ReplacedError when there are less than `size` bytes, or others than before."""
+
+
+ContentT = TypeVar("ContentT", bound=Content)
 
 
 class Handle:

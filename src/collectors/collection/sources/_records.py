@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Generic
 
 from collectors.collection.base import Framing, Room
 from collectors.collection.sources._bookmarks import Bookmark, imprint
 from collectors.collection.sources._compressed import BrokenDataError, Stream, compression_of, open_stream
 from collectors.collection.sources._cutting import SAMPLE_BYTES, Cutter, Piece
-from collectors.collection.sources._handle import HEAD_BYTES, LAST_BYTES, Handle, Part, ReplacedError
+from collectors.collection.sources._handle import HEAD_BYTES, LAST_BYTES, ContentT, Part, ReplacedError
 
 __all__ = ["RecordReader"]
 
@@ -18,7 +19,7 @@ _LINE_BYTES = 16 * 1024
 """Most lines are shorter; the last one of a block is looked for in so many bytes."""
 
 
-class RecordReader:
+class RecordReader(Generic[ContentT]):
     """Reads whole records from one file; it can be asked again when the file has grown.
 
     Made with a bookmark it goes on from there, and raises ReplacedError when the file is another than that of the bookmark.
@@ -27,7 +28,7 @@ class RecordReader:
 
     def __init__(
         self,
-        handle: Handle,
+        handle: ContentT,
         mark: Bookmark | None,
         *,
         framing: Framing,

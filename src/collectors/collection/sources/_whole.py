@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ from collectors.collection.base import Framing, Room
 from collectors.collection.sources._bookmarks import Bookmark
 from collectors.collection.sources._compressed import BrokenDataError, compression_of, open_stream
 from collectors.collection.sources._cutting import SAMPLE_BYTES
-from collectors.collection.sources._handle import Handle, Part, ReplacedError
+from collectors.collection.sources._handle import Content, ContentT, Part, ReplacedError
 from collectors.errors import CollectorsError, ConfigurationError
 
 __all__ = ["DOCUMENTS", "TABLES", "WholeReader"]
@@ -28,11 +28,11 @@ _SLICE_BYTES = 4 * 2**20
 _USUAL_RATIO = 8
 
 
-class WholeReader:
+class WholeReader(Generic[ContentT]):
     """Reads a file slice by slice; the offsets of its bookmarks count slices, and a changed file is another file."""
 
     def __init__(
-        self, handle: Handle, mark: Bookmark | None, *, framing: Framing, kind: str, compression: str
+        self, handle: ContentT, mark: Bookmark | None, *, framing: Framing, kind: str, compression: str
     ) -> None:
         self.handle = handle
         self.finished = False
@@ -156,12 +156,12 @@ class WholeReader:
 class _Seekable(io.RawIOBase):
     """The file as a seekable stream of its own, for readers that want one."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Content) -> None:
         self._handle = handle
         self._offset = 0
 
     @classmethod
-    def open(cls, handle: Handle) -> io.BufferedReader:
+    def open(cls, handle: Content) -> io.BufferedReader:
         return io.BufferedReader(cls(handle))
 
     def readable(self) -> bool:

@@ -25,9 +25,8 @@ Parquet and Arrow files are read again when they change.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Generator, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -36,6 +35,7 @@ from collectors.collection.base import ByteSourceConfig, Room, Source
 from collectors.collection.sources._bookmarks import Bookmark, Bookmarks
 from collectors.collection.sources._compressed import BrokenDataError
 from collectors.collection.sources._copying import copy_files
+from collectors.collection.sources._formats import format_of
 from collectors.collection.sources._handle import FileReader, Handle, Part, ReplacedError
 from collectors.collection.sources._listing import check_exists, list_files
 from collectors.collection.sources._records import RecordReader
@@ -47,18 +47,6 @@ from collectors.settings import LocalPath
 
 __all__ = ["COMPONENT", "FileConfig", "FileSource"]
 
-_FORMATS: dict[str, str | dict[str, Any]] = {
-    "ndjson": "ndjson",
-    "jsonl": "ndjson",
-    "json": "json",
-    "csv": "csv",
-    "tsv": {"type": "csv", "delimiter": "\t"},
-    "parquet": "parquet",
-    "arrow": "arrow",
-    "feather": "arrow",
-    "log": "lines",
-    "txt": "lines",
-}
 _POLL_SECONDS = 0.5
 
 
@@ -84,7 +72,7 @@ class FileConfig(ByteSourceConfig):
         """The format, as set or as the names say it. Raises ValueError."""
         if self.format is not None:
             return self.format
-        formats = [_format_of(path) for path in self.paths]
+        formats = [format_of(path) for path in self.paths]
         if not all(each == formats[0] for each in formats):
             raise ValueError(
                 f"{', '.join(self.paths)}: one source reads one format; set `format`, or use two sources"
@@ -111,18 +99,6 @@ class FileConfig(ByteSourceConfig):
         if self.chunk_size == 0 or self.max_record == 0:
             raise ValueError("chunk_size, max_record: expected more than 0 bytes")
         return self
-
-
-def _format_of(path: str) -> str | dict[str, Any]:
-    name = re.sub(r"\[[^]]*\]|[*?]", "", PurePath(path).name).rstrip(".").lower()
-    suffixes = [suffix.lstrip(".") for suffix in PurePath("_" + name).suffixes]
-    while suffixes and (suffixes[-1] in {"gz", "zst", "zstd"} or suffixes[-1].isdigit()):
-        suffixes.pop()
-    if not suffixes or suffixes[-1] not in _FORMATS:
-        raise ValueError(
-            f"cannot tell the format of '{path}' from its name; set `format`, for example `format: ndjson`"
-        )
-    return _FORMATS[suffixes[-1]]
 
 
 class FileSource(Source[FileConfig]):
