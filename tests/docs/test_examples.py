@@ -17,7 +17,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from _example_servers import SERVERS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
