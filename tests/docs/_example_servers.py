@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -48,8 +50,60 @@ def s3(folder, request):
         yield {"S3_ENDPOINT": f"http://127.0.0.1:{server.port}", **keys}
 
 
+@contextlib.contextmanager
+def nats_stream(folder, request):
+    """A NATS server with readings in a stream."""
+    import nats
+
+    from collectors.testing.nats_server import NatsServer
+
+    async def publish(url):
+        client = await nats.connect(url)
+        js = client.jetstream()
+        await js.add_stream(name="SENSORS", subjects=["sensors.>"])
+        for n in range(100):
+            await js.publish(f"sensors.s{n % 3}", b'{"celsius": %d}' % n)
+        await client.close()
+
+    with NatsServer() as server:
+        asyncio.run(publish(server.url))
+        yield {"NATS_URL": server.url}
+
+
+@contextlib.contextmanager
+def redis_stream(folder, request):
+    """A Redis server with orders in a stream, one of them broken."""
+    import redis
+
+    from collectors.testing.redis_server import RedisServer
+
+    with RedisServer() as server, contextlib.closing(redis.Redis(port=server.port)) as client:
+        for n in range(100):
+            client.xadd("orders", {"payload": json.dumps({"order": n, "total": "9.90"})})
+        client.xadd("orders", {"payload": "broken"})
+        yield {"REDIS_URL": server.url}
+
+
+@contextlib.contextmanager
+def kafka_topic(folder, request):
+    """A server that speaks Kafka, with the readings in a topic."""
+    from confluent_kafka import Producer
+
+    from collectors.testing.kafka_server import KafkaServer
+
+    with KafkaServer() as server:
+        producer = Producer({"bootstrap.servers": server.address, "log_level": 0})
+        for line in READINGS.read_bytes().splitlines():
+            producer.produce("readings", line, key=line[-9:])
+        assert producer.flush(20) == 0
+        yield {"KAFKA_BROKER": server.address}
+
+
 SERVERS = {
+    "kafka": kafka_topic,
+    "nats": nats_stream,
     "object-store": s3,
     "orders-to-postgres": postgres,
+    "redis": redis_stream,
     "rest": rest_api,
 }

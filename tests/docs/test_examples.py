@@ -20,7 +20,7 @@ import pytest
 from _example_servers import SERVERS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2}
+SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2, "redis": 1, "kafka": 2, "mqtt": 1}
 STDIN = {"stdin": "data/readings.ndjson"}
 FOR = {"rest": "5s", "singer": "30s"}
 """How long those are given that need longer to begin; singer ends by itself, but starts programs."""

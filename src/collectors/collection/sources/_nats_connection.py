@@ -1,0 +1,192 @@
+"""A connection to NATS, and what its errors mean. Trying again is the runtime's: the library does not reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ssl import SSLContext, SSLError
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
+
+__all__ = ["Connection"]
+
+_API = "$JS.API"
+_CLOSE_SECONDS = 2.0
+_PING_SECONDS = 10
+_LOOK_SECONDS = 0.5
+_REFUSED = re.compile(
+    r"authori[sz]ation|authentication|account|permission|credentials|nkey|jwt", re.IGNORECASE
+)
+
+
+class Connection:
+    """One connection; `lost` is called, once, when it is no more, with the reason."""
+
+    def __init__(self, patience: float, lost: Callable[[CollectorsError], None]) -> None:
+        self.client = Client()
+        self.dropped = 0
+        """How many messages did not fit the buffer of their subscription."""
+        self._patience = patience
+        self._lost = lost
+        self._ended = asyncio.Event()
+        self._watching: asyncio.Future[None] | None = None
+        self._said = ""
+
+    @classmethod
+    async def open(
+        cls,
+        servers: Sequence[str],
+        patience: float,
+        context: SSLContext | None,
+        lost: Callable[[CollectorsError], None],
+        secrets: dict[str, str],
+        **options: Any,
+    ) -> Connection:
+        """Connect to the first server that answers. Raises TransientError, FatalError or ConfigurationError.
+
+        `secrets` are what is sent to the server as it is, by the library's names for it.
+        """
+        errors: list[CollectorsError] = []
+        for server in servers:
+            connection = cls(patience, lost)
+            try:
+                await connection._connect(server, context, secrets, options)
+            except CollectorsError as error:
+                errors.append(error)
+            else:
+                return connection
+        raise next((error for error in errors if not isinstance(error, TransientError)), errors[-1])
+
+    async def _connect(
+        self, server: str, context: SSLContext | None, secrets: dict[str, str], options: dict[str, Any]
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self.client.connect(
+                    server, tls=context, **self._options(server, context, secrets), **options
+                )
+            self._check_tls(server, context)
+            self._watching = asyncio.ensure_future(self._watch(server))
+        except BaseException as error:
+            await self.close()
+            meaning = self._meaning(server, error)
+            if meaning is None:
+                raise
+            raise meaning from error
+
+    def _options(self, server: str, context: SSLContext | None, secrets: dict[str, str]) -> dict[str, Any]:
+        async def on_error(error: Exception) -> None:
+            if isinstance(error, nats.errors.SlowConsumerError):
+                self.dropped += 1
+            else:
+                self._said = str(error).removeprefix("nats: ").strip("'")
+
+        async def on_closed() -> None:
+            self._tell_lost(server)
+
+        def sent(secret: str) -> Callable[[], str]:
+            """Return what the library calls for the secret, when it is about to send it."""
+
+            def give() -> str:
+                self._check_tls(server, context)
+                return secret
+
+            return give
+
+        return {
+            "name": "collectors",
+            "allow_reconnect": False,
+            "max_reconnect_attempts": 1,
+            "reconnect_time_wait": 0,
+            "connect_timeout": max(1, int(self._patience)),
+            "ping_interval": _PING_SECONDS,
+            "error_cb": on_error,
+            "closed_cb": on_closed,
+            **{name: sent(secret) for name, secret in secrets.items()},
+        }
+
+    def _meaning(self, server: str, error: BaseException) -> CollectorsError | None:
+        """Return what an error in connecting means; None: it is to be raised as it is."""
+        if isinstance(error, ModuleNotFoundError):
+            return ConfigurationError("`nkey` and `credentials` need 'nkeys': pip install 'nats-py[nkeys]'")
+        if isinstance(error, SSLError):
+            return FatalError(f"{server}: the certificate is not accepted: {error.reason or error}")
+        if isinstance(error, TimeoutError):
+            return TransientError(f"{server}: no answer within {self._patience:g} s")
+        if isinstance(error, (OSError, ValueError, nats.errors.Error)) and not isinstance(
+            error, CollectorsError
+        ):
+            return self._explained(server, self._said or str(error) or type(error).__name__)
+        return None
+
+    async def close(self) -> None:
+        """Close it; a server that hangs is not waited for."""
+        self._ended.set()
+        if self._watching is not None:
+            await asyncio.wait([self._watching])
+        with suppress(TimeoutError, OSError, nats.errors.Error):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.client.close()
+
+    async def _watch(self, server: str) -> None:
+        """Look whether the connection is still there: the library does not call back when its last writing fails."""
+        while not (self.client.is_closed or self._ended.is_set()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._ended.wait()
+        self._tell_lost(server)
+
+    def _tell_lost(self, server: str) -> None:
+        if not self._ended.is_set():
+            self._ended.set()
+            self._lost(self._explained(server, self._said or "the connection was ended"))
+
+    async def api(self, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what JetStream answers; its error, if it is one, is in `error`. Raises TransientError."""
+        raw = msgspec.json.encode(body) if body is not None else b""
+        answer = await self.request(f"{_API}.{call}", raw)
+        return dict(msgspec.json.decode(answer))
+
+    async def request(self, subject: str, raw: bytes) -> bytes:
+        """Return the answer to a request. Raises TransientError, FatalError when it is not permitted."""
+        self._said = ""
+        try:
+            return bytes((await self.client.request(subject, raw, timeout=self._patience)).data)
+        except nats.errors.NoRespondersError as error:
+            raise TransientError(
+                "JetStream does not answer: it is not enabled on the server, or still starting"
+            ) from error
+        except nats.errors.TimeoutError as error:
+            if self._said:
+                raise self._explained("JetStream", self._said) from error
+            raise TransientError(f"JetStream: no answer within {self._patience:g} s") from error
+        except nats.errors.Error as error:
+            raise TransientError(f"the connection is lost: {self._said or error}") from error
+
+    async def publish(self, subject: str, raw: bytes = b"", reply: str = "") -> None:
+        """Send. Raises TransientError."""
+        try:
+            await self.client.publish(subject, raw, reply)
+        except nats.errors.Error as error:
+            raise TransientError(f"the connection is lost: {self._said or error}") from error
+
+    def _check_tls(self, server: str, context: SSLContext | None) -> None:
+        """Raise FatalError when TLS is wanted and the server has not asked for it: the library goes on without it then."""
+        told = self.client._server_info  # noqa: SLF001  # it has no other way to say so
+        if context is not None and not told.get("tls_required"):
+            raise FatalError(f"{server}: the server does not offer TLS; nothing is sent to it without")
+
+    def _explained(self, what: str, reason: str) -> CollectorsError:
+        """Return the error that a reason means: credentials that are not accepted do not become so later."""
+        if _REFUSED.search(reason) and not re.search("timeout|expired", reason, re.IGNORECASE):
+            return FatalError(
+                f"{what}: {reason}; look at token, user and password, nkey or credentials, and permissions"
+            )
+        return TransientError(f"{what}: {reason}")
