@@ -42,6 +42,19 @@ class Silent(Source):
         return True
 
 
+class Acknowledged(Source):
+    """Cannot be read again, but what was not acknowledged comes again."""
+
+    lost_before_spool = ""
+    doubled_before_spool = "what was not acknowledged in time is stored again"
+
+    def read(self, since):
+        yield from ()
+
+    def needs_spool(self):
+        return True
+
+
 class Numbers(Source):
     """Can be read again, but not chunk by chunk."""
 
@@ -175,3 +188,13 @@ def test_command_for_programs(pipeline, capsys):
     assert told["met"] is False
     assert [edge["level"] for edge in told["edges"]] == ["exactly once", "at least once"]
     assert len(told["edges"]) == len(guarantees(load(pipeline)))
+
+
+def test_what_is_acknowledged_from_the_spool_is_never_lost():
+    (edge,) = edges([Acknowledged()], [SQLITE])
+    assert edge.level is Level.FROM_HAND_OVER
+    assert edge.but == "what was not acknowledged in time is stored again"
+    assert not edge.may_lose
+    assert edge.meets(Level.AT_LEAST_ONCE)
+    assert "then they are acknowledged" in " ".join(edge.why)
+    assert "nothing is acknowledged meanwhile" in edge.disk_full

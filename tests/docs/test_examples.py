@@ -5,6 +5,7 @@ Those that listen are sent something until they end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -45,7 +46,27 @@ def send_syslog(folder, stop):
                 sender.sendto(b"<35>Nov 23 08:00:00 here login: nobody knows this", ("127.0.0.1", 15514))
 
 
-SENDERS = {"webhook": push_readings, "syslog": send_syslog}
+def publish_readings(folder, stop):
+    """Be the broker, with a reading that is none among those of two sites; they wait there for the pipeline."""
+    from mqttium.api import AsyncClient
+
+    from collectors.testing.mqtt_server import MqttServer
+
+    async def publish():
+        async with AsyncClient("collectors-example", clean_start=False) as session:
+            await session.connect("127.0.0.1", 11883)
+            await session.subscribe("sensors/+/+/temperature", qos=1)
+        async with AsyncClient() as client:
+            await client.connect("127.0.0.1", 11883)
+            for site, payload in [("north", b'{"celsius": 21.5}'), ("south", b"19"), ("south", b"broken")]:
+                await (await client.publish(f"sensors/{site}/t1/temperature", payload, qos=1)).wait()
+
+    with MqttServer(port=11883):
+        asyncio.run(publish())
+        stop.wait()
+
+
+SENDERS = {"webhook": push_readings, "syslog": send_syslog, "mqtt": publish_readings}
 
 
 @contextlib.contextmanager

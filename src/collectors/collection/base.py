@@ -173,10 +173,11 @@ class Source(IDataSource, Generic[ConfigT]):
     framing: Framing = LineFraming()
     endless: ClassVar[bool] = False
     """Whether `read` goes on until a stop is asked for, as one that listens does."""
-    lost_before_spool: ClassVar[str] = (
-        "what it had read and not yet written there when the process died is lost"
-    )
-    """For a source that needs the spool: what a crash costs before the spool has it; for `guarantee`."""
+    lost_before_spool: str = "what it had read and not yet written there when the process died is lost"
+    """For a source that needs the spool: what a crash costs before the spool has it; for `guarantee`. Empty: nothing,
+    since what it has not acknowledged is sent again."""
+    doubled_before_spool: str = ""
+    """For one that loses nothing: what a crash can double before the spool has it; for `guarantee`."""
 
     may_repeat: ClassVar[str] = ""
     """For a source that may give some records once more when it is read again: which; for `guarantee`."""

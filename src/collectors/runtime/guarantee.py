@@ -121,8 +121,8 @@ class _Edge(Struct, frozen=True):
 
     @property
     def leaks(self) -> bool:
-        """Whether something can be lost in front of the spool, since no sender waits for an answer."""
-        return self.spooled and not isinstance(self.source, Answers)
+        """Whether something can be lost in front of the spool, since nobody sends it again."""
+        return self.spooled and not isinstance(self.source, Answers) and bool(self.source.lost_before_spool)
 
     @property
     def falls_behind(self) -> bool:
@@ -167,6 +167,8 @@ class _Edge(Struct, frozen=True):
             return Level.FROM_HAND_OVER, (
                 "senders are answered when their records are in the spool; what one sends again without a key is stored again"
             )
+        if not self.leaks:
+            return Level.FROM_HAND_OVER, self.source.doubled_before_spool or None
         return Level.FROM_SPOOL, self.source.lost_before_spool
 
     def _reasons(self) -> Iterator[str]:
@@ -175,6 +177,8 @@ class _Edge(Struct, frozen=True):
             yield f"the source can be read again from a position{again}"
         elif isinstance(self.source, Answers):
             yield "the source cannot be read again: records go to the spool on disk, then the sender is answered"
+        elif not self.leaks:
+            yield "the source cannot be read again: records go to the spool on disk, then they are acknowledged"
         else:
             yield "the source cannot be read again: records go to the spool on disk first, and nobody is asked to wait"
         if not self.backend.durable:
@@ -202,6 +206,10 @@ class _Edge(Struct, frozen=True):
             return f"reading waits, and goes on by itself{patience}"
         if isinstance(self.source, Answers):
             return "senders are turned away until there is room; nothing that was answered is dropped"
+        if not self.leaks:
+            return (
+                "reading pauses until there is room; nothing is acknowledged meanwhile, so nothing is dropped"
+            )
         return "reading pauses until there is room; what the sender cannot hold back meanwhile is lost"
 
     def _second_process(self) -> str:
