@@ -71,6 +71,19 @@ def postgres_server():
         yield server
 
 
+@pytest.fixture(scope="session")
+def kafka_server():
+    """A server of this session that speaks Kafka; skips where there is none to start."""
+    from collectors.testing.kafka_server import KafkaServer, ServerUnavailableError
+
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(KafkaServer())
+        except ServerUnavailableError as error:
+            pytest.skip(f"needs a server that speaks Kafka: {error}")
+        yield server
+
+
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -99,6 +99,18 @@ def test_level(source, storage, level, loses, doubles):
     assert (edge.better is None) == (level in {Level.EXACTLY_ONCE, Level.FROM_HAND_OVER})
 
 
+def test_a_source_that_repeats_records():
+    (edge,) = edges([Repeating()], [SQLITE])
+    assert (edge.level, edge.but, edge.may_lose, edge.may_double) == (
+        Level.AT_LEAST_ONCE,
+        "the last page is read again",
+        False,
+        True,
+    )
+    assert edge.why[0] == "the source can be read again from a position, and may give records again"
+    assert edge.power_cut.startswith("as a crash")
+
+
 def test_levels_come_from_what_a_class_can_do():
     class Forgetful(SqliteBackend):
         durable = False

@@ -87,8 +87,9 @@ def redis_stream(folder, request):
 @contextlib.contextmanager
 def kafka_topic(folder, request):
     """A server that speaks Kafka, with the readings in a topic."""
-    from collectors.testing.kafka_server import KafkaServer
     from confluent_kafka import Producer
+
+    from collectors.testing.kafka_server import KafkaServer
 
     with KafkaServer() as server:
         producer = Producer({"bootstrap.servers": server.address, "log_level": 0})

@@ -179,7 +179,7 @@ class Source(IDataSource, Generic[ConfigT]):
     doubled_before_spool: str = ""
     """For one that loses nothing: what a crash can double before the spool has it; for `guarantee`."""
 
-    may_repeat: ClassVar[str] = ""
+    may_repeat: str = ""
     """For a source that may give some records once more when it is read again: which; for `guarantee`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -205,11 +205,13 @@ class Preparer(Struct):
 
     def _decode(self, group: list[Item]) -> Decoded:
         data = group[0].data
+        empty = self.schema.empty_table() if self.schema is not None else pa.table({})
         if data.data_format == "rejected":
-            empty = self.schema.empty_table() if self.schema is not None else pa.table({})
             return Decoded(empty, 1, [Rejected(data.raw_data, str(data.metadata["reason"]), 0)])
-        codec = self.codec_for(data.data_format)
-        return self._known(codec.decode(join_bytes([item.data.raw_data for item in group]), self.schema))
+        raw = join_bytes([item.data.raw_data for item in group if item.data.raw_data])
+        if not raw:  # these only move the position
+            return Decoded(empty, 0)
+        return self._known(self.codec_for(data.data_format).decode(raw, self.schema))
 
     def _known(self, decoded: Decoded) -> Decoded:
         """Go on with the schema of what was decoded."""

@@ -112,6 +112,8 @@ async def first_chunks(
     try:
         async with aclosing(source.stream(None)) as stream:
             while (data := await race(anext(stream, None), late)) is not None:
+                if not data.raw_data:  # it only moves the position
+                    continue
                 chunks.append(data)
                 size -= len(data.raw_data)
                 if size <= 0:
