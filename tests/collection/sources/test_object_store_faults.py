@@ -526,6 +526,26 @@ def test_objects_that_are_written_while_it_polls_are_all_read_once(tmp_path, ord
         assert Counter(stored(tmp_path)) == Counter(range(1000))
 
 
+def test_what_was_lost_with_a_replaced_object_is_in_the_ledger(tmp_path):
+    """Killed while the object is half read, and replaced before the next life."""
+    with S3Server() as server, Proxy("127.0.0.1", server.port) as proxy:
+        write(tmp_path, server, port=proxy.port)
+        server.put(
+            "in/a.ndjson", b"".join(b'{"id": %d, "text": "%s"}\n' % (n, b"x" * 200) for n in range(100_000))
+        )
+        proxy.slows_to(3e6)
+        with running(tmp_path):
+            wait_for(lambda: len(stored(tmp_path)) > 0)
+        before = stored(tmp_path)
+        assert len(before) < 100_000
+        server.put("in/a.ndjson", lines(range(1_000_000, 1_000_050)))
+        proxy.passes()
+        with running(tmp_path) as process:
+            assert process.wait(timeout=60) == 0, (tmp_path / "log").read_text()
+        assert sorted(stored(tmp_path)) == [*range(len(before)), *range(1_000_000, 1_000_050)]
+        assert letters(tmp_path) == 1
+
+
 def test_many_small_objects(answers, figure, full):
     """A store 20 ms away would take 20 ms for each of them, one after the other."""
     count = 10_000 if full else 2000
