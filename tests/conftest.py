@@ -84,6 +84,19 @@ def kafka_server():
         yield server
 
 
+@pytest.fixture(scope="session")
+def mariadb_server():
+    """A MariaDB server of this session; skips where there is none to start."""
+    from collectors.testing.mariadb_server import MariaDbServer, ServerUnavailableError
+
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(MariaDbServer())
+        except (ServerUnavailableError, ImportError) as error:
+            pytest.skip(f"needs a MariaDB server: {error}")
+        yield server
+
+
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -89,7 +89,8 @@ def sender(name, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples") / "examples"
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("out", ".collectors"))
-    subprocess.run([sys.executable, "make_lake.py"], cwd=folder, check=True)
+    for script in ("make_lake.py", "make_shop.py"):
+        subprocess.run([sys.executable, script], cwd=folder, check=True)
     return folder
 
 
