@@ -90,10 +90,16 @@ class Engine:
         self._telling: set[asyncio.Task[None]] = set()
         self._at_end: Callable[..., Any] = lambda _: None
         self._reloader: Reloader | None = None
+        self._stopped_before = False
 
     def stop(self) -> None:
-        """Stop intake, drain, end; a second time: end at once. For callers in the same event loop."""
-        if self._shutdown is not None:
+        """Stop intake, drain, end; a second time: end at once. For callers in the same event loop.
+
+        Before the run has begun it makes that one end as soon as it does.
+        """
+        if self._shutdown is None:
+            self._stopped_before = True
+        else:
             self._shutdown.request()
 
     async def run(self) -> RunReport:
@@ -114,6 +120,8 @@ class Engine:
             shutdown = self._shutdown = stack.enter_context(
                 Shutdown(self.env, deadline=self._drain, limit=self._limit)
             )
+            if self._stopped_before:
+                shutdown.request()
             sources = make_sources(self.config)
             batch = not any(is_endless(source) for source in sources.values())
             await self._connect_sources(sources, stack, shutdown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from _mqtt_rig import V5, broker, publisher
+from mqttium import MQTTError, NotConnectedError
 from mqttium.api import AsyncClient, Properties, ReconnectPolicy
 
 from collectors.testing.proxy import Proxy
@@ -100,7 +102,12 @@ class Load(threading.Thread):
         while not self.stopping.is_set():
             # One in ten looks like the one before it: what is told apart is told apart by more than its content.
             payload = b'{"id": %d, "v": %d}' % (self.confirmed, self.confirmed // 10)
-            receipt = await client.publish(f"sensors/d{self.confirmed % 3}/t", payload, qos=self.qos)
+            try:
+                receipt = await client.publish(f"sensors/d{self.confirmed % 3}/t", payload, qos=self.qos)
+            except NotConnectedError:  # it was not taken; the client has given up while the broker was away
+                with contextlib.suppress(OSError, MQTTError):
+                    await client.connect("127.0.0.1", self.port)
+                continue
             await receipt.wait()
             self.confirmed += 1
             await asyncio.sleep(0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Collection
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -160,7 +161,9 @@ class Connection:
         connection = cls(broker, reader, writer)
         try:
             connection.send(broker.hello())
-            welcome = connection._welcome(await connection.answer(wire.CONNACK, "CONNECT"))
+            packet = await connection.answer({wire.CONNACK}, "CONNECT")
+            assert packet is not None  # noqa: S101  # nothing else ends the wait
+            welcome = connection._welcome(packet)
         except BrokenPacketError as error:
             await connection.close()
             raise TransientError(f"{broker} sent {error}") from error
@@ -196,17 +199,20 @@ class Connection:
         message = f"{self.broker} {what}: {why}{hint} (code {code})"
         return TransientError(message) if code in _LATER else FatalError(message)
 
-    async def answer(self, kind: int, to: str) -> Packet:
-        """Return the next packet of a kind; the others go to the backlog. Raises as `read`, and when it takes too long."""
+    async def answer(self, kinds: Collection[int], to: str, unless: int | None = None) -> Packet | None:
+        """Return the next packet of these kinds; the others stay in the backlog, and one of the kind `unless` ends the wait.
+
+        Raises as `read`, and when it takes too long.
+        """
         try:
             async with asyncio.timeout(self.broker.timeout):
                 while True:
-                    packets = await self._packets()
-                    for number, packet in enumerate(packets):
-                        if packet[0] >> 4 == kind:
-                            self.backlog += packets[number + 1 :]
-                            return packet
-                        self.backlog.append(packet)
+                    for number, packet in enumerate(self.backlog):
+                        if packet[0] >> 4 in kinds:
+                            return self.backlog.pop(number)
+                        if packet[0] >> 4 == unless:
+                            return None
+                    self.backlog += await self._packets()
         except TimeoutError:
             raise TransientError(
                 f"{self.broker} does not answer to {to} within {self.broker.timeout:g} s; does it speak MQTT there?"

@@ -10,6 +10,7 @@ from pathlib import Path
 from collectors.collection.sources import _mqtt_packets as wire
 from collectors.collection.sources._mqtt_connection import Connection, Welcome
 from collectors.collection.sources._mqtt_exchanges import Exchange, Exchanges, Memory
+from collectors.collection.sources._mqtt_packets import Packet
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData
 
@@ -36,6 +37,8 @@ class Session:
         self._saves: set[asyncio.Task[None]] = set()
         self._unsaid: list[Exchange] = []
         self._stale = False
+        self._due: set[int] = set()
+        self._asked: tuple[dict[str, int], list[tuple[str, int]]] = ({}, [])
 
     @property
     def client_id(self) -> str:
@@ -98,15 +101,27 @@ class Session:
             await self.save()
         have = self._memory.topics
         gone = [name for name in have if name not in wanted]
-        new = {name: options for name, options in wanted.items() if have.get(name) != options}
+        self._asked = wanted, [each for each in wanted.items() if have.get(each[0]) != each[1]]
+        self._due.clear()
         if gone:
             connection.send(wire.unsubscribe(_UNSUBSCRIBING, gone, v5=connection.broker.v5))
-            await connection.answer(wire.UNSUBACK, "UNSUBSCRIBE")
-        if new:
-            connection.send(wire.subscribe(_SUBSCRIBING, new.items(), v5=connection.broker.v5))
-            _, body, _ = await connection.answer(wire.SUBACK, "SUBSCRIBE")
-            self._check_granted(connection, list(new.items()), body[-len(new) :])
-        if gone or new:
+            self._due.add(wire.UNSUBACK)
+        if self._asked[1]:
+            connection.send(wire.subscribe(_SUBSCRIBING, self._asked[1], v5=connection.broker.v5))
+            self._due.add(wire.SUBACK)
+        while self._due and (packet := await connection.answer(self._due, "SUBSCRIBE", unless=wire.PUBLISH)):
+            await self.subscribed(packet)
+
+    async def subscribed(self, packet: Packet) -> None:
+        """Take the answer to what was subscribed to; it may stand behind messages that have to be acknowledged first."""
+        kind, connection = packet[0] >> 4, self._connection
+        if connection is None or kind not in self._due:
+            return
+        self._due.discard(kind)
+        wanted, new = self._asked
+        if kind == wire.SUBACK:
+            self._check_granted(connection, new, packet[1][-len(new) :])
+        if not self._due:
             self._memory.topics = wanted
             await self.save()
 

@@ -302,6 +302,7 @@ class MqttSource(Source[MqttConfig]):
         pieces = Pieces(self.config.chunk_size)
         again: list[Exchange] = []
         over: list[int] = []
+        subscribed: list[Packet] = []
         try:
             for packet in packets:
                 kind = packet[0] >> 4
@@ -309,7 +310,9 @@ class MqttSource(Source[MqttConfig]):
                     self._take(packet, pieces, again)
                 elif kind == wire.PUBREL:
                     over.append(int.from_bytes(packet[1][:2], "big"))
-                elif kind not in {wire.PINGRESP, wire.SUBACK, wire.UNSUBACK}:
+                elif kind in {wire.SUBACK, wire.UNSUBACK}:
+                    subscribed.append(packet)
+                elif kind != wire.PINGRESP:
                     raise wire.BrokenPacketError(f"a packet of kind {kind}, which no client should get")
         except wire.BrokenPacketError as error:
             raise TransientError(f"{connection.broker} sent {error}") from error
@@ -319,6 +322,8 @@ class MqttSource(Source[MqttConfig]):
             await self._session.answer(again)
         if over:
             await self._session.over(over)
+        for packet in subscribed:
+            await self._session.subscribed(packet)
 
     def _take(self, packet: Packet, pieces: Pieces, again: list[Exchange]) -> None:
         """Add a message to the pieces, unless it was handed on before."""
