@@ -103,6 +103,7 @@ SERVERS = {
     "kafka": kafka_topic,
     "nats": nats_stream,
     "object-store": s3,
+    "orders-to-object-store": s3,
     "orders-to-postgres": postgres,
     "redis": redis_stream,
     "rest": rest_api,

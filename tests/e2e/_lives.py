@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import obstore
+
 from collectors import registry
 from collectors.config.load import load
 from collectors.runtime import flow
@@ -26,6 +28,7 @@ Sqlite = registry.find("backend", "sqlite")
 Parquet = registry.find("backend", "parquet")
 Postgres = registry.find("backend", "postgres")
 Duckdb = registry.find("backend", "duckdb")
+registry.find("backend", "object_store")
 for kind in ("source", "codec"):
     registry.find(kind, {"source": "file", "codec": "ndjson"}[kind])
 
@@ -37,6 +40,7 @@ POINTS: list[tuple[Any, str]] = [
     (State, "_open"),
     (sys.modules[Postgres.__module__].Connection, "wait"),
     *[(sys.modules[Duckdb.__module__].Connection, name) for name in ("execute", "insert", "close")],
+    *[(obstore, name) for name in ("put", "get", "get_range", "list", "delete")],
     *[
         (os, name)
         for name in ("writev", "fdatasync", "fsync", "link", "mkdir", "rename", "replace", "unlink")

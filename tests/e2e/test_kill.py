@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import subprocess
@@ -12,6 +13,10 @@ from pathlib import Path
 import duckdb
 import pyarrow.dataset as ds
 import pytest
+
+from collectors import registry
+from collectors.testing.deliveries import everything
+from collectors.testing.s3_server import S3Server
 
 ROWS = 900
 BAD = {100, 555}
@@ -66,6 +71,16 @@ def in_duckdb(folder: Path) -> Counter[int]:
         return Counter(n for (n,) in database.execute("select id from readings").fetchall())
 
 
+async def check_objects(settings) -> None:
+    backend = registry.create("backend", "object_store", settings)
+    await backend.connect()
+    rows = await backend.query(everything())
+    letters = await backend.call(lambda: list(backend.dead_letters("readings")))
+    await backend.disconnect()
+    assert Counter(row["id"] for row in rows) == EXPECTED
+    assert len(letters) == len({letter.letter_id for letter in letters}) == len(BAD)
+
+
 def lives(pipeline: Path, first: int, step: int, most: int) -> int:
     script = Path(__file__).with_name("_lives.py")
     done = subprocess.run(
@@ -95,6 +110,22 @@ def test_duckdb(tmp_path, first):
 def test_parquet(tmp_path, first):
     assert lives(make(tmp_path, PARQUET), first, 3, 40) > 10
     assert in_parquet(tmp_path) == EXPECTED
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    with S3Server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("where", ["s3", "file"])
+def test_object_store(tmp_path, s3_server, where, first):
+    """Killed before and behind each request; what is stored, what was set aside and how far it is are all in the store."""
+    settings = s3_server.settings(f"{where}-{first}") if where == "s3" else {"url": f"file://{tmp_path}/lake"}
+    storage = {"type": "object_store", "max_rows": 200, **settings}
+    assert lives(make(tmp_path, f"  - {json.dumps(storage)}\n"), first, 3, 40) > 10
+    asyncio.run(check_objects(settings))
 
 
 @pytest.mark.parametrize("first", range(1, 4))

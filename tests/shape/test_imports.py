@@ -17,6 +17,7 @@ LEFT = [
     "rows",
     "json_rows",
     "workers",
+    "object_stores",
     "interfaces",
 ]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
@@ -36,6 +37,7 @@ MAY = {
     "rows": {"native"},
     "workers": set(),
     "json_rows": {"native"},
+    "object_stores": {"enums", "models", "errors", "settings"},
     "interfaces": {"enums", "models", "errors", "settings", "chunks"},
     "reporting": {*LEFT},
     "terminal": set(),

@@ -53,8 +53,14 @@ _READING = {
 }
 _OUTSIDE = (sqlite3.Connection, sqlite3.Cursor, io.IOBase, socket.socket, type(select.poll()))
 _UNSEEN = {
-    ("collectors.storage.backends._duckdb_file", f"Connection.{name}")
-    for name in ("execute", "insert", "close")
+    *(
+        ("collectors.storage.backends._duckdb_file", f"Connection.{name}")
+        for name in ("execute", "insert", "close")
+    ),
+    *(
+        ("collectors.storage.backends._object_store_client", f"Objects.{name}")
+        for name in ("put_new", "put", "upload", "delete")
+    ),
 }
 """Functions of ours that call outside in a way that Python's profiler is not told of."""
 

@@ -176,7 +176,9 @@ def check(folder, topics, topic, partitions):
         assert offsets == sorted(offsets)
 
 
-@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize(
+    "first", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_killed_at_crash_points(tmp_path, topics, first):
     """A life ends before or behind every third call that stores something; the next one goes on."""
     topic = topics.make(3)

@@ -275,7 +275,9 @@ async def fill(port, qos, version):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize(
+    "first", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("kind", "version", "qos"), [("mosquitto", "5", 2), ("mosquitto", "5", 1), ("iotcore", "3.1.1", 1)]
 )

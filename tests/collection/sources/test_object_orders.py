@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.collection.sources import _object_orders
-from collectors.collection.sources._object_bucket import Found, Place
+from collectors.collection.sources._object_bucket import Found
 from collectors.collection.sources._object_orders import ByName, ByTime, Selection
+from collectors.object_stores import Place
 
 LAG = 5
 SECOND = 1_000_000

@@ -22,6 +22,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from collectors import registry
+from collectors import object_stores
 from collectors.collection.sources import _object_bucket, _object_orders, _object_reading
 from collectors.collection.sources._object_bucket import Bucket
 from collectors.collection.sources.object_store import ObjectStoreConfig, ObjectStoreSource
@@ -528,9 +529,9 @@ def test_keys_of_the_settings_are_used_alone(server, folder, monkeypatch):
     """A session token of the environment belongs to other keys."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-others")
     keys = []
-    original = _object_bucket._keys
+    original = object_stores._keys
     monkeypatch.setattr(
-        _object_bucket, "_keys", lambda given: lambda: keys.append(original(given)()) or keys[-1]
+        object_stores, "_keys", lambda given: lambda: keys.append(original(given)()) or keys[-1]
     )
     server.put(f"{folder}a", b"1\n")
     assert sound(run(server.settings(folder), format="ndjson")) == b"1\n"

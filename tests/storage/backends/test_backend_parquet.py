@@ -362,6 +362,28 @@ def test_a_flush_whose_outcome_is_unknown_can_be_repeated(
     run(tmp_path, scenario)
 
 
+def test_a_flush_of_one_flow_that_fails_at_another_loses_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are closed then, and what comes next is taken: it begins files of its own."""
+    failing = Failing(monkeypatch, (os, "link"))
+
+    async def scenario(backend: ParquetBackend) -> None:
+        for flow in ("contract/a", "contract/b"):
+            backend.claim(flow)
+            backend.commit(delivery(1, 1, flow=flow))
+        failing.when = "before"
+        with pytest.raises(TransientError):
+            backend.flush()
+        backend.commit(delivery(2, 2, flow="contract/a"))
+        backend.commit(delivery(2, 2, flow="contract/b"))
+        backend.flush()
+        found = await backend.query(everything())
+        assert sorted(row["n"] for row in found) == sorted([*range(6)] * 2)
+
+    run(tmp_path, scenario)
+
+
 def test_each_step_is_on_the_disk_before_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,13 +45,14 @@ from collectors.collection.sources._bookmarks import Bookmark
 from collectors.collection.sources._compressed import BrokenDataError, compression_of
 from collectors.collection.sources._formats import format_of
 from collectors.collection.sources._handle import LAST_BYTES, Part, ReplacedError
-from collectors.collection.sources._object_bucket import Bucket, Found, GoneError, Place, StoreSettings
+from collectors.collection.sources._object_bucket import Bucket, Found, GoneError
 from collectors.collection.sources._object_orders import ByName, ByTime, Order, Selection
 from collectors.collection.sources._object_reading import Fetcher, ObjectHandle, ObjectWholeReader
 from collectors.collection.sources._records import RecordReader
 from collectors.collection.sources._whole import DOCUMENTS, TABLES
 from collectors.errors import ConfigurationError, FatalError, TransientError
 from collectors.models import CollectedData, Position
+from collectors.object_stores import Place, StoreSettings
 from collectors.settings import Duration
 
 __all__ = ["COMPONENT", "ObjectStoreConfig", "ObjectStoreSource"]

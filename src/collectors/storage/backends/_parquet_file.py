@@ -19,7 +19,7 @@ from collectors.errors import FatalError
 from collectors.storage.files import make_durable
 from collectors.storage.records import plain
 
-__all__ = ["EMPTY", "PartFile", "without_empty", "writable"]
+__all__ = ["EMPTY", "PartFile", "Sink", "without_empty", "writable"]
 
 EMPTY = "_empty"
 """The column, all null, that stands where Parquet needs one and there is none: in an object without fields."""
@@ -29,8 +29,8 @@ _GROUP_ROWS = 128 * 1024
 _SAMPLE_ROWS = 10_000
 
 
-class _Sink:
-    """The file that the Parquet writer writes to: everything is accepted, `drain` brings it to the disk."""
+class Sink:
+    """The file that a writer writes to: everything is accepted, `drain` brings it to the disk."""
 
     closed = False
 
@@ -72,14 +72,15 @@ class _Sink:
 
 
 class PartFile:
-    """The rows of one partition on their way into one file."""
+    """The rows of one partition on their way into one file; `durable`: it survives a power cut once it is finished."""
 
-    def __init__(self, path: Path, schema: pa.Schema, sample: pa.Table) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, sample: pa.Table, *, durable: bool = True) -> None:
         self.path = path
         self.schema = schema
         self.rows = 0
         self.finished = False
-        self._sink = _Sink(path)
+        self._sink = Sink(path)
+        self._durable = durable
         self._waiting: list[pa.Table] = []
         self.waiting_bytes = 0
         try:
@@ -125,14 +126,14 @@ class PartFile:
             self._sink.drain()
 
     def finish(self) -> None:
-        """Bring all of the file to the disk, durably, once. Raises OSError; it can be called again."""
+        """Bring all of the file to the disk, once. Raises OSError; it can be called again."""
         if self.finished:
             return
         if self._writer is not None:
             self.write_group()
             self._writer.close()
             self._writer = None
-        self._sink.drain(sync=True)
+        self._sink.drain(sync=self._durable)
         self.finished = True
 
     def write_group(self) -> None:

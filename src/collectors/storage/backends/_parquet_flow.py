@@ -7,76 +7,38 @@ deletes, since the intent names them; a crash behind it leaves nothing to do.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from collectors.chunks import Checkpoint, Counts, Delivery
+from collectors.chunks import Checkpoint, Delivery
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, FencedError
-from collectors.storage.backends._parquet_file import PartFile, writable
+from collectors.storage.backends._parquet_buffer import FlowBuffer, Waiting
+from collectors.storage.backends._parquet_file import PartFile
 from collectors.storage.backends._parquet_log import (
     Entry,
-    FileEntry,
     FlowLog,
     delete_files,
     file_name,
     part_name,
 )
-from collectors.storage.backends._parquet_partition import Partition, split
 from collectors.storage.files import make_folders, sync_folder, translated
 from collectors.storage.positions import check_follows
 
 __all__ = ["FlowFiles"]
 
-_WAITING_BYTES = 16 * 2**20
-"""So much of a flow waits in memory for its row groups, however many folders it goes to."""
 
-
-class _Part(Struct):
-    """A file that is being written, and the partition that it is for."""
-
-    file: PartFile
-    values: dict[str, Any]
-    types: dict[str, str]
-
-
-class _Waiting(Struct):
-    """What was taken since the last publication; `last` is the newest delivery, without its rows."""
-
-    first_seq: int
-    last: Delivery
-    counts: Counts = field(default_factory=Counts)
-    parts: dict[str, _Part] = field(default_factory=dict)
-
-
-class FlowFiles:
+class FlowFiles(FlowBuffer):
     """One owner of a flow. `_entry` is the entry of the log that the owner builds on; only its own ones follow."""
 
     def __init__(self, root: Path, flow: str, partition_by: list[str]) -> None:
+        super().__init__(flow, partition_by)
         self._root = root
-        self._flow = flow
-        self._partition_by = partition_by
         self._log = FlowLog(root, file_name(flow))
         self._entry: Entry | None = None
-        self._waiting: _Waiting | None = None
-        self._files_made = 0
-
-    @property
-    def rows(self) -> int:
-        """How many rows wait for their publication."""
-        return sum(part.file.rows for part in self._waiting.parts.values()) if self._waiting else 0
-
-    @property
-    def largest(self) -> int:
-        """The size of the largest file that waits."""
-        parts = self._waiting.parts.values() if self._waiting else ()
-        return max((part.file.size for part in parts), default=0)
 
     @property
     def published(self) -> Checkpoint:
@@ -142,36 +104,6 @@ class FlowFiles:
             self.take_unchecked(delivery)
         self._drain()
 
-    def take_unchecked(self, delivery: Delivery) -> None:
-        """Take a delivery whatever was taken before it; the disk is not touched."""
-        partitions = split(delivery.table, self._partition_by) if delivery.table.num_rows else []
-        tables = [(part, writable(part.table)) for part in partitions]
-        if self._waiting and any(self._differs(part.folder, table.schema) for part, table in tables):
-            self.publish()
-        waiting = self._waiting or _Waiting(delivery.first_seq, delivery)
-        parts = waiting.parts | {
-            part.folder: self._new_part(part, table, delivery.key.epoch)
-            for part, table in tables
-            if part.folder not in waiting.parts
-        }
-        try:
-            for partition, table in tables:
-                parts[partition.folder].file.add(table)
-            if sum(part.file.waiting_bytes for part in parts.values()) > _WAITING_BYTES:
-                for part in parts.values():
-                    part.file.write_group()
-        except pa.ArrowException as error:
-            self.discard()
-            raise FatalError(
-                f"{self._flow}: chunks {waiting.first_seq} to {delivery.key.seq} cannot be written as Parquet ({error}); "
-                "none of them was stored",
-                error_type=ErrorType.STORAGE,
-            ) from error
-        waiting.parts = parts
-        waiting.counts += delivery.counts
-        waiting.last = _without_rows(delivery)
-        self._waiting = waiting
-
     def publish(self) -> None:
         """Make everything that was taken durable, in one step.
 
@@ -189,7 +121,7 @@ class FlowFiles:
             raise
         self._entry, self._waiting = entry, None
 
-    def _publish(self, waiting: _Waiting) -> Entry:
+    def _publish(self, waiting: Waiting) -> Entry:
         self._check_scratch(waiting)
         for part in waiting.parts.values():
             part.file.finish()
@@ -213,28 +145,15 @@ class FlowFiles:
         self._log.forget_intent(entry.epoch)
         return entry
 
-    def discard(self) -> None:
-        """Drop what was taken and not published; it is read again from the source."""
-        waiting, self._waiting = self._waiting, None
-        for part in waiting.parts.values() if waiting else ():
-            with suppress(OSError):
-                part.file.path.unlink(missing_ok=True)
-
     def _drain(self) -> None:
         with translated(self._root, "cannot write to"):
             for part in self._waiting.parts.values() if self._waiting else ():
                 part.file.drain()
 
-    def _differs(self, folder: str, schema: pa.Schema) -> bool:
-        part = self._waiting.parts.get(folder) if self._waiting else None
-        return part is not None and not part.file.schema.equals(schema)
+    def _new_file(self, schema: pa.Schema, sample: pa.Table, epoch: int, number: int) -> PartFile:
+        return PartFile(self._log.scratch_path(epoch, number), schema, sample)
 
-    def _new_part(self, partition: Partition, table: pa.Table, epoch: int) -> _Part:
-        self._files_made += 1
-        path = self._log.scratch_path(epoch, self._files_made)
-        return _Part(PartFile(path, table.schema, table), partition.values, partition.types)
-
-    def _check_scratch(self, waiting: _Waiting) -> None:
+    def _check_scratch(self, waiting: Waiting) -> None:
         """Tell a folder that is away, which may come back, from scratch files that somebody deleted."""
         self._log.check_folder()
         name = part_name(self._flow, waiting.last.key.epoch, waiting.first_seq)
@@ -248,7 +167,7 @@ class FlowFiles:
                     error_type=ErrorType.STORAGE,
                 )
 
-    def _commit_entry(self, waiting: _Waiting, names: dict[str, str]) -> Entry:
+    def _commit_entry(self, waiting: Waiting, names: dict[str, str]) -> Entry:
         last = waiting.last
         return Entry(
             kind="commit",
@@ -259,17 +178,7 @@ class FlowFiles:
             position=last.position,
             schema=last.schema,
             first_seq=waiting.first_seq,
-            files=[
-                FileEntry(
-                    name=names[folder],
-                    rows=part.file.rows,
-                    bytes=part.file.size,
-                    columns=part.file.columns,
-                    partition=part.values,
-                    types=part.types,
-                )
-                for folder, part in waiting.parts.items()
-            ],
+            files=waiting.files(names),
             run=last.run,
             counts=asdict(waiting.counts),
             written_at=_now(),
@@ -277,18 +186,6 @@ class FlowFiles:
 
     def _next_number(self) -> int:
         return self._entry.number + 1 if self._entry else 1
-
-
-def _without_rows(delivery: Delivery) -> Delivery:
-    return Delivery(
-        key=delivery.key,
-        first_seq=delivery.first_seq,
-        table=pa.table({}),
-        position=delivery.position,
-        schema=delivery.schema,
-        run=delivery.run,
-        counts=delivery.counts,
-    )
 
 
 def _give_name(scratch: Path, name: Path) -> None:

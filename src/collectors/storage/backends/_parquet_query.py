@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collectors.enums import ErrorType
-from collectors.errors import FatalError
+from collectors.errors import CollectorsError, FatalError
 from collectors.models import QueryCriteria
 from collectors.storage.backends._parquet_file import EMPTY, without_empty
 from collectors.storage.backends._parquet_log import FileEntry
@@ -27,8 +26,10 @@ _COMPARE = {"=": pc.equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, "
 _EXACT = 2**53
 
 
-def select(root: Path, files: list[FileEntry], criteria: QueryCriteria) -> list[dict[str, Any]]:
-    """Return the rows of the files that the criteria ask for, in the order of the files.
+def select(
+    source_of: Callable[[FileEntry], Any], files: list[FileEntry], criteria: QueryCriteria
+) -> list[dict[str, Any]]:
+    """Return the rows of the files that the criteria ask for, in the order of the files; `source_of` gives a path or file.
 
     Raises ConfigurationError, a ValueError, for bad criteria, FatalError for a file that is gone or damaged. With a
     limit, no more rows are held than it needs.
@@ -41,7 +42,7 @@ def select(root: Path, files: list[FileEntry], criteria: QueryCriteria) -> list[
     kept: list[dict[str, Any]] = []
     filtered = QueryCriteria(criteria.filters, criteria.sort_by, enough, None)
     for file in files:
-        for rows in _matching(root, file, conditions):
+        for rows in _matching(source_of(file), file, conditions):
             kept += [{name: row.get(name) for name in names} for row in rows]
             if enough is not None and len(kept) > 2 * enough + _BATCH_ROWS:
                 kept = select_rows(kept, filtered)
@@ -50,7 +51,7 @@ def select(root: Path, files: list[FileEntry], criteria: QueryCriteria) -> list[
     return select_rows(kept, criteria)
 
 
-def _matching(root: Path, file: FileEntry, conditions: list[Condition]) -> Iterator[list[dict[str, Any]]]:
+def _matching(source: Any, file: FileEntry, conditions: list[Condition]) -> Iterator[list[dict[str, Any]]]:
     values = {name: read_value(value, file.types[name]) for name, value in file.partition.items()}
     for condition in conditions:
         name = condition.column
@@ -59,15 +60,17 @@ def _matching(root: Path, file: FileEntry, conditions: list[Condition]) -> Itera
     inside = [condition for condition in conditions if condition.column in file.columns]
     tests = [(condition.column, matcher(condition)) for condition in inside]
     try:
-        with pq.ParquetFile(root / file.name) as opened:
+        with pq.ParquetFile(source) as opened:
             clean = EMPTY in str(opened.schema_arrow)
             for batch in opened.iter_batches(_BATCH_ROWS):
                 found = _coarse(pa.Table.from_batches([batch]), inside)
                 rows = [without_empty(row) for row in to_records(found)] if clean else to_records(found)
                 yield [row | values for row in rows if all(test(row.get(column)) for column, test in tests)]
+    except CollectorsError:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise FatalError(
-            f"{root / file.name} cannot be read ({error}), and the log says that it holds {file.rows} rows; "
+            f"{source} cannot be read ({error}), and the log says that it holds {file.rows} rows; "
             "restore it from a copy",
             error_type=ErrorType.STORAGE,
         ) from error

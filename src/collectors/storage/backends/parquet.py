@@ -28,17 +28,15 @@ from pydantic import Field
 from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
-from collectors.storage.backends._parquet_file import writable
 from collectors.storage.backends._parquet_flow import FlowFiles
 from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
-from collectors.storage.backends._parquet_partition import split
+from collectors.storage.backends._parquet_preview import changes
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.files import check_writable, translated
 from collectors.storage.positions import is_of
 
 __all__ = ["COMPONENT", "ParquetBackend", "ParquetConfig"]
 
-_PREVIEWED_FILES = 20
 _SCRATCH_ROWS = 200
 
 
@@ -141,7 +139,7 @@ class ParquetBackend(Backend[ParquetConfig]):
         from collectors.storage.backends import _parquet_query
 
         files = [file for entry in self._entries() for file in entry.files]
-        return _parquet_query.select(self._root, files, criteria)
+        return _parquet_query.select(lambda file: self._root / file.name, files, criteria)
 
     def remove(self, location_id: str) -> None:
         """Delete the files of a location: all that was published with the chunk that it names as its last."""
@@ -165,17 +163,11 @@ class ParquetBackend(Backend[ParquetConfig]):
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
         check_writable(self._root)
-        known: dict[str, Any] = {}
         files = [file for entry in self._entries() for file in entry.files]
-        for file in reversed(files[-_PREVIEWED_FILES:]):
-            schema = pq.read_schema(self._root / file.name)
-            known = dict(zip(schema.names, schema.types, strict=True)) | file.types | known
         lines = [] if files else [f"+ folder {self._root}"]
-        for part in split(table, self.config.partition_by)[:1] if table.num_rows else []:
-            brought = writable(part.table).schema
-            columns = dict(zip(brought.names, brought.types, strict=True)) | part.types
-            lines += [_change(name, known.get(name), kind, new=bool(files)) for name, kind in columns.items()]
-        return lines
+        return lines + changes(
+            table, self.config.partition_by, files, lambda file: pq.read_schema(self._root / file.name)
+        )
 
     def describe(self) -> str:
         """Return the folder."""
@@ -200,14 +192,6 @@ class ParquetBackend(Backend[ParquetConfig]):
         with translated(self._root, "cannot read"):
             entries = [entry for log in flow_logs(self._root) for entry in log.entries()]
         return sorted(entries, key=lambda entry: (entry.written_at, entry.flow, entry.number))
-
-
-def _change(name: str, known: Any, brought: Any, *, new: bool) -> str:
-    if known is None:
-        return f"+ {name} {brought}" + (" (new)" if new else "")
-    if str(known) == str(brought):
-        return f"= {name} {brought}"
-    return f"~ {name}: files have {known}, rows bring {brought}; readers of all files must convert one of the two"
 
 
 COMPONENT = ParquetBackend
