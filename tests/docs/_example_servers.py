@@ -99,7 +99,14 @@ def kafka_topic(folder, request):
         yield {"KAFKA_BROKER": server.address}
 
 
+@contextlib.contextmanager
+def four(folder, request):
+    with rest_api(folder, request), postgres(folder, request) as database, s3(folder, request) as bucket:
+        yield database | bucket
+
+
 SERVERS = {
+    "four-at-once": four,
     "kafka": kafka_topic,
     "nats": nats_stream,
     "object-store": s3,

@@ -46,7 +46,7 @@ def send_syslog(folder, stop):
                 sender.sendto(b"<35>Nov 23 08:00:00 here login: nobody knows this", ("127.0.0.1", 15514))
 
 
-def publish_readings(folder, stop):
+def publish_readings(folder, stop, payloads=(b'{"celsius": 21.5}', b"19", b"broken")):
     """Be the broker, with a reading that is none among those of two sites; they wait there for the pipeline."""
     from mqttium.api import AsyncClient
 
@@ -58,7 +58,7 @@ def publish_readings(folder, stop):
             await session.subscribe("sensors/+/+/temperature", qos=1)
         async with AsyncClient() as client:
             await client.connect("127.0.0.1", 11883)
-            for site, payload in [("north", b'{"celsius": 21.5}'), ("south", b"19"), ("south", b"broken")]:
+            for site, payload in zip(["north", "south", "south"], payloads, strict=True):
                 await (await client.publish(f"sensors/{site}/t1/temperature", payload, qos=1)).wait()
 
     with MqttServer(port=11883):
@@ -66,7 +66,16 @@ def publish_readings(folder, stop):
         stop.wait()
 
 
-SENDERS = {"webhook": push_readings, "syslog": send_syslog, "mqtt": publish_readings}
+def publish_good_readings(folder, stop):
+    publish_readings(folder, stop, [b'{"celsius": 21.5}', b'{"celsius": 999}', b'{"celsius": -3}'])
+
+
+SENDERS = {
+    "webhook": push_readings,
+    "syslog": send_syslog,
+    "mqtt": publish_readings,
+    "four-at-once": publish_good_readings,
+}
 
 
 @contextlib.contextmanager

@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from obstore.store import MemoryStore
 
-from collectors import registry
-from collectors import object_stores
-from collectors.collection.sources import _object_bucket, _object_orders, _object_reading
+from collectors import object_stores, registry
+from collectors.collection.sources import _object_orders, _object_reading
 from collectors.collection.sources._object_bucket import Bucket
 from collectors.collection.sources.object_store import ObjectStoreConfig, ObjectStoreSource
 from collectors.errors import ConfigurationError, FatalError, TransientError
