@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import tempfile
-import time
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from collectors.testing.local_server import LocalServer, ServerUnavailableError
 
 __all__ = ["MariaDbServer", "ServerUnavailableError"]
 
@@ -31,75 +29,32 @@ _SETTINGS = {
 }
 
 
-class ServerUnavailableError(Exception):
-    """There is no MariaDB to be started here; the message says what to install."""
-
-
-class MariaDbServer:
+class MariaDbServer(LocalServer):
     """Started by entering it; `kill` and `start` make it die and come back with its data. `options` are those of mariadbd."""
+
+    what = "MariaDB"
 
     def __init__(self, **options: str) -> None:
         self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._server = _find("mariadbd")
         self._installer = _find("mariadb-install-db")
-        self._home = Path(tempfile.mkdtemp(prefix="mariadb-"))
-        self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        super().__init__()
         self.url = f"mysql://reader:geheim@127.0.0.1:{self.port}/test"
 
-    def __enter__(self) -> Self:
-        try:
-            self._make()
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=10)
-        self.kill()
-        shutil.rmtree(self._home, ignore_errors=True)
-
-    def start(self) -> None:
-        """Start the server and wait until it takes connections. Raises ServerUnavailableError when it does not."""
+    def command(self) -> Sequence[str | Path]:
+        """Return the program and its arguments."""
         settings = {
             **_SETTINGS,
             **self._options,
-            "datadir": self._home / "data",
+            "datadir": self.home / "data",
             "port": self.port,
-            "socket": self._home / "socket",
-            "pid-file": self._home / "pid",
-            "init-file": self._home / "init.sql",
-            "tmpdir": self._home,
+            "socket": self.home / "socket",
+            "pid-file": self.home / "pid",
+            "init-file": self.home / "init.sql",
+            "tmpdir": self.home,
         }
-        with (self._home / "log").open("ab") as log:
-            command = [
-                self._server,
-                "--no-defaults",
-                *(f"--{key}={value}" for key, value in settings.items()),
-                *_as_root(),
-            ]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._home)
-        end = time.monotonic() + 60
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise ServerUnavailableError(
-                    f"MariaDB does not start: {(self._home / 'log').read_text()[-2000:]}"
-                )
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        """End the server by SIGKILL, as a power cut of its machine would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        given = [f"--{key}={value}" for key, value in settings.items()]
+        return [self._server, "--no-defaults", *given, *_as_root()]
 
     def connect(self, **settings: Any) -> Any:
         """Return a connection that may write, in autocommit mode."""
@@ -114,25 +69,26 @@ class MariaDbServer:
         }
         return pymysql.connect(**{**login, "autocommit": True, **settings})
 
-    def _make(self) -> None:
+    def prepare(self) -> None:
+        """Make the folder of the data, and the users."""
         done = subprocess.run(
             [
                 self._installer,
                 "--no-defaults",
-                f"--datadir={self._home / 'data'}",
+                f"--datadir={self.home / 'data'}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 *_as_root(),
             ],
             capture_output=True,
             check=False,
-            cwd=self._home,
+            cwd=self.home,
             env=os.environ
-            | {"TMPDIR": str(self._home)},  # two at a time would take one another's temporary tables
+            | {"TMPDIR": str(self.home)},  # two at a time would take one another's temporary tables
         )
         if done.returncode != 0:
             raise ServerUnavailableError(f"mariadb-install-db: {done.stderr.decode(errors='replace')}")
-        (self._home / "init.sql").write_text(
+        (self.home / "init.sql").write_text(
             "create database if not exists test;\n"
             "create user if not exists writer identified by 'geheim';\n"
             "grant all on *.* to writer;\n"
@@ -140,7 +96,8 @@ class MariaDbServer:
             "grant select, insert, execute on test.* to reader;\n"
         )
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Return whether one can log in."""
         import pymysql
 
         try:

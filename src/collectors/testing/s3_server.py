@@ -10,55 +10,39 @@ If-Match.
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from collectors.testing.postgres_server import ServerUnavailableError
+from collectors.testing.local_server import LocalServer, ServerUnavailableError
 
-__all__ = ["S3Server"]
+__all__ = ["S3Server", "ServerUnavailableError"]
 
 
-class S3Server:
+class S3Server(LocalServer):
     """Started by entering it; `kill` and `start` make it die and come back with its objects, under the same port.
 
-    With a `home` the folders in there are its buckets; else it has one, which is empty.
+    With `buckets`, a folder, the folders in there are its buckets; else it has one, which is empty.
     """
 
+    what = "S3"
     bucket = "the-bucket"
 
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self, buckets: Path | None = None) -> None:
         if find_spec("localbucket") is None:
             raise ServerUnavailableError("there is no S3 server here: pip install localbucket")
-        self._own = Path(tempfile.mkdtemp(prefix="s3-"))
-        self._home = home or self._own
-        self._log = self._own / "log"
-        self._process: subprocess.Popen[bytes] | None = None
-        self.folder = self._home / self.bucket
+        super().__init__()
+        self._buckets = buckets or self.home / "buckets"
+        self.folder = self._buckets / self.bucket
         """Where the objects of the bucket are, as files."""
-        if home is None:
-            self.folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        if buckets is None:
+            self.folder.mkdir(parents=True)
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        shutil.rmtree(self._own, ignore_errors=True)
+    def command(self) -> Sequence[str | Path]:
+        """Return the program and its arguments."""
+        return [sys.executable, "-m", "localbucket", self._buckets, "--port", str(self.port)]
 
     def settings(self, folder: str = "", port: int | None = None) -> dict[str, Any]:
         """Return the settings of a component that uses a folder of the bucket; `port`: that of a proxy in front."""
@@ -79,28 +63,3 @@ class S3Server:
         draft.write_bytes(data)
         draft.replace(path)
         return path
-
-    def start(self) -> None:
-        """Start the server and wait until it takes connections. Raises ServerUnavailableError when it does not."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "localbucket", self._home, "--port", str(self.port)],
-                stdout=log,
-                stderr=log,
-            )
-        end = time.monotonic() + 30
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise ServerUnavailableError(f"localbucket does not start: {self._log.read_text()}")
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """End the server by SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def _is_ready(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0

@@ -11,7 +11,7 @@ from mqttium import MQTTProtocolVersion
 from mqttium.api import AsyncClient
 
 from collectors.collection.sources.mqtt import MqttSource
-from collectors.testing.mqtt_server import Mosquitto, MqttServer, MqttServerUnavailableError
+from collectors.testing.mqtt_server import Mosquitto, MqttServer, ServerUnavailableError
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def broker(kind, *arguments, **settings):
     try:
         with {"iotcore": MqttServer, "mosquitto": Mosquitto}[kind](*arguments, **settings) as server:
             yield server
-    except MqttServerUnavailableError as error:
+    except ServerUnavailableError as error:
         pytest.skip(str(error))
 
 

@@ -12,7 +12,7 @@ import nats
 import pytest
 
 from collectors import registry
-from collectors.testing.nats_server import NatsServer, NatsUnavailableError
+from collectors.testing.nats_server import NatsServer, ServerUnavailableError
 
 _numbers = itertools.count(1)
 
@@ -23,7 +23,7 @@ def shared_server():
     stack = ExitStack()
     try:
         server = stack.enter_context(NatsServer())
-    except NatsUnavailableError as error:
+    except ServerUnavailableError as error:
         pytest.skip(f"needs a NATS server: {error}")
     atexit.register(stack.close)
     return server

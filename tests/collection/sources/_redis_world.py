@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 
 from collectors import registry
-from collectors.testing.redis_server import RedisServer, RedisUnavailableError
+from collectors.testing.redis_server import RedisServer, ServerUnavailableError
 
 _numbers = itertools.count(1)
 
@@ -22,7 +22,7 @@ def shared_server():
     stack = ExitStack()
     try:
         server = stack.enter_context(RedisServer())
-    except RedisUnavailableError as error:
+    except ServerUnavailableError as error:
         pytest.skip(f"needs a Redis server: {error}")
     atexit.register(stack.close)
     return server
