@@ -69,7 +69,14 @@ def run(folder, **more):
     )
 
 
-@pytest.mark.parametrize(("fashion", "first"), [("page", 1), ("cursor", 2), ("link", 3)])
+@pytest.mark.parametrize(
+    ("fashion", "first"),
+    [
+        ("page", 1),
+        pytest.param("cursor", 2, marks=pytest.mark.slow),
+        pytest.param("link", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_each_moment_of_a_commit(tmp_path, fashion, first):
     with Api(rows(range(1, 100)), size=5) as api:
         pipeline = write(tmp_path, api.port, fashion)
@@ -80,6 +87,7 @@ def test_killed_at_each_moment_of_a_commit(tmp_path, fashion, first):
     assert stored(tmp_path) == Counter(range(1, 100))
 
 
+@pytest.mark.slow
 def test_killed_at_requests_while_the_api_gets_more(tmp_path):
     """Kill -9 of the real command, as its n-th request arrives; between its lives there are new records, and late ones."""
     with Api(rows(range(1, 40)), size=5) as api:

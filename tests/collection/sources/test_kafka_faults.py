@@ -198,6 +198,7 @@ def test_killed_at_crash_points(tmp_path, topics, first):
     check(tmp_path, topics, topic, 3)
 
 
+@pytest.mark.slow
 def test_killed_while_records_come(tmp_path, topics):
     topic = topics.make(3)
     settings = topics.settings(topic, chunk_size=2000)
@@ -289,6 +290,7 @@ def test_a_server_that_lost_records_is_not_read_on_in_silence(tmp_path):
         assert count(tmp_path) == 50
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_topic_and_one_is_killed(tmp_path, mock_topics):
     """Partitions move to a second process, back when it is killed, and once more: nothing is lost, and no process has one twice."""
     topics, topic = mock_topics, "shared"
@@ -358,6 +360,7 @@ async def soon(condition, seconds=40):
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_partitions_are_handed_over_when_they_are_stored(mock_topics, monkeypatch):
     """Not before; then nothing comes twice. What a late answer says of partitions that have gone is not committed."""
     topics, topic, moving, refused = mock_topics, "shared", [], []

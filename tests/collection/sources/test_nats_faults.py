@@ -125,7 +125,7 @@ async def _quiet(error):
     """The server is killed on purpose."""
 
 
-@pytest.mark.parametrize("more", ["", DURABLE])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), DURABLE])
 def test_the_server_is_killed_under_load(tmp_path, more):
     with NatsServer() as server:
         fill(server, 0, durable=bool(more))
@@ -141,7 +141,7 @@ def test_the_server_is_killed_under_load(tmp_path, more):
         assert stored(tmp_path) == Counter(range(publisher.count))
 
 
-@pytest.mark.parametrize("more", ["", DURABLE])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), DURABLE])
 def test_the_pipeline_is_killed_under_load(tmp_path, more):
     chance = random.Random(os.environ.get("SEED", "nats"))
     with NatsServer() as server:
@@ -157,7 +157,7 @@ def test_the_pipeline_is_killed_under_load(tmp_path, more):
         assert stored(tmp_path) == Counter(range(publisher.count))
 
 
-@pytest.mark.parametrize("more", ["", DURABLE])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), DURABLE])
 def test_connections_break_under_load(tmp_path, more):
     with NatsServer() as server, Proxy("127.0.0.1", server.port) as proxy:
         fill(server, 0, durable=bool(more))

@@ -452,7 +452,9 @@ def write(folder, server, kind="ndjson", order="name", more="", port=None):
     (folder / "p.yaml").write_text(text)
 
 
-@pytest.mark.parametrize(("kind", "order"), [("gz", "name"), ("ndjson", "time")])
+@pytest.mark.parametrize(
+    ("kind", "order"), [("gz", "name"), pytest.param("ndjson", "time", marks=pytest.mark.slow)]
+)
 def test_killed_again_and_again_each_record_is_stored_once(tmp_path, kind, order):
     with S3Server() as server, Proxy("127.0.0.1", server.port) as proxy:
         expected = fill(server, kind)
@@ -473,7 +475,10 @@ def test_killed_again_and_again_each_record_is_stored_once(tmp_path, kind, order
         assert "CANARY" not in (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize("fault", ["restart", "drops", "refuses", "resets"])
+@pytest.mark.parametrize(
+    "fault",
+    ["restart", *(pytest.param(each, marks=pytest.mark.slow) for each in ("drops", "refuses", "resets"))],
+)
 def test_a_store_that_fails_under_load_loses_and_doubles_nothing(tmp_path, fault):
     with S3Server() as server, Proxy("127.0.0.1", server.port) as proxy:
         expected, faults = fill(server, "ndjson", objects=60), 0

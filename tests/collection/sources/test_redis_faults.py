@@ -49,7 +49,7 @@ def fill(server, count):
         pipe.execute()
 
 
-@pytest.mark.parametrize("more", ["", GROUP])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), GROUP])
 def test_killed_at_crash_points(tmp_path, more):
     with RedisServer() as server:
         fill(server, 300)
@@ -88,7 +88,7 @@ class Adder(threading.Thread):
         self.join()
 
 
-@pytest.mark.parametrize("more", ["", GROUP])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), GROUP])
 def test_the_server_is_killed_under_load(tmp_path, more):
     with RedisServer() as server, Pipeline(make(tmp_path, server.port, more)) as pipeline:
         with Adder(server) as adder:
@@ -102,7 +102,9 @@ def test_the_server_is_killed_under_load(tmp_path, more):
         assert stored(tmp_path) == Counter(range(adder.count))
 
 
-@pytest.mark.parametrize("more", ["", GROUP, ANEW])
+@pytest.mark.parametrize(
+    "more", [pytest.param("", marks=pytest.mark.slow), GROUP, pytest.param(ANEW, marks=pytest.mark.slow)]
+)
 def test_the_pipeline_is_killed_under_load(tmp_path, more, monkeypatch):
     """Also when each life is another member of the group."""
     chance = random.Random(os.environ.get("SEED", "redis"))
@@ -120,7 +122,7 @@ def test_the_pipeline_is_killed_under_load(tmp_path, more, monkeypatch):
         assert stored(tmp_path) == Counter(range(adder.count))
 
 
-@pytest.mark.parametrize("more", ["", GROUP])
+@pytest.mark.parametrize("more", [pytest.param("", marks=pytest.mark.slow), GROUP])
 def test_connections_break_under_load(tmp_path, more):
     with RedisServer() as server, Proxy("127.0.0.1", server.port) as proxy:
         with Pipeline(make(tmp_path, proxy.port, more)) as pipeline:

@@ -99,6 +99,7 @@ def test_tap_jsonl(tmp_path):
     assert set(found) == set(range(12_000))
 
 
+@pytest.mark.slow
 def test_tap_postgres(tmp_path, postgres_server):
     """A tap of a database, in the order of a key: each row once, after a kill and in later runs, with all its digits."""
     count = 12_000

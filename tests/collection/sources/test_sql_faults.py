@@ -201,7 +201,10 @@ def test_restart_of_the_server_under_load(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
-@pytest.mark.parametrize("fault", ["drops", "refuses", "cuts"])
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param("drops", marks=pytest.mark.slow), pytest.param("refuses", marks=pytest.mark.slow), "cuts"],
+)
 def test_a_cut_connection(request, tmp_path, kind, fault):
     """The connection is reset several times in the middle of a result; a proxy between does it."""
     if kind == "postgres":

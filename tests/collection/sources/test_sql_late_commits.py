@@ -186,6 +186,7 @@ def test_others_are_not_waited_for(table):
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_wait_is_told_and_can_be_stopped(table):
     async def scenario():
         with table.transaction() as (put, connection):

@@ -693,7 +693,9 @@ def entries(server: S3Server, tmp_path: Path) -> int:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("fault", ["restart", "drops", "resets"])
+@pytest.mark.parametrize(
+    "fault", ["restart", *(pytest.param(each, marks=pytest.mark.slow) for each in ("drops", "resets"))]
+)
 def test_a_store_that_fails_under_load_loses_and_doubles_nothing(tmp_path: Path, fault: str) -> None:
     with S3Server() as server, Proxy("127.0.0.1", server.port) as proxy:
         fill(tmp_path / "a", server.settings(tmp_path.name, proxy.port))
