@@ -23,7 +23,7 @@ from _example_servers import SERVERS
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2, "redis": 1, "kafka": 2, "mqtt": 1}
 STDIN = {"stdin": "data/readings.ndjson"}
-FOR = {"rest": "5s", "singer": "30s"}
+FOR = {"rest": "5s", "singer": "30s", "four-at-once": "12s"}
 """How long those are given that need longer to begin; singer ends by itself, but starts programs."""
 
 
@@ -115,7 +115,7 @@ def test_example(folder, name, request):
                 "run",
                 f"{name}.yaml",
                 "--for",
-                "5s" if name in SENDERS else FOR.get(name, "2s"),
+                FOR.get(name, "5s" if name in SENDERS else "2s"),
                 "--json",
             ],
             cwd=folder,

@@ -119,7 +119,7 @@ def s3_server():
 
 
 @pytest.mark.parametrize("first", range(1, 4))
-@pytest.mark.parametrize("where", ["s3", "file"])
+@pytest.mark.parametrize("where", [pytest.param("s3", marks=pytest.mark.slow), "file"])
 def test_object_store(tmp_path, s3_server, where, first):
     """Killed before and behind each request; what is stored, what was set aside and how far it is are all in the store."""
     settings = s3_server.settings(f"{where}-{first}") if where == "s3" else {"url": f"file://{tmp_path}/lake"}

@@ -25,7 +25,7 @@ class KeyedConfig(BackendConfig):
     write: Literal["append", "upsert"] = "append"
     """`append` all rows, or `upsert`: a row takes the place of the one with the same `key`, as a whole, so what it does not
     have is null then; of several in one commit the last one counts. A dead letter that is replayed counts as new."""
-    key: Annotated[list[str], BeforeValidator(_as_list)] = []
+    key: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)] = []
     """For `upsert`, the column or columns that tell rows apart. A row without a value there is set aside."""
 
     @model_validator(mode="after")

@@ -46,7 +46,7 @@ class TestObjectStore(BackendContract):
     """Against a server that speaks S3; with a bound at which `commit` publishes some deliveries, `flush` others."""
 
     component = "object_store"
-    examples = 20  # the other class has a hundred
+    examples = 8  # the other class has a hundred
 
     @pytest.fixture(autouse=True)
     def _server(self, server: S3Server) -> None:
@@ -54,6 +54,10 @@ class TestObjectStore(BackendContract):
 
     def settings(self, folder: Path) -> dict[str, Any]:
         return self.server.settings(f"{folder}/lake") | {"max_rows": 4}
+
+    @pytest.mark.slow
+    def test_injected_sql_changes_nothing(self, tmp_path: Path) -> None:
+        super().test_injected_sql_changes_nothing(tmp_path)
 
     @pytest.mark.slow
     def test_dying_at_any_moment_loses_and_doubles_nothing(self, tmp_path: Path) -> None:

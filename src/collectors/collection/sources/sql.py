@@ -89,7 +89,7 @@ class SqlConfig(SourceConfig):
     chunk_size: ByteSize = 4 * 2**20
     """Hand rows on in pieces of about this many bytes."""
 
-    @field_validator("key", mode="before")
+    @field_validator("key", mode="before", json_schema_input_type=list[str] | str)
     @classmethod
     def _list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
