@@ -16,20 +16,43 @@ __all__ = ["SERVERS"]
 READINGS = Path(__file__).parents[2] / "examples" / "data" / "readings.ndjson"
 
 
+async def publish_readings(port, payloads):
+    """Publish to a broker where they wait, in a session, for the pipeline."""
+    from mqttium.api import AsyncClient
+
+    async with AsyncClient("collectors-example", clean_start=False) as session:
+        await session.connect("127.0.0.1", port)
+        await session.subscribe("sensors/+/+/temperature", qos=1)
+    async with AsyncClient() as client:
+        await client.connect("127.0.0.1", port)
+        for site, payload in zip(["north", "south", "south"], payloads, strict=True):
+            await (await client.publish(f"sensors/{site}/t1/temperature", payload, qos=1)).wait()
+
+
+@contextlib.contextmanager
+def mqtt_broker(folder, request):
+    """A broker at the port of the example, with a reading that is none among those of two sites."""
+    from collectors.testing.mqtt_server import MqttServer
+
+    with MqttServer(port=11883) as broker:
+        asyncio.run(publish_readings(broker.port, [b'{"celsius": 21.5}', b"19", b"broken"]))
+        yield {}
+
+
 @contextlib.contextmanager
 def postgres(folder, request):
     yield {"POSTGRES_DSN": request.getfixturevalue("postgres_server").dsn}
 
 
 @contextlib.contextmanager
-def rest_api(folder, request):
+def rest_api(folder, request, port=18090):
     """The program that the example asks, at its port."""
-    with subprocess.Popen([sys.executable, "rest_api.py"], cwd=folder) as running:
+    with subprocess.Popen([sys.executable, "rest_api.py", str(port)], cwd=folder) as running:
         try:
             deadline = time.monotonic() + 20
             while True:
                 try:
-                    socket.create_connection(("127.0.0.1", 18090)).close()
+                    socket.create_connection(("127.0.0.1", port)).close()
                     break
                 except OSError:
                     assert running.poll() is None, "rest_api.py has ended"
@@ -101,13 +124,27 @@ def kafka_topic(folder, request):
 
 @contextlib.contextmanager
 def four(folder, request):
-    with rest_api(folder, request), postgres(folder, request) as database, s3(folder, request) as bucket:
-        yield database | bucket
+    """At ports of their own, since the examples with fixed ones may run at the same time."""
+    from collectors.testing.local_server import free_port
+    from collectors.testing.mqtt_server import MqttServer
+
+    with (
+        MqttServer() as broker,
+        rest_api(folder, request, api := free_port()),
+        postgres(folder, request) as database,
+        s3(folder, request) as bucket,
+    ):
+        asyncio.run(
+            publish_readings(broker.port, [b'{"celsius": 21.5}', b'{"celsius": 999}', b'{"celsius": -3}'])
+        )
+        here = {"MQTT_BROKER": f"127.0.0.1:{broker.port}", "WEATHER_API": f"127.0.0.1:{api}"}
+        yield database | bucket | here
 
 
 SERVERS = {
     "four-at-once": four,
     "kafka": kafka_topic,
+    "mqtt": mqtt_broker,
     "nats": nats_stream,
     "object-store": s3,
     "orders-to-object-store": s3,

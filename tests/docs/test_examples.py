@@ -5,7 +5,6 @@ Those that listen are sent something until they end.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -23,7 +22,7 @@ from _example_servers import SERVERS
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2, "redis": 1, "kafka": 2, "mqtt": 1}
 STDIN = {"stdin": "data/readings.ndjson"}
-FOR = {"rest": "5s", "singer": "30s", "four-at-once": "12s"}
+FOR = {"rest": "5s", "mqtt": "5s", "four-at-once": "12s", "singer": "30s"}
 """How long those are given that need longer to begin; singer ends by itself, but starts programs."""
 
 
@@ -46,36 +45,7 @@ def send_syslog(folder, stop):
                 sender.sendto(b"<35>Nov 23 08:00:00 here login: nobody knows this", ("127.0.0.1", 15514))
 
 
-def publish_readings(folder, stop, payloads=(b'{"celsius": 21.5}', b"19", b"broken")):
-    """Be the broker, with a reading that is none among those of two sites; they wait there for the pipeline."""
-    from mqttium.api import AsyncClient
-
-    from collectors.testing.mqtt_server import MqttServer
-
-    async def publish():
-        async with AsyncClient("collectors-example", clean_start=False) as session:
-            await session.connect("127.0.0.1", 11883)
-            await session.subscribe("sensors/+/+/temperature", qos=1)
-        async with AsyncClient() as client:
-            await client.connect("127.0.0.1", 11883)
-            for site, payload in zip(["north", "south", "south"], payloads, strict=True):
-                await (await client.publish(f"sensors/{site}/t1/temperature", payload, qos=1)).wait()
-
-    with MqttServer(port=11883):
-        asyncio.run(publish())
-        stop.wait()
-
-
-def publish_good_readings(folder, stop):
-    publish_readings(folder, stop, [b'{"celsius": 21.5}', b'{"celsius": 999}', b'{"celsius": -3}'])
-
-
-SENDERS = {
-    "webhook": push_readings,
-    "syslog": send_syslog,
-    "mqtt": publish_readings,
-    "four-at-once": publish_good_readings,
-}
+SENDERS = {"webhook": push_readings, "syslog": send_syslog}
 
 
 @contextlib.contextmanager

@@ -75,8 +75,8 @@ class Connection:
             self._check_tls(server, context)
             self._watching = asyncio.ensure_future(self._watch(server))
         except BaseException as error:
-            await self.close()
             meaning = self._meaning(server, error)
+            await self.close()
             if meaning is None:
                 raise
             raise meaning from error
@@ -85,7 +85,9 @@ class Connection:
         async def on_error(error: Exception) -> None:
             if isinstance(error, nats.errors.SlowConsumerError):
                 self.dropped += 1
-            else:
+            elif not (
+                self._said and isinstance(error, OSError)
+            ):  # a refusal is followed by the end of the connection
                 self._said = str(error).removeprefix("nats: ").strip("'")
 
         async def on_closed() -> None:
