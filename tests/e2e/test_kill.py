@@ -135,7 +135,7 @@ def test_both_at_once(tmp_path, first):
     assert in_parquet(tmp_path) == EXPECTED
 
 
-@pytest.mark.parametrize("added", [PARQUET, DUCKDB])
+@pytest.mark.parametrize("added", [PARQUET, pytest.param(DUCKDB, marks=pytest.mark.slow)])
 def test_one_that_is_added_later(tmp_path, added):
     """Killed at one point after another while it begins; it has all that has come since, once, and nothing of before."""
     pipeline = make(tmp_path, SQLITE)

@@ -98,7 +98,14 @@ def check_letters(folder: Path) -> None:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("storage", "step"), [(SQLITE, 5), (PARQUET, 7), (SQLITE + PARQUET, 9), (DUCKDB, 5)], ids=repr
+    ("storage", "step"),
+    [
+        (SQLITE, 5),
+        (PARQUET, 7),
+        pytest.param(SQLITE + PARQUET, 9, marks=pytest.mark.slow),
+        pytest.param(DUCKDB, 5, marks=pytest.mark.slow),
+    ],
+    ids=repr,
 )
 def test_killed_at_any_moment(tmp_path, full, figure, storage, step):
     if "duckdb" in storage:

@@ -28,8 +28,13 @@ def chain(lives: Lives, stack: Stack, first: int, chance) -> int:
     return kills
 
 
+SLOW = {"both", "spool to both"}
+
+
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in STACKS]
+)
 def test_kill_at_every_point(lives, memory, name, full, figure):
     began = time.monotonic()
     rounds = series = 0

@@ -715,6 +715,7 @@ def test_a_store_that_fails_under_load_loses_and_doubles_nothing(tmp_path: Path,
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.slow
 def test_two_writers_of_one_flow_store_each_row_once(server: S3Server, tmp_path: Path) -> None:
     """On two machines, as it were: each has a folder of its own. Who comes later fences the other, in turns."""
     place = server.settings(tmp_path.name)
