@@ -99,8 +99,11 @@ def test_a_large_file(tmp_path, figure, full):
 @pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_store_at_one_percent_of_its_speed(tmp_path, figure):
-    """The other flow keeps nearly nine tenths of its rate: the best of three pairs, since others use this machine, too."""
-    rows(tmp_path / "in.ndjson", 2_000_000)
+    """The other flow keeps nine tenths of its rate: the best of three pairs, since others use this machine, too.
+
+    The rate is that of the second half: in the first the slow flow reads and decodes as much as may wait for its storage.
+    """
+    rows(tmp_path / "in.ndjson", 6_000_000)
     best = 0.0
     for attempt in range(3):
         seconds = {}
@@ -117,12 +120,12 @@ def test_a_store_at_one_percent_of_its_speed(tmp_path, figure):
                 report = _both(folder, fast, slow, storage[0])
                 check(figure, "a store at 1 % of its speed", report)
             times = [float(line.split()[0]) for line in note.read_text().splitlines()]
-            seconds[name] = times[-1] - times[0]
+            seconds[name] = times[-1] - times[len(times) // 2]
         best = max(best, seconds["alone"] / seconds["beside a slow one"])
-        if best >= 0.85:
+        if best >= 0.9:
             break
     figure("rate beside a store at 1 % of its speed", ratio=round(best, 2))
-    assert best >= 0.85
+    assert best >= 0.9
 
 
 def _both(folder: Path, fast: str, slow: str, storage: str) -> dict:
