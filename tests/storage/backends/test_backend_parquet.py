@@ -362,11 +362,12 @@ def test_a_flush_whose_outcome_is_unknown_can_be_repeated(
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("call", ["link", "pwrite"])
 def test_a_flush_of_one_flow_that_fails_at_another_loses_nothing_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Its files are closed then, and what comes next is taken: it begins files of its own."""
-    failing = Failing(monkeypatch, (os, "link"))
+    """Its files are closed then, on the disk or not, and what comes next is taken: it begins files of its own."""
+    failing = Failing(monkeypatch, (os, call))
 
     async def scenario(backend: ParquetBackend) -> None:
         for flow in ("contract/a", "contract/b"):

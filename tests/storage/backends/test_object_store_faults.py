@@ -463,10 +463,11 @@ async def letters_of(backend: ObjectStoreBackend) -> Any:
     return await backend.call(lambda: list(backend.dead_letters("contract")))
 
 
+@pytest.mark.parametrize("call", [(ObjectLog, "put"), (os, "pwrite")], ids=lambda call: call[1])
 def test_a_flush_of_one_flow_that_fails_at_another_loses_nothing_of_it(
-    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    place: dict[str, Any], monkeypatch: pytest.MonkeyPatch, call: tuple[Any, str]
 ) -> None:
-    """What comes behind a publication that has begun waits for the next one."""
+    """What comes behind a publication that has begun, if only to close its files, waits for the next one."""
     flows = ["contract/a", "contract/b"]
 
     async def scenario(backend: ObjectStoreBackend) -> None:
@@ -474,7 +475,7 @@ def test_a_flush_of_one_flow_that_fails_at_another_loses_nothing_of_it(
             backend.claim(flow)
             backend.commit(delivery(1, 1, flow=flow))
         with monkeypatch.context() as patch:
-            patch.setattr(ObjectLog, "put", lambda *_: (_ for _ in ()).throw(TransientError("away")))
+            patch.setattr(*call, lambda *_: (_ for _ in ()).throw(TransientError("away")))
             with pytest.raises(TransientError):
                 backend.flush()
         for flow in flows:

@@ -29,7 +29,7 @@ class RowFile(Protocol):
     path: Path
     schema: pa.Schema
     rows: int
-    finished: bool
+    closed: bool
     waiting_bytes: int
 
     @property
@@ -76,9 +76,9 @@ class Waiting(Struct):
     resolved: list[tuple[str, str]] = field(default_factory=list)
 
     @property
-    def finished(self) -> bool:
-        """Whether its publication has begun: nothing can be added to it."""
-        return any(part.file.finished for part in self.parts.values())
+    def closed(self) -> bool:
+        """Whether its publication has begun to close files, on the disk or not: nothing can be added to them."""
+        return any(part.file.closed for part in self.parts.values())
 
     def files(self, names: dict[str, str]) -> list[FileEntry]:
         """Return the files as the log has them; `names` has the name of each by its folder."""
@@ -132,7 +132,7 @@ class FlowBuffer(ABC):
         partitions = split(delivery.table, self._partition_by) if delivery.table.num_rows else []
         tables = [(part, self._writable(part.table)) for part in partitions]
         if self._waiting and (
-            self._waiting.finished or any(self._differs(part.folder, table.schema) for part, table in tables)
+            self._waiting.closed or any(self._differs(part.folder, table.schema) for part, table in tables)
         ):
             self.publish()
         waiting = self._waiting or Waiting(delivery.first_seq, delivery)

@@ -78,13 +78,14 @@ class PartFile:
         self.path = path
         self.schema = schema
         self.rows = 0
-        self.finished = False
+        self.closed = False
+        self._finished = False
         self._sink = Sink(path)
         self._durable = durable
         self._waiting: list[pa.Table] = []
         self.waiting_bytes = 0
         try:
-            self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
+            self._writer = pq.ParquetWriter(
                 self._sink,
                 schema,
                 compression="zstd",
@@ -122,23 +123,23 @@ class PartFile:
 
     def drain(self) -> None:
         """Bring whole row groups to the disk. Raises OSError; it can be called again."""
-        if not self.finished:
+        if not self._finished:
             self._sink.drain()
 
     def finish(self) -> None:
         """Bring all of the file to the disk, once. Raises OSError; it can be called again."""
-        if self.finished:
+        if self._finished:
             return
-        if self._writer is not None:
+        if not self.closed:
             self.write_group()
             self._writer.close()
-            self._writer = None
+            self.closed = True
         self._sink.drain(sync=self._durable)
-        self.finished = True
+        self._finished = True
 
     def write_group(self) -> None:
         """Turn the rows that wait into a row group."""
-        if self._waiting and self._writer is not None:
+        if self._waiting:
             table = pa.concat_tables(self._waiting)
             self._waiting, self.waiting_bytes = [], 0
             self._writer.write_table(table, row_group_size=max(1, table.num_rows))

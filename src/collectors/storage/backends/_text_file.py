@@ -28,7 +28,7 @@ class TextFile:
         self.path = path
         self.schema = schema
         self.rows = 0
-        self.finished = False
+        self.closed = False
         self.waiting_bytes = 0
         self._form = form
         self._sink = Sink(path)
@@ -36,7 +36,7 @@ class TextFile:
         self._stream: Any = (
             stream if compression == "none" else pa.CompressedOutputStream(stream, compression)
         )
-        self._ended = False
+        self._finished = False
 
     @property
     def columns(self) -> list[str]:
@@ -64,17 +64,18 @@ class TextFile:
 
     def drain(self) -> None:
         """Bring to the disk what there is. Raises OSError; it can be called again."""
-        if not self.finished:
+        if not self._finished:
             self._sink.drain()
 
     def finish(self) -> None:
         """Bring all of the file to the disk, once. Raises OSError; it can be called again."""
-        if not self._ended:
+        if self._finished:
+            return
+        if not self.closed:
             self._stream.close()
-            self._ended = True
-        if not self.finished:
-            self._sink.drain()
-            self.finished = True
+            self.closed = True
+        self._sink.drain()
+        self._finished = True
 
     def write_group(self) -> None:
         """Nothing waits."""
