@@ -29,6 +29,7 @@ __all__ = [
     "Duration",
     "LocalPath",
     "Name",
+    "OneOrMore",
     "Settings",
     "Share",
     "check_settings",
@@ -185,6 +186,15 @@ Duration = Annotated[float, BeforeValidator(parse_duration, json_schema_input_ty
 
 Name = Annotated[str, BeforeValidator(_name, json_schema_input_type=str)]
 """A name that is safe in file names, tables and logs."""
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Item = TypeVar("Item")
+OneOrMore = Annotated[list[Item], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)]
+"""Several texts; one alone needs no brackets."""
 
 Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str)]
 """A share of all records, written in percent: `1%`; kept as a fraction."""

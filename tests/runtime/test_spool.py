@@ -174,11 +174,12 @@ def test_a_file_whose_fsync_failed_is_never_written_again(tmp_path, monkeypatch)
     assert (tmp_path / "s" / f"{2:020d}.spool").exists()
 
 
-def test_what_is_small_and_alike_is_kept_in_one_frame(tmp_path):
-    class Pushed(Source[SourceConfig]):
-        def read(self, since):
-            raise NotImplementedError
+class Pushed(Source[SourceConfig]):
+    def read(self, since):
+        raise NotImplementedError
 
+
+def test_what_is_small_and_alike_is_kept_in_one_frame(tmp_path):
     source = Pushed(id="in")
     source.framing = NdjsonCodec()
     spool = opened(tmp_path / "s")
@@ -192,17 +193,9 @@ def test_what_is_small_and_alike_is_kept_in_one_frame(tmp_path):
     assert max(len(data.raw_data) for data in found) <= 64 * 1024
 
 
-def test_what_a_source_has_to_remember_is_kept_as_it_was_handed_on(tmp_path):
-    """Its positions and metadata, a key for example, are those of single chunks."""
-
-    class Asked(Source[SourceConfig]):
-        def read(self, since):
-            raise NotImplementedError
-
-        def remember(self, folder, kept):
-            raise NotImplementedError
-
-    source = Asked(id="in")
+def test_chunks_that_say_something_of_their_own_are_kept_apart(tmp_path):
+    """What a source has to know again, such as the key of a request, is in their metadata."""
+    source = Pushed(id="in")
     source.framing = NdjsonCodec()
     spool = opened(tmp_path / "s")
     handed = [CollectedData("in", NOW, "ndjson", "Test", b'{"n": %d}\n' % n, {"key": n}) for n in range(9)]

@@ -116,6 +116,29 @@ def test_a_key_that_is_no_column(where):
     )
 
 
+def test_a_key_that_no_table_can_have(where):
+    name = "_collectors_id"
+    with pytest.raises(DataError) as raised:
+        committing(upserting(where(), name), [pa.table({name: [1, 2], "v": ["a", "b"]})])
+    assert set(raised.value.rows) == {0, 1}
+
+
+def test_a_key_in_another_case(where):
+    place = where()
+    committing(opened(place), [pa.table({"id": [1, 2], "v": ["old", "old"]})])
+    tables = [pa.table({"ID": [9]}), pa.table({"ID": [1], "v": ["new"]})]
+    if place["type"] == "postgres":  # which tells upper case and lower case apart
+        committing(upserting(place, "ID"), tables)
+        return
+    with pytest.raises(DataError) as raised:
+        committing(upserting(place, "ID"), tables)
+    database = {"sqlite": "SQLite", "duckdb": "DuckDB"}[place["type"]]
+    assert raised.value.rows == {
+        0: f"the column 'ID': 'id' differs only in upper and lower case, which {database} does not tell apart; "
+        "rename it in a processor, or leave it out"
+    }
+
+
 def test_a_table_that_was_appended_to(where):
     place = where()
     committing(opened(place), [pa.table({"id": [1, 2], "v": ["old", "old"]})])

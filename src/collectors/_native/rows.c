@@ -272,9 +272,8 @@ static PyObject *made(PyObject *empty, PyObject **names, const struct ArrowArray
 /* Calls a function for the rows of a table, which it releases, and takes the dicts that it returns apart while they are in
    the processor's cache. Returns (columns, rows, done, result, error): what `finished` makes of the columns with these new
    names, from which row each of their values is, as ints of 32 bits, and for how many rows that is; rows are numbered from
-   `first` on. Where it is not for all,
-   the function was called for one more, and returned a result that is not None nor a dict like the others, or raised an
-   error; if there is neither, it was not called, for the row is not to be had as a dict. */
+   `first` on. Where it is not for all, the function was called for one more, and returned a result that is not None nor a
+   dict like the others, or raised an error; if there is neither, it was not called, for the row is not to be had as a dict. */
 PyObject *collectors_call_1(PyObject *function, PyObject *names, struct ArrowArray *table, const char *kinds, PyObject *lists, PyObject *new_names, int first) {
     Py_ssize_t width = PyTuple_Size(new_names), kept = 0, row = 0, count = table->length;
     PyObject *empty = PyDict_New(), *result = NULL, *error = NULL, *found = NULL, **items = items_of(names), **new_items = items_of(new_names);
@@ -287,8 +286,10 @@ PyObject *collectors_call_1(PyObject *function, PyObject *names, struct ArrowArr
         if (record == NULL) break;
         result = PyObject_CallFunctionObjArgs(function, record, NULL);
         Py_DECREF(record);
-        if (result == NULL) error = caught();
-        if (result == NULL) break;
+        if (result == NULL) {
+            error = caught();
+            break;
+        }
         if (result != Py_None) {
             taken = take_alike(result, new_items, columns, width, kept, count);
             if (taken != 1) break;

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Struct
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from collectors.registry import Kind
-from collectors.settings import ByteSize, LocalPath, Name, Settings, Share
+from collectors.settings import ByteSize, LocalPath, Name, OneOrMore, Settings, Share
 
 __all__ = ["MAIN_ROUTE", "Component", "PipelineConfig", "PipelineFile", "Route", "RouteSettings"]
 
@@ -18,11 +18,7 @@ MAIN_ROUTE = "main"
 """The name of the only route of a pipeline without `pipelines`."""
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[list[Name], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)]
+Names = OneOrMore[Name]
 
 
 class RouteSettings(Settings):

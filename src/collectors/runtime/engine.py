@@ -83,24 +83,18 @@ class Engine:
         self._events = events
         self._errors = errors
         self._on_notice = on_notice or (lambda _: None)
-        self._limit = limit
-        self._drain = drain
         self._patience = patience
-        self._shutdown: Shutdown | None = None
+        self._shutdown = Shutdown(self.env, deadline=drain, limit=limit)
         self._telling: set[asyncio.Task[None]] = set()
         self._at_end: Callable[..., Any] = lambda _: None
         self._reloader: Reloader | None = None
-        self._stopped_before = False
 
     def stop(self) -> None:
-        """Stop intake, drain, end; a second time: end at once. For callers in the same event loop.
+        """Stop intake, drain, end, also before the run has begun; a second time: end at once.
 
-        Before the run has begun it makes that one end as soon as it does.
+        For callers in the same event loop.
         """
-        if self._shutdown is None:
-            self._stopped_before = True
-        else:
-            self._shutdown.request()
+        self._shutdown.request()
 
     async def run(self) -> RunReport:
         """Run until every source has ended or a stop is asked for, and return what happened.
@@ -117,11 +111,7 @@ class Engine:
             state = State(self.config.state / "state.db", self.env)
             stack.push_async_callback(state.close)
             await state.open()
-            shutdown = self._shutdown = stack.enter_context(
-                Shutdown(self.env, deadline=self._drain, limit=self._limit)
-            )
-            if self._stopped_before:
-                shutdown.request()
+            shutdown = stack.enter_context(self._shutdown)
             sources = make_sources(self.config)
             batch = not any(is_endless(source) for source in sources.values())
             await self._connect_sources(sources, stack, shutdown)
@@ -205,10 +195,9 @@ class Engine:
 
     async def _wait_a_little(self, too_late: asyncio.Event) -> None:
         """Set the event some seconds after a second signal: a commit that is under way then still counts."""
-        if self._shutdown is not None:
-            await self._shutdown.expired.wait()
-            await self.env.sleep(LAST_SECONDS)
-            too_late.set()
+        await self._shutdown.expired.wait()
+        await self.env.sleep(LAST_SECONDS)
+        too_late.set()
 
     def _lock(self, stack: AsyncExitStack) -> None:
         path = self.config.state / "lock"

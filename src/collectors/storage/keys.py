@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
+from collectors.settings import OneOrMore
 from collectors.storage.base import BackendConfig
 
 __all__ = ["KeyedConfig", "without_key"]
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 class KeyedConfig(BackendConfig):
@@ -24,8 +21,9 @@ class KeyedConfig(BackendConfig):
 
     write: Literal["append", "upsert"] = "append"
     """`append` all rows, or `upsert`: a row takes the place of the one with the same `key`, as a whole, so what it does not
-    have is null then; of several in one commit the last one counts. A dead letter that is replayed counts as new."""
-    key: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=list[str] | str)] = []
+    have is null then, or what the table has by default; of several in one commit the last one counts. A dead letter that is
+    replayed counts as new."""
+    key: OneOrMore[str] = []
     """For `upsert`, the column or columns that tell rows apart. A row without a value there is set aside."""
 
     @model_validator(mode="after")

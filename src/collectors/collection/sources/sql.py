@@ -35,7 +35,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequen
 from itertools import count
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, SecretStr, model_validator
 
 from collectors.collection.base import Room, Source, SourceConfig
 from collectors.collection.sources._sql_columns import Row, letter, stream, to_table
@@ -44,7 +44,7 @@ from collectors.collection.sources._sql_positions import at, position
 from collectors.collection.sources._sql_selection import Selection
 from collectors.errors import FatalError
 from collectors.models import CollectedData, Position
-from collectors.settings import ByteSize, Duration
+from collectors.settings import ByteSize, Duration, OneOrMore
 
 __all__ = ["COMPONENT", "SqlConfig", "SqlSource"]
 
@@ -71,7 +71,7 @@ class SqlConfig(SourceConfig):
     """The columns to read, all when left out."""
     cursor: str | None = None
     """The column that grows with each change of a row, such as a time or a version."""
-    key: list[str] = []
+    key: OneOrMore[str] = []
     """The column, or columns, that tell rows with the same cursor apart: the primary key."""
     start: int | float | str | None = None
     """Begin at this value of the cursor, for example `2026-01-01`, instead of the beginning."""
@@ -88,11 +88,6 @@ class SqlConfig(SourceConfig):
     """How long the server may be silent, when it sorts for example, before it counts as gone."""
     chunk_size: ByteSize = 4 * 2**20
     """Hand rows on in pieces of about this many bytes."""
-
-    @field_validator("key", mode="before", json_schema_input_type=list[str] | str)
-    @classmethod
-    def _list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> SqlConfig:

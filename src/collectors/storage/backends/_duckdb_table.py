@@ -88,8 +88,9 @@ class RowTable:
     def insert(self, table: pa.Table, location_id: str) -> bool:
         """Store the rows under a location; returns whether columns were made or changed.
 
-        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those whose values cannot be stored, without for those that a constraint of the
-        table refuses; FatalError when the columns do not fit.
+        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those
+        whose values cannot be stored, without for those that a constraint of the table refuses; FatalError when the
+        columns do not fit.
         """
         if lacking := without_key(table, self._key):
             raise self._refused_rows(lacking)

@@ -81,8 +81,8 @@ class RowTable:
     def insert(self, table: pa.Table, location_id: str) -> int:
         """Store the rows under a location and return their number; 0 when the location has rows already.
 
-        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those that cannot be stored, without them when only the server knows which;
-        FatalError when the columns do not fit.
+        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those
+        that cannot be stored, without them when only the server knows which; FatalError when the columns do not fit.
         """
         if table.num_rows > _RANGE:
             raise _unfit(f"{table.num_rows} rows at once are too many; store at most {_RANGE} at a time")

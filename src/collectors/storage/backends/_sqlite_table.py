@@ -75,8 +75,9 @@ class RowTable:
     def insert(self, parts: Sequence[tuple[str, pa.Table]]) -> int:
         """Store rows, each part under its location, and return their number; all parts have the same columns.
 
-        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those that cannot be stored, numbered over all parts, FatalError when the
-        columns do not fit or a location has rows already.
+        Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those
+        that cannot be stored, numbered over all parts, FatalError when the columns do not fit or a location has rows
+        already.
         """
         self._make_writes()
         table = pa.concat_tables([rows for _, rows in parts])
