@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from collectors.models import Position
 
-__all__ = ["Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Rejected"]
+__all__ = ["Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Drift", "Rejected"]
 
 
 class Rejected(Struct, frozen=True):
@@ -140,3 +140,40 @@ class Delivery(Struct, frozen=True):
     counts: Counts
     dead_letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[DeadLetter] = field(default_factory=list)
+
+
+class Drift(Struct, frozen=True):
+    """A difference between the columns of a table and of rows that were to be stored in it, in one column of one commit.
+
+    `existing` is the type that the table had, None where it had no such column; `brought` the one that it got or would
+    have needed. `rows` of the commit had a value to which that matters, `samples` are some of them as JSON, `location`
+    (`flow:seq`) is where they came from. `action` says what was done: the column was `made` with the table, `added` or
+    `widened`; values were `left out`; rows were `set aside`; the commit was `refused`.
+    """
+
+    table: str
+    column: str
+    existing: str | None
+    brought: str
+    action: str
+    rows: int
+    samples: list[str]
+    location: str
+    at: datetime
+
+    def what(self) -> str:
+        """Return the difference, without what was done about it."""
+        if self.existing is None:
+            return f"column '{self.column}': rows bring it as {self.brought}, and the table does not have it"
+        return f"column '{self.column}': rows bring {self.brought}, and the table has {self.existing}"
+
+    def text(self) -> str:
+        """Return the drift in a line, with the first sample."""
+        done = {
+            "added": f"new column '{self.column}' of type {self.brought}",
+            "widened": f"column '{self.column}' is {self.brought} now, it was {self.existing}",
+            "left out": f"{self.what()}; left out",
+            "set aside": f"{self.what()}; such rows are set aside",
+        }.get(self.action, self.what())
+        sample = f", for example {self.samples[0]}" if self.samples else ""
+        return f"table '{self.table}': {done}{sample} ({self.location})"

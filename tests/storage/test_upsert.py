@@ -11,63 +11,17 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
+from _tables import committing, opened, stored
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from pydantic import ValidationError
 
-from collectors import registry
 from collectors.chunks import ChunkKey
 from collectors.errors import DataError, FatalError
-from collectors.testing.deliveries import delivery, everything
-
-
-@pytest.fixture(params=["sqlite", "duckdb", "postgres"])
-def where(request, tmp_path):
-    """Return a function that gives the settings of an empty table."""
-    if request.param == "postgres":
-        server = request.getfixturevalue("postgres_server")
-        return lambda: {"type": "postgres", "dsn": server.dsn, "table": f"upsert-{uuid.uuid4().hex[:12]}"}
-    path = str(tmp_path / "rows.db")
-    return lambda: {"type": request.param, "path": path, "table": f"rows-{uuid.uuid4().hex[:12]}"}
-
-
-def opened(where, **more):
-    given = {**where, **more}
-    return registry.create("backend", given.pop("type"), given)
 
 
 def upserting(where, *key):
     return opened(where, write="upsert", key=list(key))
-
-
-def committing(backend, tables):
-    """Commit a table after the other, as one flow does."""
-
-    async def main():
-        await backend.connect()
-        try:
-            epoch = (await backend.call(backend.claim, "contract/source")).epoch
-            for seq, table in enumerate(tables, 1):
-                made = replace(delivery(seq, seq, epoch, letters=0), table=table)
-                await backend.call(backend.commit, made)
-            await backend.call(backend.flush)
-        finally:
-            await backend.disconnect()
-
-    asyncio.run(main())
-
-
-def stored(backend):
-    async def main():
-        await backend.connect()
-        try:
-            return await backend.query(everything())
-        finally:
-            await backend.disconnect()
-
-    rows = asyncio.run(main())
-    return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
 
 
 ROWS = st.fixed_dictionaries(

@@ -24,6 +24,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "See which records were set aside, and why; send them again.",
     ),
     "runs": ("collectors.cli.runs", "See what every run did, and where its records went."),
+    "schema-history": (
+        "collectors.cli.schema_history",
+        "See what columns each table was made with, and how they changed.",
+    ),
     "list": ("collectors.cli.list", "List the sources, processors, storage and formats that there are."),
     "describe": ("collectors.cli.describe", "Show what a component does, and all its settings."),
     "schema": ("collectors.cli.schema", "Print the JSON Schema of pipeline files, for editors."),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+from collectors.chunks import Drift
 from collectors.collection.base import Source
 from collectors.collection.group import SourceGroup
 from collectors.config.model import PipelineConfig
@@ -51,6 +53,7 @@ class Builder(Struct, frozen=True):
     batch: bool
     on_notice: Callable[[str], None]
     on_event: Callable[[str, FlowReport], None]
+    on_drift: Callable[[FlowReport, Drift], None]
     at_end: Callable[[Callable[[], None]], Any]
 
     def flow(
@@ -69,9 +72,8 @@ class Builder(Struct, frozen=True):
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
         notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
         spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
-        hooks = Hooks(
-            self.env, shutdown, self.state, letters, self._patience(spooled), notify, notify_reading
-        )
+        told = notify, notify_reading, partial(self.on_drift, report)
+        hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), *told)
         edges = [
             Edge(
                 route.flow(config.name, name),

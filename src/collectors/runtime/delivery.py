@@ -215,8 +215,14 @@ class Edge:
         for _ in range(MOST_ROUNDS):
             try:
                 attempt = partial(self._commit, delivery, written=written)
-                return delivery, await self._retrying(attempt, delivery.key.seq)
+                durable = await self._retrying(attempt, delivery.key.seq)
+                self._tell_drifts(stored=True)
+                return delivery, durable
+            except FatalError:
+                self._tell_drifts(stored=False)
+                raise
             except DataError as error:
+                self._tell_drifts(stored=False)
                 if not delivery.table.num_rows:
                     raise
                 bad = error.rows
@@ -232,6 +238,13 @@ class Edge:
             "times over, each time others; none of them was stored",
             error_type=ErrorType.STORAGE,
         )
+
+    def _tell_drifts(self, *, stored: bool) -> None:
+        """Tell what the last try found about columns, each difference once, and count values that are left out."""
+        for drift in self.backend.drifts.pop(self._flow, []):
+            happened = stored or drift.action in {"refused", "set aside"}
+            if happened and self.report.note_drift(drift):
+                self._hooks.tell_drift(drift)
 
     async def _find_refused(self, delivery: Delivery, reason: str) -> Culprits:
         """Return the rows that a backend refuses without naming them.

@@ -9,7 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from collectors.chunks import Counts
+from msgspec.structs import asdict
+
+from collectors.chunks import Counts, Drift
 from collectors.collection.base import Source
 from collectors.config.load import from_mapping, load
 from collectors.config.model import PipelineConfig
@@ -272,6 +274,7 @@ class Engine:
             batch=batch,
             on_notice=self._on_notice,
             on_event=self._on_event,
+            on_drift=self._on_drift,
             at_end=self._at_end,
         )
         stops = {name: shutdown.part() for name in sources}
@@ -298,6 +301,10 @@ class Engine:
             "stored": EventType.STORAGE_COMPLETE,
         }
         self._emit(kinds[what], report)
+
+    def _on_drift(self, report: FlowReport, drift: Drift) -> None:
+        self._on_notice(f"source '{report.source}': {drift.text()}")
+        self._emit(EventType.STORAGE_COMPLETE, report, drift=asdict(drift))
 
     def _emit(self, event_type: EventType, report: FlowReport, **data: Any) -> None:
         if self._events is None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from collectors.chunks import Drift
 from collectors.errors import TransientError
 from collectors.runtime.env import Env
 from collectors.runtime.preparing import Letters
@@ -24,6 +25,7 @@ class Hooks(Struct, frozen=True):
     """What a flow's hops share: the world, the stop, the state file, how long failures are put up with.
 
     `notify` is told what is wrong with the storage, or None when that is over; `notify_reading` the same of the source.
+    `tell_drift` is told how rows differ from a table, each difference once.
     """
 
     env: Env
@@ -33,6 +35,7 @@ class Hooks(Struct, frozen=True):
     patience: Patience
     notify: Callable[[str | None], None]
     notify_reading: Callable[[str | None], None]
+    tell_drift: Callable[[Drift], None] = lambda _: None
 
     async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:
         """Attempt until it works, patience is at its end, or the time for draining is over."""

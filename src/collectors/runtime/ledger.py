@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from collectors.chunks import Counts, DeadLetter
+from collectors.chunks import Counts, DeadLetter, Drift
 from collectors.errors import CollectorsError
 from collectors.models import Position
 
@@ -71,6 +71,8 @@ class EdgeReport(Struct):
 
     refused: int = 0
     """Records that this backend itself refused."""
+    drifts: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
+    """Table, column, type and action of each difference between rows and table, with the number of rows that had it."""
 
     def note(self, counts: Counts, letters: list[DeadLetter], refused: list[DeadLetter]) -> None:
         """Count a commit, and why records were set aside on the way to it, or by the backend."""
@@ -79,6 +81,22 @@ class EdgeReport(Struct):
         for letter in [*letters, *refused]:
             if len(self.reasons) < MOST_REASONS or (letter.step, letter.reason) in self.reasons:
                 self.reasons[letter.step, letter.reason] += 1
+
+    def note_drift(self, drift: Drift) -> bool:
+        """Count the rows of a difference between rows and table; returns whether it is a new one, to be told."""
+        key = drift.table, drift.column, drift.brought, drift.action
+        known = self.drifts.get(key)
+        self.drifts[key] = (known or 0) + drift.rows
+        return known is None and drift.action != "made"
+
+    def left_out(self) -> list[str]:
+        """Return what people should know about values that were not stored since their column is not to change."""
+        return [
+            f"storage {self.backend}: values of column '{column}' ({brought}) were left out of {count:,} rows: table '{table}' "
+            "does not take them (`schema: discard-column`)"
+            for (table, column, brought, action), count in self.drifts.items()
+            if action == "left out"
+        ]
 
 
 class FlowReport(Struct):
@@ -135,7 +153,8 @@ class FlowReport(Struct):
         """Return what people should know about this run, beside its numbers and its error."""
         lost = f"{self.source}: {self.lost:,} records were lost before they could be read"
         missed = f"{self.source}: {self.missed:,} readings were left out, because the one before was not over when they were due"
-        return [*self.notices, *([lost] if self.lost else []), *([missed] if self.missed else [])]
+        left_out = [line for edge in self.edges for line in edge.left_out()]
+        return [*self.notices, *([lost] if self.lost else []), *([missed] if self.missed else []), *left_out]
 
     def steps(self) -> list[tuple[str, StepReport]]:
         """Return all steps with their names: decoding, then those of each route."""

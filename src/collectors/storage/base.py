@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtim
 
 import pyarrow as pa
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, DataError, FatalError, TransientError
 from collectors.interfaces.storage import IStorageBackend
@@ -36,6 +36,7 @@ __all__ = [
     "KeepsDeadLetters",
     "KeepsLedger",
     "KeepsPosition",
+    "KeepsSchema",
     "ListsFlows",
     "Rehearses",
     "as_table",
@@ -122,6 +123,14 @@ class KeepsLedger(Protocol):
 
 
 @runtime_checkable
+class KeepsSchema(Protocol):
+    """A backend that writes down, in the commit of the rows, with which columns a table was made and what they became."""
+
+    def schema_history(self) -> list[Drift]:
+        """Return what was written down, in that order; `Drift.action` is never that of a commit that was refused."""
+
+
+@runtime_checkable
 class HasTables(Protocol):
     """A backend that keeps rows in tables with names."""
 
@@ -158,6 +167,8 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         self._connecting = asyncio.Lock()
         self.commits = CommitQueue(self, together=isinstance(self, CommitsTogether))
         """Runs `commit` for the runtime."""
+        self.drifts: dict[str, list[Drift]] = {}
+        """What the last commit of each flow found about columns, for who called it to take out."""
 
     def open(self) -> Any:
         """Open the store. Raises TransientError when it is away, ConfigurationError or FatalError when it cannot be."""

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from pydantic import model_validator
 
 from collectors.settings import OneOrMore
-from collectors.storage.base import BackendConfig
+from collectors.storage.drift import DriftConfig, Mode
 
 __all__ = ["KeyedConfig", "without_key"]
 
 
-class KeyedConfig(BackendConfig):
+class KeyedConfig(DriftConfig):
     """Settings of backends that can replace rows."""
 
     write: Literal["append", "upsert"] = "append"
@@ -39,6 +39,11 @@ class KeyedConfig(BackendConfig):
         if len(set(self.key)) < len(self.key):
             raise ValueError(f"`key` names a column twice: {', '.join(self.key)}")
         return self
+
+    def mode(self, column: str) -> Mode:
+        """Return what holds for a column; one of the key is never left out."""
+        mode = super().mode(column)
+        return "freeze" if mode == "discard-column" and column in self.key else mode
 
     def replaces(self) -> bool:
         """Return whether rows are told apart by a key."""

@@ -508,7 +508,7 @@ def test_the_preview_says_what_would_change(tmp_path: Path) -> None:
     ]
     sql(tmp_path, "create table rows (id integer, status integer)")
     assert backend.preview(rows, FLOW) == [
-        "~ id: INTEGER becomes BIGINT",
+        "~ id: table has INTEGER, becomes BIGINT",
         "+ temperature_f DOUBLE (new)",
         "! status: table has INTEGER, rows bring VARCHAR",
     ]

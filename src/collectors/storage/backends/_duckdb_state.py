@@ -40,6 +40,11 @@ create table if not exists _collectors_dead_letters (
 create table if not exists _collectors_writes (
     location_id varchar not null, table_name varchar not null, first_row bigint not null, last_row bigint not null,
     stored_at timestamptz not null
+);
+create table if not exists _collectors_schema (
+    table_name varchar not null, column_name varchar not null, existing varchar, brought varchar not null,
+    action varchar not null, rows bigint not null, samples varchar not null, location_id varchar not null,
+    changed_at timestamptz not null
 )
 """
 _COLUMNS = ", ".join(LETTER_COLUMNS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import duckdb
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
+from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._duckdb_file import Connection
@@ -22,7 +23,8 @@ from collectors.storage.backends._duckdb_types import (
     storable,
     widened,
 )
-from collectors.storage.keys import without_key
+from collectors.storage.drift import DRIFT_COLUMNS, Columns, Difference, Mode, drift_values, read_drift
+from collectors.storage.keys import KeyedConfig, without_key
 from collectors.storage.records import plain, without_unfit
 
 __all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names", "unfit_columns"]
@@ -71,9 +73,11 @@ class Change(Struct, frozen=True):
 class RowTable:
     """One table of an open file; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, connection: Connection, name: str, key: Sequence[str] = ()) -> None:
+    def __init__(self, connection: Connection, name: str, config: KeyedConfig | None = None) -> None:
         self._connection = connection
-        self._key = key
+        self._key = config.key if config else []
+        self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
+        self.found: list[Drift] = []
         self._name = name
         self._quoted = quote(name)
 
@@ -97,8 +101,13 @@ class RowTable:
         existing = self._all_columns()
         names = [column.name for column in existing]
         table = without_unfit(table, unfit_columns(self._name, table.column_names, names))
+        told = Columns(self._name, self._mode, location_id, self.found)
+        if existing:
+            table = told.settle(table, _differences(column_changes(self._name, table, existing)))
         changes = column_changes(self._name, table, existing)
         altered = self._alter(changes, existing, table)
+        if not existing:
+            told.note_made({name: sql_type(change.brought) for name, change in changes.items()})
         if altered:
             del self._connection.known[self._name]
         columns: dict[str, pa.ChunkedArray] = {}
@@ -124,7 +133,24 @@ class RowTable:
             "insert into _collectors_writes values (?, ?, ?, ?, ?)",
             [location_id, self._name, first, first + count - 1, datetime.now(UTC)],
         )
+        self._write_down()
         return altered
+
+    def history(self) -> list[Drift]:
+        """Return what became of the columns of all tables in the file."""
+        rows = self._connection.rows(f"select {DRIFT_COLUMNS} from _collectors_schema order by rowid")  # noqa: S608
+        return [read_drift(row) for row in rows]
+
+    def _write_down(self) -> None:
+        """Keep what was found; that values are left out once for each kind of them."""
+        for drift in self.found:
+            left_out = "select 1 from _collectors_schema where (table_name, column_name, brought, action) = (?, ?, ?, ?)"
+            known = [drift.table, drift.column, drift.brought, "left out"]
+            if drift.action != "left out" or not self._connection.rows(left_out, known):
+                self._connection.execute(
+                    f"insert into _collectors_schema ({DRIFT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                    list(drift_values(drift)),
+                )
 
     def _replace(self, quoted: str, rows: pa.Table, places: Sequence[int]) -> None:
         """Put rows, whose first column is their number, in the place of those with the same key; the last of each counts."""
@@ -254,6 +280,20 @@ def column_changes(name: str, table: pa.Table, existing: list[Column]) -> dict[s
         except UnstorableError as error:
             raise _unfit(f"column '{field.name}': {error}") from error
     return changes
+
+
+def _differences(changes: dict[str, Change]) -> dict[str, Difference]:
+    """Return the columns that the table does not have, or not of a type that takes all values."""
+    found: dict[str, Difference] = {}
+    for name, change in changes.items():
+        known, brought = change.existing, sql_type(change.brought)
+        if known is None:
+            found[name] = Difference(None, brought)
+        elif change.wanted is None or change.widening:
+            wider = None if change.wanted is None else sql_type(change.wanted)
+            narrow = storable(known.arrow) if known.ordinary else None
+            found[name] = Difference(known.declared, brought, wider, narrow)
+    return found
 
 
 def table_names(connection: Connection) -> list[str]:

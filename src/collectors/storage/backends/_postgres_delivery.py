@@ -21,26 +21,27 @@ _MAKING = 0x636F6C6C6563746F
 _LETTERS = ", ".join(LETTER_COLUMNS)
 _MARKS = ", %s" * len(LETTER_COLUMNS)
 _TABLES = """
-create table {schema}_collectors_checkpoint (
+create table if not exists {schema}_collectors_checkpoint (
     flow text not null, target text not null, epoch bigint not null, seq bigint not null,
     position text, schema bytea, updated_at timestamptz not null,
     primary key (flow, target)
 );
-create table {schema}_collectors_ledger (
+create table if not exists {schema}_collectors_ledger (
     run text not null, flow text not null, target text not null,
     read bigint not null, added bigint not null, stored bigint not null, filtered bigint not null,
     set_aside bigint not null, first_at timestamptz not null, last_at timestamptz not null,
     primary key (run, flow, target)
 );
-create table {schema}_collectors_dead_letters (
+create table if not exists {schema}_collectors_dead_letters (
     number bigint generated always as identity primary key, owner text not null, letter_id text not null,
     pipeline text not null, source text not null, run text not null, seq bigint not null, record bigint not null,
     step text not null, reason text not null, raw bytea not null, position text, version text not null,
     created_at text not null, route text not null, attempt bigint not null, origin text not null,
     head bytea not null, data_format text not null, whole bigint not null, passed text not null
 );
-create index on {schema}_collectors_dead_letters (owner, seq);
-create index on {schema}_collectors_dead_letters (pipeline, letter_id)
+create index if not exists _collectors_dead_letters_owner on {schema}_collectors_dead_letters (owner, seq);
+create index if not exists _collectors_dead_letters_pipeline
+    on {schema}_collectors_dead_letters (pipeline, letter_id)
 """
 
 
@@ -60,7 +61,7 @@ class DeliveryTables:
     def is_there(self) -> bool:
         """Return whether the tables have been made."""
         found = self._connection.execute(
-            "select to_regclass(%s) is not null", [f"{self._quoted_schema}_collectors_dead_letters"]
+            "select to_regclass(%s) is not null", [f"{self._quoted_schema}_collectors_schema"]
         ).fetchone()
         return bool(found and found[0])
 

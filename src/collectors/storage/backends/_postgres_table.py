@@ -6,7 +6,7 @@ that writers of one table need not wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -16,11 +16,13 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from pgpq.encoders import LargeStringEncoderBuilder
 from pgpq.schema import Jsonb
 
+from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._postgres_connection import Connection, is_refusal
-from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, widens
-from collectors.storage.keys import without_key
+from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, narrower, widens
+from collectors.storage.drift import DRIFT_COLUMNS, Columns, Difference, Mode, drift_values, read_drift
+from collectors.storage.keys import KeyedConfig, without_key
 from collectors.storage.records import plain, to_values, without_unfit
 
 __all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_columns", "unfit_name"]
@@ -32,11 +34,16 @@ _MOST_REFUSED = 1024
 _LONGEST_NAME = 63
 _SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 TABLES = f"""
-create sequence {{schema}}_collectors_rows increment by {_RANGE} minvalue 0 start 0;
-create table {{schema}}_collectors_writes (
+create sequence if not exists {{schema}}_collectors_rows increment by {_RANGE} minvalue 0 start 0;
+create table if not exists {{schema}}_collectors_writes (
     location_id text not null, table_name text not null, first_row bigint not null, rows bigint not null,
     stored_at timestamptz not null,
     primary key (location_id, table_name)
+);
+create table if not exists {{schema}}_collectors_schema (
+    number bigint generated always as identity primary key, table_name text not null, column_name text not null,
+    existing text, brought text not null, action text not null, rows bigint not null, samples text not null,
+    location_id text not null, changed_at timestamptz not null
 )
 """
 """What has to be there beside the table, made together with the tables of deliveries."""
@@ -60,10 +67,12 @@ class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
 
     def __init__(
-        self, connection: Connection, schema: str | None, name: str, key: Sequence[str] = ()
+        self, connection: Connection, schema: str | None, name: str, config: KeyedConfig | None = None
     ) -> None:
         self._connection = connection
-        self._key = key
+        self._key = config.key if config else []
+        self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
+        self.found: list[Drift] = []
         self._quoted_schema = f"{quote(schema)}." if schema else ""
         self._name = name
         self.quoted = f"{self._quoted_schema}{quote(name)}"
@@ -96,8 +105,9 @@ class RowTable:
         first, is_there = taken
         if is_there:
             self._run(f"lock table {self.quoted} in row exclusive mode")
-        rows, kinds = self._encoded(table, first)
+        rows, kinds = self._encoded(table, first, location_id)
         self._store(rows, kinds)
+        self._write_down()
         return int(table.num_rows)
 
     def refused(self, table: pa.Table) -> dict[int, str]:
@@ -109,7 +119,7 @@ class RowTable:
         (first,) = self._connection.execute(
             "select nextval(%s)", [f"{self._quoted_schema}_collectors_rows"]
         ).fetchone() or (0,)
-        rows, kinds = self._encoded(table, first)
+        rows, kinds = self._encoded(table, first, "")
         bad: dict[int, str] = {}
         waiting = [(0, table.num_rows)]
         while waiting and len(bad) < _MOST_REFUSED:
@@ -130,6 +140,13 @@ class RowTable:
                     waiting += [(middle, end), (start, middle)]
         return bad
 
+    def history(self) -> list[Drift]:
+        """Return what became of the columns of all tables beside this one."""
+        rows = self._run(
+            f"select {DRIFT_COLUMNS} from {self._quoted_schema}_collectors_schema order by number"  # noqa: S608
+        )
+        return [read_drift(row) for row in rows]
+
     def remove(self, location_id: str) -> None:
         """Delete the rows of a location. Raises KeyError when there is none."""
         found = self._connection.execute(
@@ -142,9 +159,34 @@ class RowTable:
         first, count = found
         self._run(f"delete from {self.quoted} where {ROW} >= {first} and {ROW} < {first + count}")  # noqa: S608
 
-    def _prepare(self, table: pa.Table) -> dict[str, str]:
+    def _differences(self, existing: dict[str, str], table: pa.Table) -> dict[str, Difference]:
+        """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
+        found: dict[str, Difference] = {}
+        for name, brought in brought_columns(self._name, table).items():
+            now, kind = existing.get(name), plain(table.column(name)).type
+            if now is None:
+                found[name] = Difference(None, brought)
+            elif not fits(now, kind):
+                found[name] = Difference(now, brought, brought if widens(now, kind) else None, narrower(now))
+        return found
+
+    def _write_down(self) -> None:
+        """Keep what was found; that values are left out once for each kind of them."""
+        for drift in self.found:
+            left_out = self._connection.execute(
+                f"select 1 from {self._quoted_schema}_collectors_schema where (table_name, column_name, brought, action) = "  # noqa: S608
+                "(%s, %s, %s, 'left out') limit 1",
+                [drift.table, drift.column, drift.brought],
+            )
+            if drift.action != "left out" or left_out.fetchone() is None:
+                self._connection.execute(
+                    f"insert into {self._quoted_schema}_collectors_schema ({DRIFT_COLUMNS}) "  # noqa: S608
+                    "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                    drift_values(drift),
+                )
+
+    def _prepare(self, existing: dict[str, str] | None, table: pa.Table) -> dict[str, str]:
         """Make the table and columns that are missing; return the type of each column of the rows."""
-        existing = self.columns()
         brought = brought_columns(self._name, table)
         if existing is None:
             quoted = ", ".join(
@@ -184,12 +226,17 @@ class RowTable:
                     f"lose digits as {brought}, which the rows bring; {advice}"
                 )
 
-    def _encoded(self, table: pa.Table, first: int) -> tuple[pa.Table, dict[str, str]]:
+    def _encoded(self, table: pa.Table, first: int, location: str) -> tuple[pa.Table, dict[str, str]]:
         """Return the rows as they are sent, numbered from `first` on, and the types of their columns, which are made."""
+        existing, told = self.columns(), Columns(self._name, self._mode, location, self.found)
         if lacking := without_key(table, self._key):
             raise self._refused(lacking)
         table = without_unfit(table, unfit_columns(self._name, table.column_names))
-        kinds = self._prepare(table)
+        if existing is not None:
+            table = told.settle(table, self._differences(existing, table))
+        kinds = self._prepare(existing, table)
+        if existing is None:
+            told.note_made(kinds)
         if self._key:
             self._make_key()
         bad: dict[int, str] = {}

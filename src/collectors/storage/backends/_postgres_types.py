@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from collectors.storage.records import json_text, to_values
 
-__all__ = ["Encoded", "column_type", "encode", "fits", "is_binary", "widens"]
+__all__ = ["Encoded", "column_type", "encode", "fits", "is_binary", "narrower", "widens"]
 
 Encoded = tuple[pa.ChunkedArray, dict[int, str]]
 """What to send, in a type that has one binary form in PostgreSQL, and the reason for each row that cannot be stored."""
@@ -84,6 +84,14 @@ def widens(existing: str, kind: pa.DataType) -> bool:
     To double precision it can while all of its numbers have at most 53 bits, which is for the caller to see.
     """
     return existing in WHOLE and column_type(kind) in {"numeric", "double precision"}
+
+
+def narrower(existing: str) -> pa.DataType | None:
+    """Return the Arrow type to which values can be narrowed for a column of this type; None: to none."""
+    if existing in WHOLE:
+        return pa.int64()
+    digits = _scale(existing)
+    return pa.decimal128(38, digits) if 0 <= digits <= 38 else None
 
 
 def is_binary(existing: str, kind: pa.DataType) -> bool:

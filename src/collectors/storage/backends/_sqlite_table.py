@@ -7,16 +7,18 @@ VACUUM or after somebody else's deletes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
-from collectors.storage.backends._sqlite_types import declared_type, encode, fits
-from collectors.storage.keys import without_key
+from collectors.storage.backends._sqlite_types import affinity, declared_type, encode, fits
+from collectors.storage.drift import DRIFT_COLUMNS, Columns, Difference, Mode, drift_values, read_drift
+from collectors.storage.keys import KeyedConfig, without_key
 from collectors.storage.records import plain, without_unfit
 from collectors.storage.sqlite_store import Database
 
@@ -29,7 +31,12 @@ create table if not exists _collectors_writes (
     rows integer not null, stored_at text not null,
     primary key (location_id, table_name)
 ) without rowid;
-create index if not exists _collectors_writes_last on _collectors_writes (table_name, last_row)
+create index if not exists _collectors_writes_last on _collectors_writes (table_name, last_row);
+create table if not exists _collectors_schema (
+    number integer primary key, table_name text not null, column_name text not null, existing text,
+    brought text not null, action text not null, rows integer not null, samples text not null,
+    location_id text not null, changed_at text not null
+)
 """
 
 
@@ -41,9 +48,11 @@ def quote(name: str) -> str:
 class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, database: Database, name: str, key: Sequence[str] = ()) -> None:
+    def __init__(self, database: Database, name: str, config: KeyedConfig | None = None) -> None:
         self._database = database
-        self._key = key
+        self._key = config.key if config else []
+        self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
+        self.found: list[Drift] = []
         found = database.execute(
             "select name from sqlite_schema where type = 'table' and name = ? collate nocase", (name,)
         ).fetchone()
@@ -84,7 +93,13 @@ class RowTable:
         if lacking := without_key(table, self._key):
             raise _refused(self._name, lacking)
         table = without_unfit(table, unfit_columns(self._name, table.column_names, list(self.columns())))
+        told = Columns(self._name, self._mode, parts[0][0], self.found)
+        is_there = self.exists()
+        if is_there:
+            table = told.settle(table, self._differences(table))
         declared = self._prepare(table)
+        if not is_there:
+            told.note_made(declared)
         columns = []
         bad: dict[int, str] = {}
         for name, kind in declared.items():
@@ -97,7 +112,17 @@ class RowTable:
         columns.insert(0, list(range(first, first + table.num_rows)))
         self._insert([ROW, *declared], columns)
         self._note(parts, first)
+        self._write_down()
         return int(table.num_rows)
+
+    def history(self) -> list[Drift]:
+        """Return what became of the columns of all tables in the file."""
+        if not self._database.execute(
+            "select 1 from sqlite_schema where name = '_collectors_schema'"
+        ).fetchone():
+            return []
+        rows = self._database.execute(f"select {DRIFT_COLUMNS} from _collectors_schema order by number")  # noqa: S608
+        return [read_drift(row) for row in rows]
 
     def remove(self, location_id: str) -> None:
         """Delete the rows of a location. Raises KeyError when there is none."""
@@ -129,6 +154,36 @@ class RowTable:
                 f"table '{self._name}' has rows of {names} already, although its position is before them; nothing was "
                 "stored. Was a row of _collectors_checkpoint deleted? Choose another table, or delete those rows first"
             ) from error
+
+    def _differences(self, table: pa.Table) -> dict[str, Difference]:
+        """Return the columns of the rows that the table does not have, or not of a type that takes all values.
+
+        SQLite would take a fraction in an INTEGER column; where the columns are not to evolve, we do not.
+        """
+        found: dict[str, Difference] = {}
+        for name, (existing, brought) in column_changes(self._name, self.columns(), table).items():
+            whole = pa.int64() if existing is not None and affinity(existing) == "INTEGER" else None
+            if existing is None:
+                found[name] = Difference(None, brought)
+            elif not fits(existing, brought) or (
+                whole and brought == "REAL" and self._mode(name) != "evolve"
+            ):
+                found[name] = Difference(existing, brought, None, whole)
+        return found
+
+    def _write_down(self) -> None:
+        """Keep what was found; that values are left out once for each kind of them."""
+        for drift in self.found:
+            left_out = self._database.execute(
+                "select 1 from _collectors_schema where (table_name, column_name, brought, action) = (?, ?, ?, 'left out')",
+                (drift.table, drift.column, drift.brought),
+            )
+            if drift.action != "left out" or left_out.fetchone() is None:
+                *values, at = drift_values(drift)
+                self._database.execute(
+                    f"insert into _collectors_schema ({DRIFT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                    (*values, at.isoformat()),
+                )
 
     def _find(self, location_id: str) -> tuple[int, int] | None:
         row: tuple[int, int] | None = self._database.execute(

@@ -29,7 +29,7 @@ from typing import Annotated, Any, Self
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.errors import ConfigurationError
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
@@ -107,7 +107,7 @@ class DuckdbBackend(Backend[DuckdbConfig]):
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number; `flush` brings them behind a checkpoint."""
         with self._file.transaction() as connection:
-            rows = RowTable(connection, self._table(key.flow), self.config.key)
+            rows = RowTable(connection, self._table(key.flow), self.config)
             if rows.holds(self.location(key)):
                 return 0
             rows.insert(table, self.location(key))
@@ -174,6 +174,13 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         with self._reading() as flows:
             return flows.ledger(run) if flows else {}
 
+    def schema_history(self) -> list[Drift]:
+        """Return what became of the columns of the tables in this file."""
+        with self._file.reading() as connection:
+            if connection is None or not self._flows(connection).exist():
+                return []
+            return RowTable(connection, "").history()
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no file or no table."""
         with self._file.reading() as connection:
@@ -208,7 +215,9 @@ class DuckdbBackend(Backend[DuckdbConfig]):
             existing = [] if connection is None else RowTable(connection, name).columns()
         lines += [] if existing else [f"+ table {name}"]
         changes = column_changes(name, table, existing)
-        lines += [_line(column, change, new=bool(existing)) for column, change in changes.items()]
+        lines += [
+            _line(self.config, column, change, new=bool(existing)) for column, change in changes.items()
+        ]
         lines += self.config.preview_key(table)
         unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
         return lines + [
@@ -238,7 +247,8 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         def store_rows() -> None:
             nonlocal altered
             if delivery.table.num_rows:
-                rows = RowTable(connection, self._table(delivery.key.flow), self.config.key)
+                rows = RowTable(connection, self._table(delivery.key.flow), self.config)
+                self.drifts[delivery.key.flow] = rows.found
                 altered = rows.insert(delivery.table, self.location(delivery.key))
 
         self._flows(connection).commit(delivery, store_rows)
@@ -282,14 +292,13 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         return names[0] if names else None
 
 
-def _line(column: str, change: Change, *, new: bool) -> str:
+def _line(config: DuckdbConfig, column: str, change: Change, *, new: bool) -> str:
     known, brought = change.existing, sql_type(change.brought)
     if known is None:
-        return f"+ {column} {brought}" + (" (new)" if new else "")
-    if change.wanted is None:
-        return f"! {column}: table has {known.declared}, rows bring {brought}"
-    if change.widening:
-        return f"~ {column}: {known.declared} becomes {sql_type(change.wanted)}"
+        return config.preview_new(column, brought) if new else f"+ {column} {brought}"
+    if change.wanted is None or change.widening:
+        wider = None if change.wanted is None else sql_type(change.wanted)
+        return config.preview_other(column, known.declared, brought, wider)
     return f"= {column} {known.declared}"
 
 

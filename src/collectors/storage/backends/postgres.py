@@ -31,7 +31,7 @@ import pyarrow as pa
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.errors import ConfigurationError, DataError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration
@@ -193,6 +193,12 @@ class PostgresBackend(Backend[PostgresConfig]):
         with self._reader() as connection:
             return self._tables(connection).ledger(run)
 
+    def schema_history(self) -> list[Drift]:
+        """Return what became of the columns of the tables in this schema."""
+        with self._reader() as connection, translated():
+            there = self._tables(connection).is_there()
+            return self._rows(connection, "").history() if there else []
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no table."""
         with self._reader() as connection:
@@ -226,7 +232,7 @@ class PostgresBackend(Backend[PostgresConfig]):
                 existing = RowTable(connection, self.config.in_schema, name).columns()
         finally:
             connection.close()
-        return [*_preview(name, existing, table), *self.config.preview_key(table)]
+        return [*_preview(self.config, name, existing, table), *self.config.preview_key(table)]
 
     def describe(self) -> str:
         """Return server and database, and the table where there is one for all sources."""
@@ -255,6 +261,7 @@ class PostgresBackend(Backend[PostgresConfig]):
     def _store_rows(self, connection: Connection, delivery: Delivery) -> None:
         if delivery.table.num_rows:
             rows = self._rows(connection, delivery.key.flow)
+            self.drifts[delivery.key.flow] = rows.found
             rows.insert(delivery.table, self.location(delivery.key))
 
     def _table(self, flow: str) -> str:
@@ -293,7 +300,7 @@ class PostgresBackend(Backend[PostgresConfig]):
         return DeliveryTables(connection, self.config.in_schema, self.config.table)
 
     def _rows(self, connection: Connection, flow: str) -> RowTable:
-        return RowTable(connection, self.config.in_schema, self._table(flow), self.config.key)
+        return RowTable(connection, self.config.in_schema, self._table(flow), self.config)
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
@@ -317,19 +324,22 @@ class PostgresBackend(Backend[PostgresConfig]):
             yield connection
 
 
-def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> list[str]:
+def _preview(
+    config: PostgresConfig, name: str, existing: dict[str, str] | None, table: pa.Table
+) -> list[str]:
     lines = [f"+ table {name}"] if existing is None else []
     for column, brought in brought_columns(name, table).items():
         kind = plain(table.column(column)).type
         declared = (existing or {}).get(column)
-        if declared is None:
-            lines.append(f"+ {column} {brought}" + (" (new)" if existing is not None else ""))
+        if existing is None:
+            lines.append(f"+ {column} {brought}")
+        elif declared is None:
+            lines.append(config.preview_new(column, brought))
         elif fits(declared, kind):
             lines.append(f"= {column} {declared}")
-        elif widens(declared, kind):
-            lines.append(f"~ {column}: table has {declared}, becomes {brought}")
         else:
-            lines.append(f"! {column}: table has {declared}, rows bring {brought}")
+            wider = brought if widens(declared, kind) else None
+            lines.append(config.preview_other(column, declared, brought, wider))
     unfit = unfit_columns(name, table.column_names)
     return lines + [
         f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()

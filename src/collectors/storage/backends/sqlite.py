@@ -26,7 +26,7 @@ from typing import Annotated, Any, Self
 import pyarrow as pa
 from pydantic import AfterValidator
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
@@ -88,7 +88,7 @@ class SqliteBackend(Backend[SqliteConfig]):
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows and return their number."""
         with self._writer() as database, database.transaction():
-            rows = RowTable(database, self._table(key.flow), self.config.key)
+            rows = RowTable(database, self._table(key.flow), self.config)
             location = self.location(key)
             return 0 if rows.holds(location) else rows.insert([(location, table)])
 
@@ -112,7 +112,9 @@ class SqliteBackend(Backend[SqliteConfig]):
             def store_rows(fresh: Sequence[Delivery]) -> None:
                 for (name, _), group in _alike(fresh, self._table).items():
                     parts = [(self.location(each.key), each.table) for each in group]
-                    RowTable(database, name, self.config.key).insert(parts)
+                    rows = RowTable(database, name, self.config)
+                    self.drifts[group[0].key.flow] = rows.found
+                    rows.insert(parts)
 
             return self._tables(database).commit_together(deliveries, store_rows)
 
@@ -143,6 +145,14 @@ class SqliteBackend(Backend[SqliteConfig]):
         found = {} if database is None else self._tables(database).ledger(run)
         return {flow: counts for (_, flow), counts in found.items()}
 
+    def schema_history(self) -> list[Drift]:
+        """Return what became of the columns of the tables in this file."""
+        database = self._reader()
+        if database is None:
+            return []
+        with database.translated():
+            return RowTable(database, "").history()
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no file or no table."""
         database = self._reader()
@@ -172,11 +182,15 @@ class SqliteBackend(Backend[SqliteConfig]):
         path, name = Path(self.config.path), self._table(flow)
         check_writable(path)
         if not path.exists():
-            return [f"+ file {path}", *_preview(name, None, table), *self.config.preview_key(table)]
+            return [
+                f"+ file {path}",
+                *_preview(self.config, name, None, table),
+                *self.config.preview_key(table),
+            ]
         database = self._open(read_only=True)
         try:
             rows = RowTable(database, name)
-            lines = _preview(name, rows.columns() if rows.exists() else None, table)
+            lines = _preview(self.config, name, rows.columns() if rows.exists() else None, table)
             return [*lines, *self.config.preview_key(table)]
         finally:
             database.close()
@@ -253,15 +267,17 @@ def _table_names(database: Database, *, with_views: bool = False) -> list[str]:
     return [name for (name,) in found if not name.startswith(_TAKEN)]
 
 
-def _preview(name: str, existing: dict[str, str] | None, table: pa.Table) -> list[str]:
+def _preview(config: SqliteConfig, name: str, existing: dict[str, str] | None, table: pa.Table) -> list[str]:
     lines = [f"+ table {name}"] if existing is None else []
     for column, (declared, brought) in column_changes(name, existing or {}, table).items():
-        if declared is None:
-            lines.append(f"+ {column} {brought}" + (" (new)" if existing is not None else ""))
+        if existing is None:
+            lines.append(f"+ {column} {brought}")
+        elif declared is None:
+            lines.append(config.preview_new(column, brought))
         elif fits(declared, brought):
             lines.append(f"= {column} {declared}")
         else:
-            lines.append(f"! {column}: table has {declared}, rows bring {brought}")
+            lines.append(config.preview_other(column, declared, brought, None))
     unfit = unfit_columns(name, table.column_names, list(existing or {}))
     return lines + [
         f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()

@@ -1,0 +1,181 @@
+"""What happens when rows bring other columns than their table has, or other types: `schema:` of a backend.
+
+A backend tells `Columns.settle` how rows differ from its table, within the transaction that stores them; it makes the
+columns that are left to it, and keeps what was found in the same transaction (`collectors schema-history`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Struct
+from msgspec.structs import astuple
+from pydantic import Field
+
+from collectors.chunks import Drift
+from collectors.enums import ErrorType
+from collectors.errors import DataError, FatalError
+from collectors.storage.base import BackendConfig
+from collectors.storage.narrowing import narrowed
+from collectors.storage.records import plain, to_json_lines
+
+__all__ = ["DRIFT_COLUMNS", "Columns", "Difference", "DriftConfig", "Mode", "drift_values", "read_drift"]
+
+Mode = Literal["evolve", "freeze", "discard-column", "set-aside"]
+_ACTIONS = {"freeze": "refused", "discard-column": "left out", "set-aside": "set aside"}
+_EVERY = "*"
+_FROZEN = (
+    "nothing of this commit was stored. Change the table yourself, or set `schema` to `evolve`, `discard-column` or "
+    "`set-aside`, for this column or for all"
+)
+_SAMPLES = 3
+_SAMPLE_LENGTH = 500
+
+DRIFT_COLUMNS = "table_name, column_name, existing, brought, action, rows, samples, location_id, changed_at"
+"""The columns of `drift_values`: text, but integer `rows`; `samples` is a list in JSON."""
+
+
+class DriftConfig(BackendConfig):
+    """Settings of backends whose tables have columns with types."""
+
+    schema_: Annotated[Mode | dict[str, Mode], Field(alias="schema")] = "evolve"
+    """What to do when rows bring a column that the table does not have, or values that the type of a column does not take.
+    `evolve`: add the column, widen the type where no value loses a digit, else stop. `freeze`: stop and say so.
+    `discard-column`: store the row without them, and count them. `set-aside`: make the row a dead letter. For single
+    columns give a map, in which `*` stands for all others, as in `{note: discard-column, "*": freeze}`. A table that is
+    not there yet is made as the first rows are."""
+
+    def mode(self, column: str) -> Mode:
+        """Return what holds for a column."""
+        rules = self.schema_
+        return rules if isinstance(rules, str) else rules.get(column, rules.get(_EVERY, "evolve"))
+
+    def preview_new(self, column: str, brought: str) -> str:
+        """Return what `preview` says of a column that the table does not have."""
+        return {
+            "evolve": f"+ {column} {brought} (new)",
+            "freeze": f"! {column}: the table does not have it, and `schema: freeze` keeps it from being added",
+            "discard-column": f"~ {column}: the table does not have it; left out",
+            "set-aside": f"~ {column}: the table does not have it; records that have it are set aside",
+        }[self.mode(column)]
+
+    def preview_other(self, column: str, existing: str, brought: str, wider: str | None) -> str:
+        """Return what `preview` says of a column whose type does not take what rows bring; `wider` would."""
+        found = f"{column}: table has {existing}, rows bring {brought}"
+        if self.mode(column) == "evolve":
+            return f"! {found}" if wider is None else f"~ {column}: table has {existing}, becomes {wider}"
+        return {
+            "freeze": f"! {found}; `schema: freeze` stops at the first value that does not fit",
+            "discard-column": f"~ {found}; values that do not fit are left out",
+            "set-aside": f"~ {found}; records whose values do not fit are set aside",
+        }[self.mode(column)]
+
+
+class Difference(Struct, frozen=True):
+    """One column in which rows differ from their table.
+
+    `existing` is the type that the table has, None where it has no such column; `brought` what would be declared for the
+    rows. `wider` is the type that takes both, None where there is none. `narrow` is the Arrow type in which single values
+    may fit all the same.
+    """
+
+    existing: str | None
+    brought: str
+    wider: str | None = None
+    narrow: pa.DataType | None = None
+
+
+class Columns(Struct, frozen=True):
+    """One table and one commit: what `settle` is told of both, and the list in which it tells what it found."""
+
+    table: str
+    mode: Callable[[str], Mode]
+    location: str
+    found: list[Drift]
+
+    def settle(self, rows: pa.Table, differences: Mapping[str, Difference]) -> pa.Table:
+        """Return the rows as the table can have them once it has what `evolve` adds and widens.
+
+        A column under `evolve` that nothing wider takes is left as it is: it is for the backend to say that it does not
+        fit. Raises FatalError for a frozen column, DataError with `rows` for those to be set aside.
+        """
+        settled, refused = rows, dict[int, str]()
+        for column, difference in differences.items():
+            mode = self.mode(column)
+            if mode == "evolve":
+                if difference.existing is None or difference.wider is not None:
+                    action = "added" if difference.existing is None else "widened"
+                    valued = pc.indices_nonzero(rows.column(column).is_valid()).to_pylist()
+                    self._note(action, column, difference, rows, valued)
+                continue
+            kept, bad = narrowed(plain(rows.column(column)), difference.narrow)
+            if bad:
+                drift = self._note(_ACTIONS[mode], column, difference, rows, bad)
+                if mode == "freeze":
+                    raise FatalError(f"{drift.text()}; {_FROZEN}", error_type=ErrorType.STORAGE)
+                if mode == "set-aside":
+                    refused = dict.fromkeys(bad, f"{drift.what()} (`schema: set-aside`)") | refused
+            if difference.existing is None:
+                settled = settled.drop_columns([column])
+            else:
+                settled = settled.set_column(settled.column_names.index(column), column, kept)
+        if refused:
+            row, reason = min(refused.items())
+            raise DataError(
+                f"{len(refused)} rows do not fit into table '{self.table}'; the first is row {row}: {reason}",
+                rows=refused,
+                error_type=ErrorType.STORAGE,
+            )
+        return settled
+
+    def note_made(self, kinds: Mapping[str, str]) -> None:
+        """Tell with which columns the table was made."""
+        for column, kind in kinds.items():
+            self._note("made", column, Difference(None, kind), None, [])
+
+    def _note(
+        self,
+        action: str,
+        column: str,
+        difference: Difference,
+        rows: pa.Table | None,
+        concerned: Sequence[int],
+    ) -> Drift:
+        samples = [] if rows is None else [_sample(rows, row) for row in concerned[:_SAMPLES]]
+        drift = Drift(
+            table=self.table,
+            column=column,
+            existing=difference.existing,
+            brought=(difference.wider if action == "widened" else None) or difference.brought,
+            action=action,
+            rows=len(concerned),
+            samples=samples,
+            location=self.location,
+            at=datetime.now(UTC),
+        )
+        self.found.append(drift)
+        return drift
+
+
+def _sample(rows: pa.Table, row: int) -> str:
+    line = to_json_lines(rows.slice(row, 1)).decode().strip()
+    return line if len(line) <= _SAMPLE_LENGTH else f"{line[:_SAMPLE_LENGTH]}…"
+
+
+def drift_values(drift: Drift) -> tuple[Any, ...]:
+    """Return the drift as the values of its columns; `changed_at` is a datetime."""
+    samples = msgspec.json.encode(drift.samples).decode()
+    return (*astuple(drift)[:6], samples, drift.location, drift.at)
+
+
+def read_drift(values: Sequence[Any]) -> Drift:
+    """Return the drift that has these values in its columns; `changed_at` may be in ISO 8601."""
+    table, column, existing, brought, action, rows, samples, location, at = values
+    when = datetime.fromisoformat(at) if isinstance(at, str) else at
+    told = msgspec.json.decode(samples, type=list[str])
+    return Drift(table, column, existing, brought, action, rows, told, location, when)
