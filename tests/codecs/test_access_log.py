@@ -145,7 +145,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("name", ["common", "combined"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     chosen=st.lists(st.one_of(GOOD, lines(), st.sampled_from(["", " ", "\ufeff"])), max_size=8),
     begin=st.sampled_from(["", "", "\ufeff", "\ufeff\ufeff", "\n"]),
@@ -159,7 +159,7 @@ def test_the_fields_are_the_same(name, chosen, begin, end, last):
     same(decoded(name, data, compiled=True, cut=True), expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join))
 def test_damaged_lines_are_the_same(data):
     expected = decoded("combined", data, compiled=False, cut=False)

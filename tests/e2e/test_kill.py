@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.dataset as ds
@@ -81,6 +82,11 @@ async def check_objects(settings) -> None:
     assert len(letters) == len({letter.letter_id for letter in letters}) == len(BAD)
 
 
+def begins(end: int) -> list[Any]:
+    """Return the points at which a test begins to kill; together they are all points, the first goes along always."""
+    return [1, *(pytest.param(first, marks=pytest.mark.slow) for first in range(2, end))]
+
+
 def lives(pipeline: Path, first: int, step: int, most: int) -> int:
     script = Path(__file__).with_name("_lives.py")
     done = subprocess.run(
@@ -94,19 +100,19 @@ def lives(pipeline: Path, first: int, step: int, most: int) -> int:
     return json.loads(done.stdout)["kills"]
 
 
-@pytest.mark.parametrize("first", range(1, 6))
+@pytest.mark.parametrize("first", begins(6))
 def test_sqlite(tmp_path, first):
     assert lives(make(tmp_path, SQLITE), first, 5, 40) > 10
     check_database(sqlite3.connect(tmp_path / "out.db"))
 
 
-@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("first", begins(4))
 def test_duckdb(tmp_path, first):
     assert lives(make(tmp_path, DUCKDB), first, 7, 40) > 10
     check_database(duckdb.connect(tmp_path / "out.duckdb", read_only=True))
 
 
-@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("first", begins(4))
 def test_parquet(tmp_path, first):
     assert lives(make(tmp_path, PARQUET), first, 3, 40) > 10
     assert in_parquet(tmp_path) == EXPECTED
@@ -118,7 +124,7 @@ def s3_server():
         yield server
 
 
-@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("first", begins(4))
 @pytest.mark.parametrize("where", [pytest.param("s3", marks=pytest.mark.slow), "file"])
 def test_object_store(tmp_path, s3_server, where, first):
     """Killed before and behind each request; what is stored, what was set aside and how far it is are all in the store."""
@@ -128,7 +134,7 @@ def test_object_store(tmp_path, s3_server, where, first):
     asyncio.run(check_objects(settings))
 
 
-@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("first", begins(4))
 def test_both_at_once(tmp_path, first):
     assert lives(make(tmp_path, SQLITE + PARQUET), first, 4, 60) > 10
     check_database(sqlite3.connect(tmp_path / "out.db"))

@@ -14,8 +14,8 @@ from _stack import STACKS, Lives, Stack, finish, seeded, signal_at
 
 REPEATS_FULL = 12
 CHAIN = 4
-STEPS = {"both": 2, "duckdb": 8, "spool to both": 4}
-"""How far apart the points are in the quick size, where lives are slow or the code is that of another stack."""
+STEPS = {"duckdb": 8, "spool to both": 4}
+"""How far apart the points are in the quick size, where lives are slow or the code is that of another stack; else 2."""
 
 
 def chain(lives: Lives, stack: Stack, first: int, chance) -> int:
@@ -41,7 +41,7 @@ def test_kill_at_every_point(lives, memory, name, full, figure):
     for repeat in range(REPEATS_FULL if full else 1):
         point = 0
         while True:
-            point += 1 if full else STEPS.get(name, 1)
+            point += 1 if full else STEPS.get(name, 2)
             stack = Stack(memory / name, STACKS[name]).make()
             kills = chain(lives, stack, point, seeded(name, repeat, point))
             try:

@@ -80,7 +80,9 @@ def _look_often(monkeypatch):
     monkeypatch.setattr(reload, "LOOK_SECONDS", 0.02)
 
 
-@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "duckdb" else kind for kind in STORES]
+)
 def test_each_place_has_a_ledger_of_its_own(tmp_path, kind):
     """That of a place that is used again, or by other settings, goes on where it was."""
     plain, otherwise = STORES[kind]

@@ -19,7 +19,9 @@ WIDER = pa.table({"id": [3, 4, 5], "v": [1.5, 2.0, None], "note": ["x", None, No
 
 def history(backend):
     """Return what was written down about columns, without the first commit."""
-    found = [drift for drift in asking(backend, backend.schema_history) if drift.table == backend.config.table]
+    found = [
+        drift for drift in asking(backend, backend.schema_history) if drift.table == backend.config.table
+    ]
     return [(drift.column, drift.action, drift.rows) for drift in found if drift.action != "made"]
 
 

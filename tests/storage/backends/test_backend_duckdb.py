@@ -31,6 +31,10 @@ class TestDuckdb(BackendContract):
     def settings(self, folder: Path) -> dict[str, Any]:
         return {"path": str(folder / "new" / "test.duckdb"), "table": 'a "strange" table; --'}
 
+    @pytest.mark.slow
+    def test_dying_at_any_moment_loses_and_doubles_nothing(self, tmp_path: Path) -> None:
+        super().test_dying_at_any_moment_loses_and_doubles_nothing(tmp_path)
+
 
 def run(
     folder: Path, scenario: Callable[[DuckdbBackend], Coroutine[Any, Any, None]], **settings: Any
