@@ -9,13 +9,14 @@ it; the file of this module has what is known at the last commit, and the spool'
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+
+from collectors.collection.sources._durable_file import write_durably
 
 __all__ = ["Exchange", "Exchanges", "Memory"]
 
@@ -142,15 +143,4 @@ class Memory(Struct):
                 "topics": self.topics,
             }
         )
-        new = path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_durably(path, text)
