@@ -5,13 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 Handler = Callable[[web.Request], web.StreamResponse]
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """Make a certificate of localhost, cert.pem in the folder, and return what a server uses it by."""
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    try:
+        files = ["-keyout", "key.pem", "-out", "cert.pem"]
+        subprocess.run([*command.split(), *files], cwd=folder, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("needs the program openssl to make a certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
 
 
 class Api:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -19,7 +22,10 @@ from collectors.collection.sources._http_limits import Pace
 from collectors.collection.sources._http_login import Login
 from collectors.errors import CollectorsError, FatalError, TransientError
 
-__all__ = ["Answer", "Call", "Client", "seconds_to_wait", "session"]
+__all__ = ["Answer", "Call", "Client", "WebSocket", "only_upgraded", "seconds_to_wait", "session"]
+
+WebSocket = aiohttp.ClientWebSocketResponse[Literal[False]]
+"""A connection that gives text as bytes."""
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -27,6 +33,7 @@ _EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 _AGAIN = {408, 425, 429}
 _PIECE = 2**16
 _EXCERPT = 200
+_CLOSE_SECONDS = 2.0
 _LONGEST_WAIT = 3600.0
 _A_DATE = 1e9
 _HINTS = {
@@ -55,14 +62,55 @@ class Answer(Struct, frozen=True):
     body: bytes
 
 
+_Send = Callable[[str, URL, dict[str, str], bytes | None], Awaitable[Answer]]
+"""Sends one request: method, address, headers, body."""
+
+
+class _NotUpgradedError(Exception):
+    """A server has answered to the handshake of a WebSocket as to any request."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+async def only_upgraded(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Let only answers to handshakes pass that make a WebSocket; the library itself would follow redirects."""
+    response = await handler(request)
+    if response.status == HTTPStatus.SWITCHING_PROTOCOLS or "Upgrade" not in request.headers:
+        return response
+    async with response:
+        raw = await response.content.read(_EXCERPT)
+    raise _NotUpgradedError(Answer(response.status, response.url, response.headers, None, raw))
+
+
+async def _close(socket: WebSocket) -> None:
+    """Say goodbye, and wait a moment for the answer: the library waits as long as anything comes."""
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await socket.close()
+
+
 @asynccontextmanager
 async def session(
-    guard: Guard, resolver: AbstractResolver | None, patience: float
+    guard: Guard,
+    resolver: AbstractResolver | None,
+    patience: float,
+    *,
+    silence: float | None = None,
+    context: ssl.SSLContext | None = None,
+    middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """Make a session whose connections go only to addresses that the guard has seen; no cookies, no proxies."""
+    """Make a session whose connections go only to addresses that the guard has seen; no cookies, no proxies.
+
+    A server may say nothing for `silence`, if that is given, else for `patience`; 0: for ever.
+    """
     names = GuardedResolver(resolver or aiohttp.ThreadedResolver(), guard)
-    connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False)
-    limits = aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience)
+    connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False, ssl=context or True)
+    reading = (patience if silence is None else silence) or None
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=reading)
     try:
         async with aiohttp.ClientSession(
             connector=connector,
@@ -70,6 +118,7 @@ async def session(
             cookie_jar=aiohttp.DummyCookieJar(),
             max_field_size=_PIECE,
             max_line_size=_PIECE,
+            middlewares=middlewares,
         ) as made:
             yield made
     finally:
@@ -105,29 +154,84 @@ class Client:
 
     async def ask(self, call: Call, conditions: Mapping[str, str]) -> Answer:
         """Return the answer, 2xx or 304. Raises TransientError and FatalError."""
-        answer = await self._follow(call, conditions)
-        if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
-            answer = await self._follow(call, conditions)
-        self._check(answer)
+        answer = await self._answer(call, self._common, conditions, self._once)
         if answer.status == HTTPStatus.NOT_MODIFIED and not conditions:
             raise FatalError(f"{shown(answer.url)}: 304 Not Modified, which was not asked for")
         if not answer.body.strip() and answer.status not in _EMPTY:
             raise TransientError(f"{shown(answer.url)}: {answer.status} with an empty response")
         return answer
 
-    async def _follow(self, call: Call, conditions: Mapping[str, str]) -> Answer:
+    @asynccontextmanager
+    async def stream(
+        self, call: Call, headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[Answer, aiohttp.StreamReader]]:
+        """Yield the answer, 2xx or 304, and its body, which is for who asks to read. Raises TransientError and FatalError."""
+        async with AsyncExitStack() as stack:
+            bodies: list[aiohttp.StreamReader] = []
+
+            async def begin(method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+                await self._may_ask(url)
+                with self.errors_of(url):
+                    response = await stack.enter_async_context(
+                        self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+                    )
+                    raw = b"" if response.status < HTTPStatus.MULTIPLE_CHOICES else await self._read(response)
+                    bodies.append(response.content)
+                    return Answer(response.status, response.url, response.headers, None, raw)
+
+            yield await self._answer(call, {**self._common, **headers}, {}, begin), bodies[-1]
+
+    @asynccontextmanager
+    async def websocket(self, url: URL, **options: Any) -> AsyncIterator[tuple[WebSocket, URL]]:
+        """Yield a connection, and with whom; the session has `only_upgraded`. Raises TransientError and FatalError."""
+        async with AsyncExitStack() as stack:
+            made: list[WebSocket] = []
+
+            async def begin(method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+                await self._may_ask(url)
+                try:
+                    with self.errors_of(url):
+                        socket = await self._session.ws_connect(
+                            url, headers=headers, decode_text=False, **options
+                        )
+                    stack.push_async_callback(_close, socket)
+                    made.append(socket)
+                except _NotUpgradedError as refused:
+                    return refused.answer
+                return Answer(HTTPStatus.SWITCHING_PROTOCOLS, url, {}, None, b"")
+
+            agent = {"User-Agent": self._common["User-Agent"]}
+            answer = await self._answer(Call("GET", url), agent, {}, begin)
+            if not made:
+                raise FatalError(
+                    f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)} in place of a WebSocket; check `url`"
+                )
+            yield made[-1], answer.url
+
+    async def _answer(
+        self, call: Call, common: Mapping[str, str], conditions: Mapping[str, str], send: _Send
+    ) -> Answer:
+        answer = await self._follow(call, common, conditions, send)
+        if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
+            answer = await self._follow(call, common, conditions, send)
+        self._check(answer)
+        return answer
+
+    async def _follow(
+        self, call: Call, common: Mapping[str, str], conditions: Mapping[str, str], send: _Send
+    ) -> Answer:
         """Follow redirects. Once they lead to another origin, that gets no credentials and no body, to the end."""
         url, method, body, own = call.url, call.method, call.body, True
         for _ in range(_MAX_REDIRECTS + 1):
             own = own and origin_of(url) == origin_of(call.url)
-            headers = dict(self._common)
+            headers = dict(common)
             target = url
             if own:
                 headers |= {**conditions, **self._own, **await self._login.headers(self._token)}
                 target = self._login.signed(url)
             if body is not None:
                 headers.setdefault("Content-Type", "application/json")
-            answer = await self._once(method, target, headers, body)
+            answer = await send(method, target, headers, body)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or location is None:
                 return answer
@@ -157,23 +261,34 @@ class Client:
         self._check(answer)
         return answer.body
 
-    async def _once(self, method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+    async def _may_ask(self, url: URL) -> None:
         await self._pace.request()
         self._guard.check_url(url)
-        try:
+
+    async def _once(self, method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+        await self._may_ask(url)
+        with self.errors_of(url):
             async with self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
                 raw = await self._read(response)
                 return Answer(response.status, response.url, response.headers, _links(response), raw)
+
+    @contextmanager
+    def errors_of(self, url: URL) -> Iterator[None]:
+        """Raise TransientError or FatalError in place of what the library raises."""
+        try:
+            yield
         except CollectorsError:
             raise
         except aiohttp.ClientConnectorCertificateError as error:
-            raise FatalError(f"{shown(url)}: {self._clean(str(error))}") from None
+            raise FatalError(f"{shown(url)}: {self.clean(str(error))}") from None
+        except aiohttp.ClientResponseError as error:  # its text has the address with the query
+            raise TransientError(f"{shown(url)}: {self.clean(error.message)}") from None
         except (aiohttp.InvalidURL, ValueError) as error:
-            raise FatalError(f"{shown(url)}: {self._clean(str(error))}") from None
+            raise FatalError(f"{shown(url)}: {self.clean(str(error))}") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            what = self._clean(str(error)) or type(error).__name__
+            what = self.clean(str(error)) or type(error).__name__
             raise TransientError(f"{shown(url)}: {what}") from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -198,7 +313,7 @@ class Client:
         status = answer.status
         if status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.NOT_MODIFIED:
             return
-        said = self._clean(plain(answer.body, _EXCERPT))
+        said = self.clean(plain(answer.body, _EXCERPT))
         what = f"{shown(answer.url)}: {status} {_phrase(status)}" + (f": {said}" if said else "")
         limited = status == HTTPStatus.FORBIDDEN and (
             "Retry-After" in answer.headers or answer.headers.get("X-RateLimit-Remaining") == "0"
@@ -208,7 +323,7 @@ class Client:
         hint = _HINTS.get(status)
         raise FatalError(what + (f"; {hint}" if hint else ""))
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """Return text without the secrets that a server or a library may repeat."""
         for secret in (*self._login.secrets(), *self._own.values()):
             if secret:

@@ -47,17 +47,13 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from collectors.collection.base import Source, SourceConfig
-from collectors.collection.sources._http_config import (
-    Auth,
-    EndpointConfig,
-    OAuth2Auth,
-    RateLimitConfig,
-    RequestConfig,
-)
+from collectors.collection.sources._client_tls import client_context
+from collectors.collection.sources._http_config import EndpointConfig, RateLimitConfig, RequestConfig
 from collectors.collection.sources._http_marks import digest
+from collectors.collection.sources._http_remote import RemoteConfig
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration
 
@@ -79,7 +75,7 @@ _LARGE = 2**18
 """Responses that are larger are read in a thread."""
 
 
-class HttpConfig(SourceConfig, RequestConfig):
+class HttpConfig(SourceConfig, RequestConfig, RemoteConfig):
     """Settings of the http source."""
 
     url: str
@@ -87,10 +83,6 @@ class HttpConfig(SourceConfig, RequestConfig):
     endpoints: list[EndpointConfig] = []
     """Several things to ask for. Each can have `method`, `params`, `body`, `records`, `paging` and `incremental` of its own;
     those beside are for all."""
-    auth: Auth | None = None
-    """Who asks."""
-    headers: dict[str, SecretStr] = {}
-    """Further headers of the requests; they are kept as secrets."""
     rate_limit: RateLimitConfig | None = None
     """How fast to ask."""
     timeout: Annotated[Duration, Field(gt=0)] = 60.0
@@ -99,10 +91,6 @@ class HttpConfig(SourceConfig, RequestConfig):
     """Stop at a response that is larger, decompressed."""
     max_pages: Annotated[int, Field(ge=1)] = 100_000
     """Stop when an endpoint has more pages than this: they may have no end."""
-    allow_private: bool = False
-    """Ask addresses of this machine and of private networks too."""
-    insecure: bool = False
-    """Send credentials over http, without TLS, to another machine."""
     format: str | dict[str, Any] | None = None
     """The settings of the codec, for example `{type: ndjson, columns: {price: "decimal(12, 2)"}}`."""
 
@@ -113,38 +101,6 @@ class HttpConfig(SourceConfig, RequestConfig):
         if value is not None and kind != "ndjson":
             raise ValueError("expected `{type: ndjson, …}`: records of an API are JSON")
         return value
-
-    @field_validator("headers")
-    @classmethod
-    def _check_headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, secret in value.items():
-            text = secret.get_secret_value()
-            if not name or any(ord(sign) < 32 or sign == ":" for sign in name) or not text.isprintable():
-                raise ValueError(f"{name!r}: expected a header without line breaks")
-        return value
-
-    @model_validator(mode="after")
-    def _check_addresses(self) -> Self:
-        from yarl import URL
-
-        addresses = {"url": self.url}
-        if isinstance(self.auth, OAuth2Auth):
-            addresses["auth.token_url"] = self.auth.token_url
-        for name, text in addresses.items():
-            try:
-                url = URL(text)
-            except ValueError:
-                url = URL()
-            if url.scheme not in {"http", "https"} or not url.host:
-                raise ValueError(f"{name}: expected an http or https address")
-            if url.user is not None or url.password is not None:
-                raise ValueError(f"{name}: put the login into `auth: {{type: basic, …}}`")
-            here = url.host.rstrip(".") in {"localhost", "127.0.0.1", "::1"}
-            if here and not self.allow_private:
-                raise ValueError(f"{name}: {url.host} is this machine; set `allow_private: true` to ask it")
-            if self.auth is not None and url.scheme == "http" and not (here or self.insecure):
-                raise ValueError(f"{name}: credentials need https; `insecure: true` sends them without")
-        return self
 
     @model_validator(mode="after")
     def _check_endpoints(self) -> Self:
@@ -192,13 +148,14 @@ class HttpSource(Source[HttpConfig]):
         guard = Guard(config.allow_private)
         self._login = self._login or Login(config.auth, monotonic)
         self._pace = self._pace or Pace(config.rate_limit, monotonic)
-        async with session(guard, self.resolver, config.timeout) as made:
+        context = client_context(config.tls) if config.tls is not None else None
+        async with session(guard, self.resolver, config.timeout, context=context) as made:
             yield Client(
                 made,
                 guard=guard,
                 pace=self._pace,
                 login=self._login,
-                headers={name: each.get_secret_value() for name, each in config.headers.items()},
+                headers=config.own_headers(),
                 most=config.max_response,
                 now=self.now,
             )
