@@ -45,9 +45,9 @@ def postgres(folder, request):
 
 
 @contextlib.contextmanager
-def rest_api(folder, request, port=18090):
-    """The program that the example asks, at its port."""
-    with subprocess.Popen([sys.executable, "rest_api.py", str(port)], cwd=folder) as running:
+def program(folder, name, port):
+    """A program beside the examples, at a port."""
+    with subprocess.Popen([sys.executable, name, str(port)], cwd=folder) as running:
         try:
             deadline = time.monotonic() + 20
             while True:
@@ -55,12 +55,27 @@ def rest_api(folder, request, port=18090):
                     socket.create_connection(("127.0.0.1", port)).close()
                     break
                 except OSError:
-                    assert running.poll() is None, "rest_api.py has ended"
-                    assert time.monotonic() < deadline, "rest_api.py does not listen"
+                    assert running.poll() is None, f"{name} has ended"
+                    assert time.monotonic() < deadline, f"{name} does not listen"
                     time.sleep(0.02)
             yield {}
         finally:
             running.kill()
+
+
+def rest_api(folder, request, port=18090):
+    """The API that the example asks, at its port."""
+    return program(folder, "rest_api.py", port)
+
+
+@contextlib.contextmanager
+def ticker(folder, request):
+    """What the examples of event streams and WebSockets ask."""
+    from collectors.testing.local_server import free_port
+
+    scheme = {"sse": "http", "websocket": "ws"}[request.node.callspec.params["name"]]
+    with program(folder, "ticker.py", port := free_port()):
+        yield {"TICKER": f"{scheme}://127.0.0.1:{port}"}
 
 
 @contextlib.contextmanager
@@ -151,4 +166,6 @@ SERVERS = {
     "orders-to-postgres": postgres,
     "redis": redis_stream,
     "rest": rest_api,
+    "sse": ticker,
+    "websocket": ticker,
 }

@@ -22,7 +22,14 @@ from _example_servers import SERVERS
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SET_ASIDE = {"readings": 2, "access-log": 1, "disk-usage": 1, "webhook": 2, "redis": 1, "kafka": 2, "mqtt": 1}
 STDIN = {"stdin": "data/readings.ndjson"}
-FOR = {"rest": "5s", "mqtt": "5s", "four-at-once": "12s", "singer": "30s"}
+FOR = {
+    "rest": "5s",
+    "mqtt": "5s",
+    "four-at-once": "12s",
+    "singer": "30s",
+    "sse": "5s",
+    "websocket": "5s",
+}
 """How long those are given that need longer to begin; singer ends by itself, but starts programs."""
 
 

@@ -440,6 +440,21 @@ def test_when_to_try_again(headers, seconds):
     assert seconds_to_wait(headers, NOW) == seconds
 
 
+def test_a_response_that_cannot_be_expanded():
+    """The text of the library would have the address with its query in it."""
+    with Api() as api:
+        headers = {"Content-Encoding": "gzip"}
+        api.answers["/x"] = lambda _: web.Response(body=b"none", headers=headers)
+        config = {"url": f"{api.url}/x", "allow_private": True, "params": {"q": SECRET}}
+        with pytest.raises(TransientError, match="/x: ") as caught:
+            collect(config)
+        assert SECRET not in str(caught.value)
+        headers["Content-Encoding"] = "br"
+        with pytest.raises(TransientError, match="/x: ") as caught:
+            collect(config)
+        assert SECRET not in str(caught.value)
+
+
 def test_a_certificate_that_is_not_trusted(tmp_path):
     """TLS is verified: nothing is asked, and no credentials are sent; unless the authority is one of the settings."""
     with Api(tls=certificate(tmp_path)) as api:
