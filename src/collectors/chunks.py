@@ -148,7 +148,7 @@ class Drift(Struct, frozen=True):
     `existing` is the type that the table had, None where it had no such column; `brought` the one that it got or would
     have needed. `rows` of the commit had a value to which that matters, `samples` are some of them as JSON, `location`
     (`flow:seq`) is where they came from. `action` says what was done: the column was `made` with the table, `added` or
-    `widened`; values were `left out`; rows were `set aside`; the commit was `refused`.
+    `widened`, or `changed` where files keep the types of their rows; values were `left out`; rows were `set aside`; the commit was `refused`.
     """
 
     table: str
@@ -172,6 +172,7 @@ class Drift(Struct, frozen=True):
         done = {
             "added": f"new column '{self.column}' of type {self.brought}",
             "widened": f"column '{self.column}' is {self.brought} now, it was {self.existing}",
+            "changed": f"column '{self.column}' is {self.brought} now, it was {self.existing}: files have both",
             "left out": f"{self.what()}; left out",
             "set aside": f"{self.what()}; such rows are set aside",
         }.get(self.action, self.what())

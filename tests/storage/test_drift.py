@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from _tables import asking, committing, opened, stored
+from _tables import asking, committing, committing_what_it_can, opened, stored, tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -147,26 +147,6 @@ def test_a_mode_that_there_is_not(where):
         opened(where(), schema="thaw")
 
 
-VALUES = {
-    "int64": st.integers(-9, 9),
-    "double": st.sampled_from([0.0, 1.0, -2.0, 0.5, 7.25]),
-    "string": st.sampled_from(["", "7", "x"]),
-    "bool": st.booleans(),
-}
-
-
-@st.composite
-def tables(draw):
-    """Some rows, each with an `n` of its own later, and some columns of some types."""
-    count = draw(st.integers(1, 4))
-    columns = {}
-    for name in draw(st.sets(st.sampled_from(["a", "b", "c"]))):
-        kind = draw(st.sampled_from(sorted(VALUES)))
-        values = draw(st.lists(st.none() | VALUES[kind], min_size=count, max_size=count))
-        columns[name] = pa.array(values, pa.type_for_alias(kind))
-    return pa.table({"n": pa.array(range(count), pa.int64()), **columns})
-
-
 @settings(
     max_examples=100,
     deadline=None,
@@ -204,12 +184,3 @@ def test_every_value_is_stored_or_accounted_for(where, mode, brought):
     assert mode == "discard-column" or not missing
     if mode != "evolve":
         assert names(rows.values()) <= (first or set())
-
-
-def committing_what_it_can(backend, table, seq):
-    """Commit as the runtime does: without the rows that are refused. Returns what was found, and the rows."""
-    try:
-        return committing(backend, [table], first_seq=seq) or [], table
-    except DataError as error:
-        table = table.filter(pa.array([row not in error.rows for row in range(table.num_rows)]))
-        return committing(backend, [table], first_seq=seq) or [], table

@@ -110,8 +110,7 @@ class Columns(Struct, frozen=True):
             if mode == "evolve":
                 if difference.existing is None or difference.wider is not None:
                     action = "added" if difference.existing is None else "widened"
-                    valued = pc.indices_nonzero(rows.column(column).is_valid()).to_pylist()
-                    self._note(action, column, difference, rows, valued)
+                    self._note(action, column, difference, rows, _valued(rows, column))
                 continue
             kept, bad = narrowed(plain(rows.column(column)), difference.narrow)
             if bad:
@@ -138,6 +137,10 @@ class Columns(Struct, frozen=True):
         for column, kind in kinds.items():
             self._note("made", column, Difference(None, kind), None, [])
 
+    def note_changed(self, column: str, difference: Difference, rows: pa.Table) -> None:
+        """Tell that rows are stored with another type than those before them have."""
+        self._note("changed", column, difference, rows, _valued(rows, column))
+
     def _note(
         self,
         action: str,
@@ -160,6 +163,11 @@ class Columns(Struct, frozen=True):
         )
         self.found.append(drift)
         return drift
+
+
+def _valued(rows: pa.Table, column: str) -> list[int]:
+    found: list[int] = pc.indices_nonzero(rows.column(column).is_valid()).to_pylist()
+    return found
 
 
 def _sample(rows: pa.Table, row: int) -> str:

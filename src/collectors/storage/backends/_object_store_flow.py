@@ -20,6 +20,7 @@ from msgspec.structs import asdict
 from collectors.chunks import Checkpoint, Delivery
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, FencedError, TransientError
+from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._object_store_client import Objects
 from collectors.storage.backends._object_store_log import (
     Intent,
@@ -67,8 +68,10 @@ class Layout(Struct, frozen=True):
 class FlowObjects(FlowBuffer):
     """One owner of a flow. `_entry` is the entry of the log that the owner builds on; only its own ones follow."""
 
-    def __init__(self, objects: Objects, scratch: Scratch, flow: str, layout: Layout) -> None:
-        super().__init__(flow, layout.partition_by)
+    def __init__(
+        self, objects: Objects, scratch: Scratch, flow: str, layout: Layout, lake: LakeSchema
+    ) -> None:
+        super().__init__(flow, layout.partition_by, lake)
         self._layout = layout
         self._objects = objects
         self._scratch = scratch
@@ -116,6 +119,7 @@ class FlowObjects(FlowBuffer):
                 schema=before.schema,
                 written_at=_now(),
                 owner=self._owner,
+                columns=self._entry.columns if self._entry else b"",
             )
             if self._log.put(claimed):
                 break
@@ -142,12 +146,6 @@ class FlowObjects(FlowBuffer):
             with translated(self._scratch.folder(), "cannot write to"):
                 for part in self._waiting.parts.values():
                     part.file.drain()
-
-    def take_unchecked(self, delivery: Delivery) -> None:
-        """Take a delivery whatever was taken before it. Raises DataError with `rows` for those that cannot be lines."""
-        if self._layout.form != "parquet":
-            check_lines(delivery.table, self._layout.form)
-        super().take_unchecked(delivery)
 
     def publish(self) -> None:
         """Make everything that was taken durable, in one step.
@@ -196,6 +194,8 @@ class FlowObjects(FlowBuffer):
             owner=self._owner,
             letters=self._log.letters_name(own) if waiting.letters else "",
             resolved=waiting.resolved,
+            columns=self._lake.content or (self._entry.columns if self._entry else b""),
+            drifts=waiting.drifts,
         )
         files = {names[folder]: part.file.path for folder, part in waiting.parts.items()}
         return _Publication(entry, files, encoded_letters(waiting.letters) if waiting.letters else b"", token)
@@ -260,6 +260,10 @@ class FlowObjects(FlowBuffer):
                     f"{waiting.last.key.seq} are not stored; start again, and they are read again",
                     error_type=ErrorType.STORAGE,
                 )
+
+    def _check(self, table: pa.Table) -> None:
+        if self._layout.form != "parquet":
+            check_lines(table, self._layout.form)
 
     def _writable(self, table: pa.Table) -> pa.Table:
         form = self._layout.form

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 from msgspec import Struct, field
 
-from collectors.chunks import Counts, DeadLetter, Delivery
+from collectors.chunks import Counts, DeadLetter, Delivery, Drift
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
+from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._parquet_file import writable
 from collectors.storage.backends._parquet_log import FileEntry
 from collectors.storage.backends._parquet_partition import Partition, split
@@ -74,6 +75,7 @@ class Waiting(Struct):
     parts: dict[str, _Part] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[tuple[str, str]] = field(default_factory=list)
+    drifts: list[Drift] = field(default_factory=list)
 
     @property
     def closed(self) -> bool:
@@ -96,10 +98,15 @@ class Waiting(Struct):
 
 
 class FlowBuffer(ABC):
-    """Base of the owners of a flow; they say where scratch files are and how all of them are published."""
+    """Base of the owners of a flow; they say where scratch files are and how all of them are published.
 
-    def __init__(self, flow: str, partition_by: list[str]) -> None:
+    `found` takes what rows bring that the folder did not have, for whoever looks.
+    """
+
+    def __init__(self, flow: str, partition_by: list[str], lake: LakeSchema) -> None:
+        self.found: list[Drift] = []
         self._flow = flow
+        self._lake = lake
         self._partition_by = partition_by
         self._waiting: Waiting | None = None
         self._files_made = 0
@@ -119,6 +126,9 @@ class FlowBuffer(ABC):
     def publish(self) -> None:
         """Make everything that was taken durable, in one step."""
 
+    def _check(self, table: pa.Table) -> None:  # noqa: B027  # most files have all
+        """Raise DataError with `rows` for those that files cannot have."""
+
     def _writable(self, table: pa.Table) -> pa.Table:
         """Return the table as files have it. Raises FatalError."""
         return writable(table)
@@ -128,8 +138,17 @@ class FlowBuffer(ABC):
         """Return the file in which the rows of a folder wait."""
 
     def take_unchecked(self, delivery: Delivery) -> None:
-        """Take a delivery whatever was taken before it; the disk is not touched."""
-        partitions = split(delivery.table, self._partition_by) if delivery.table.num_rows else []
+        """Take a delivery whatever was taken before it; the disk is not touched.
+
+        Raises FatalError, and DataError with `rows`, for those that the columns of the folder do not take.
+        """
+        found: list[Drift] = []
+        try:
+            table = self._lake.settle(delivery.table, f"{self._flow}:{delivery.key.seq}", found)
+        finally:
+            self.found += found
+        self._check(table)
+        partitions = split(table, self._partition_by) if table.num_rows else []
         tables = [(part, self._writable(part.table)) for part in partitions]
         if self._waiting and (
             self._waiting.closed or any(self._differs(part.folder, table.schema) for part, table in tables)
@@ -158,6 +177,7 @@ class FlowBuffer(ABC):
         waiting.counts += delivery.counts
         waiting.letters += delivery.dead_letters
         waiting.resolved += [letter.key for letter in delivery.resolved]
+        waiting.drifts += self._lake.to_write_down(found)
         waiting.last = _without_rows(delivery)
         self._waiting = waiting
 

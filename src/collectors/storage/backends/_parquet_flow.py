@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 from collectors.chunks import Checkpoint, Delivery
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, FencedError
+from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._parquet_buffer import FlowBuffer, Waiting
 from collectors.storage.backends._parquet_file import PartFile
 from collectors.storage.backends._parquet_log import (
@@ -34,8 +35,8 @@ __all__ = ["FlowFiles"]
 class FlowFiles(FlowBuffer):
     """One owner of a flow. `_entry` is the entry of the log that the owner builds on; only its own ones follow."""
 
-    def __init__(self, root: Path, flow: str, partition_by: list[str]) -> None:
-        super().__init__(flow, partition_by)
+    def __init__(self, root: Path, flow: str, partition_by: list[str], lake: LakeSchema) -> None:
+        super().__init__(flow, partition_by, lake)
         self._root = root
         self._log = FlowLog(root, file_name(flow))
         self._entry: Entry | None = None
@@ -82,6 +83,7 @@ class FlowFiles(FlowBuffer):
                     position=before.position,
                     schema=before.schema,
                     written_at=_now(),
+                    columns=self._entry.columns if self._entry else b"",
                 )
                 if self._log.put(claimed):
                     break
@@ -182,6 +184,8 @@ class FlowFiles(FlowBuffer):
             run=last.run,
             counts=asdict(waiting.counts),
             written_at=_now(),
+            columns=self._lake.content or (self._entry.columns if self._entry else b""),
+            drifts=waiting.drifts,
         )
 
     def _next_number(self) -> int:

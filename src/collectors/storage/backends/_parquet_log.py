@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from collectors.chunks import Checkpoint
+from collectors.chunks import Checkpoint, Drift
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.storage.files import make_folders, put_new, sync_folder, translated, write_synced
@@ -58,6 +58,10 @@ class Entry(msgspec.Struct, frozen=True):
     run: str = ""
     counts: dict[str, int] = {}
     crc: int = 0
+    columns: bytes = b""
+    """All columns of the folder with their types, an Arrow schema in its IPC form."""
+    drifts: list[Drift] = []
+    """How the columns of these rows differ from what there was before."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -66,8 +70,11 @@ class Entry(msgspec.Struct, frozen=True):
 
     def checked(self) -> Entry:
         """Return the entry with the CRC-32 of all the rest of it."""
-        plain = msgspec.structs.replace(self, crc=0)
-        return msgspec.structs.replace(plain, crc=zlib.crc32(msgspec.json.encode(plain)))
+        fields = msgspec.to_builtins(msgspec.structs.replace(self, crc=0))
+        for name in ("columns", "drifts"):  # which older entries do not have
+            if not fields[name]:
+                del fields[name]
+        return msgspec.structs.replace(self, crc=zlib.crc32(msgspec.json.encode(fields)))
 
 
 def file_name(flow: str) -> str:

@@ -6,7 +6,7 @@
       partition_by: [day]
 
 An object is put when it is large or old enough, or when the flow pauses or ends; until then its rows wait in a file
-below `TMPDIR`. Columns may come, go and change their type from object to object; folders and columns are as in
+below `TMPDIR`. Columns may come, go and change their type from object to object, which is told; folders and columns are as in
 `parquet`. `_collectors/` is the log: which objects belong, how far each source is stored, its dead letters and counts.
 Nothing but the store is needed to go on after a crash, on whatever machine.
 
@@ -33,12 +33,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field, model_validator
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.models import QueryCriteria
 from collectors.object_stores import Place, StoreSettings
 from collectors.settings import ByteSize, Duration
+from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._object_store_client import Objects, RangeFile
 from collectors.storage.backends._object_store_flow import FlowObjects, Layout
 from collectors.storage.backends._object_store_log import (
@@ -51,7 +52,8 @@ from collectors.storage.backends._object_store_log import (
 from collectors.storage.backends._object_store_scratch import Scratch
 from collectors.storage.backends._parquet_log import FileEntry, file_name
 from collectors.storage.backends._parquet_preview import changes
-from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.base import Backend
+from collectors.storage.drift import DriftConfig
 from collectors.storage.positions import is_of
 
 __all__ = ["COMPONENT", "ObjectStoreBackend", "ObjectStoreConfig"]
@@ -64,7 +66,7 @@ def _url(url: str) -> str:
     return url
 
 
-class ObjectStoreConfig(StoreSettings, BackendConfig):
+class ObjectStoreConfig(StoreSettings, DriftConfig):
     """Settings of the `object_store` backend."""
 
     url: Annotated[str, AfterValidator(_url)]
@@ -119,6 +121,7 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         """Make the client; nothing is asked for, and nothing is written."""
         self._flows: dict[str, FlowObjects] = {}
         self._scratch = Scratch()
+        self._lake = LakeSchema(self.describe(), self.config.mode, self._columns)
         self._objects: Any = Objects(self.config.place, self.config)
         self._checked = False
 
@@ -151,6 +154,7 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
     def commit(self, delivery: Delivery) -> int:
         """Take a delivery, publish what was taken when it is large enough, and return the last durable seq."""
         flow = self._flow(delivery.key.flow)
+        flow.found = self.drifts.setdefault(delivery.key.flow, [])
         flow.take(delivery)
         full = self.config.max_rows is not None and flow.rows >= self.config.max_rows
         if full or flow.largest >= self.config.max_bytes or flow.many_letters:
@@ -193,6 +197,10 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         """Return `max_age`."""
         return self.config.max_age
 
+    def schema_history(self) -> list[Drift]:
+        """Return what became of the columns of the objects in this folder."""
+        return [drift for entry in _entries(self._objects) for drift in entry.drifts]
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows of all published objects, the oldest object first."""
         from collectors.storage.backends import _parquet_query
@@ -228,7 +236,11 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         lines = [] if files else [f"+ folder {objects.url('')}"]
         known = [file for file in files if file.name.endswith(".parquet")]
         return lines + changes(
-            table, self.config.partition_by, known, lambda file: pq.read_schema(_opened(objects, file))
+            table,
+            self.config,
+            self.config.partition_by,
+            known,
+            lambda file: pq.read_schema(_opened(objects, file)),
         )
 
     def describe(self) -> str:
@@ -253,8 +265,14 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
             self._flows[name] = self._new_flow(name)
         return self._flows[name]
 
+    def _columns(self) -> list[bytes]:
+        """Return the columns that the newest entry of each flow has, oldest first."""
+        found = self._objects.each(ObjectLog.last, object_logs(self._objects))
+        newest = sorted((entry for entry in found if entry), key=lambda entry: entry.written_at)
+        return [entry.columns for entry in newest if entry.columns]
+
     def _new_flow(self, name: str) -> FlowObjects:
-        flow = FlowObjects(self._objects, self._scratch, name, self.config.layout)
+        flow = FlowObjects(self._objects, self._scratch, name, self.config.layout, self._lake)
         flow.adopt()
         return flow
 
@@ -265,14 +283,18 @@ def _opened(objects: Objects, file: FileEntry) -> RangeFile:
 
 def _files(objects: Objects) -> list[FileEntry]:
     """Return the files of all entries that were not removed, in the order in which they were committed."""
+    return [file for entry in _entries(objects) for file in entry.files]
+
+
+def _entries(objects: Objects) -> list[ObjectEntry]:
+    """Return all entries that were not removed, in the order in which they were committed."""
 
     def entries(log: ObjectLog) -> list[ObjectEntry]:
         removed = log.removed()
         return [entry for entry in log.entries() if entry.number not in removed]
 
     found = [entry for each in objects.each(entries, object_logs(objects)) for entry in each]
-    found.sort(key=lambda entry: (entry.written_at, entry.flow, entry.number))
-    return [file for entry in found for file in entry.files]
+    return sorted(found, key=lambda entry: (entry.written_at, entry.flow, entry.number))
 
 
 COMPONENT = ObjectStoreBackend

@@ -6,8 +6,8 @@
       partition_by: [day]
 
 A file is closed when it is large or old enough, or when the flow pauses or ends. Columns may come, go and change their
-type from file to file. A column that is null throughout a file is left out of it; the columns of `partition_by` are in
-the names of the folders. `_collectors/` in the folder is the log: which files belong, and how far each source is stored.
+type from file to file, which is told; `schema` can forbid it. A column that is null throughout a file is left out of it;
+the columns of `partition_by` are in the names of the folders. `_collectors/` in the folder is the log: which files belong, and how far each source is stored.
 
 Delivery: exactly once for `query` and for readers of the log. Files are fsynced, renamed and then committed by one
 entry of the log, which is put only if nobody else has put it. Readers that take every `**/*.parquet` see the same,
@@ -25,13 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery
+from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery, Drift
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
+from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._parquet_flow import FlowFiles
 from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
 from collectors.storage.backends._parquet_preview import changes
-from collectors.storage.base import Backend, BackendConfig
+from collectors.storage.base import Backend
+from collectors.storage.drift import DriftConfig
 from collectors.storage.files import check_writable, translated
 from collectors.storage.positions import is_of
 
@@ -40,7 +42,7 @@ __all__ = ["COMPONENT", "ParquetBackend", "ParquetConfig"]
 _SCRATCH_ROWS = 200
 
 
-class ParquetConfig(BackendConfig):
+class ParquetConfig(DriftConfig):
     """Settings of the `parquet` backend."""
 
     path: LocalPath
@@ -66,6 +68,7 @@ class ParquetBackend(Backend[ParquetConfig]):
     def open(self) -> None:
         """See that the path is a folder, if there is anything; nothing is written."""
         self._flows: dict[str, FlowFiles] = {}
+        self._lake = LakeSchema(self.config.path, self.config.mode, self._columns)
         with translated(self._root, "cannot use"):
             if self._root.exists() and not self._root.is_dir():
                 raise NotADirectoryError(20, "Not a directory")
@@ -78,7 +81,7 @@ class ParquetBackend(Backend[ParquetConfig]):
 
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Store the rows in files of their own and return their number."""
-        flow = FlowFiles(self._root, key.flow, self.config.partition_by)
+        flow = FlowFiles(self._root, key.flow, self.config.partition_by, self._lake)
         flow.adopt()
         if flow.published.seq >= key.seq:
             return 0
@@ -98,6 +101,7 @@ class ParquetBackend(Backend[ParquetConfig]):
     def commit(self, delivery: Delivery) -> int:
         """Take a delivery, publish what was taken when it is large enough, and return the last durable seq."""
         flow = self._flow(delivery.key.flow)
+        flow.found = self.drifts.setdefault(delivery.key.flow, [])
         flow.take(delivery)
         full = self.config.max_rows is not None and flow.rows >= self.config.max_rows
         if full or flow.largest >= self.config.max_bytes:
@@ -134,6 +138,10 @@ class ParquetBackend(Backend[ParquetConfig]):
         """Return `max_age`."""
         return self.config.max_age
 
+    def schema_history(self) -> list[Drift]:
+        """Return what became of the columns of the files in this folder."""
+        return [drift for entry in self._entries() for drift in entry.drifts]
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows of all published files, the oldest file first."""
         from collectors.storage.backends import _parquet_query
@@ -166,7 +174,11 @@ class ParquetBackend(Backend[ParquetConfig]):
         files = [file for entry in self._entries() for file in entry.files]
         lines = [] if files else [f"+ folder {self._root}"]
         return lines + changes(
-            table, self.config.partition_by, files, lambda file: pq.read_schema(self._root / file.name)
+            table,
+            self.config,
+            self.config.partition_by,
+            files,
+            lambda file: pq.read_schema(self._root / file.name),
         )
 
     def describe(self) -> str:
@@ -183,10 +195,18 @@ class ParquetBackend(Backend[ParquetConfig]):
 
     def _flow(self, name: str) -> FlowFiles:
         if name not in self._flows:
-            flow = FlowFiles(self._root, name, self.config.partition_by)
+            flow = FlowFiles(self._root, name, self.config.partition_by, self._lake)
             flow.adopt()
             self._flows[name] = flow
         return self._flows[name]
+
+    def _columns(self) -> list[bytes]:
+        """Return the columns that the newest entry of each flow has, oldest first."""
+        with translated(self._root, "cannot read the log in"):
+            newest = [entry for log in flow_logs(self._root) if (entry := log.last())]
+        return [
+            entry.columns for entry in sorted(newest, key=lambda entry: entry.written_at) if entry.columns
+        ]
 
     def _entries(self) -> list[Entry]:
         with translated(self._root, "cannot read"):
