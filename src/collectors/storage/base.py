@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import pyarrow as pa
+from msgspec import Struct
 
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.enums import ErrorType
@@ -32,6 +33,8 @@ __all__ = [
     "Backend",
     "BackendConfig",
     "CommitsTogether",
+    "Compacted",
+    "Compacts",
     "HasTables",
     "KeepsDeadLetters",
     "KeepsLedger",
@@ -128,6 +131,31 @@ class KeepsSchema(Protocol):
 
     def schema_history(self) -> list[Drift]:
         """Return what was written down, in that order; `Drift.action` is never that of a commit that was refused."""
+
+
+class Compacted(Struct, frozen=True):
+    """Files of one flow that became fewer; `bytes_after` is 0 where that was only planned."""
+
+    flow: str
+    files_before: int
+    files_after: int
+    rows: int
+    bytes_before: int
+    bytes_after: int
+
+
+@runtime_checkable
+class Compacts(Protocol):
+    """A backend that can make few large files of many small ones."""
+
+    def compact(
+        self, pipeline: str, target: int, tell: Callable[[Compacted], None], *, dry_run: bool
+    ) -> list[Compacted]:
+        """Merge files of the pipeline's flows until they have about `target` bytes; `tell` is told of each step.
+
+        Raises FencedError when another process stores something of a flow meanwhile, FatalError, TransientError: what
+        was told is done then, and the rest is as it was.
+        """
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ __all__ = [
     "check_conditional",
     "encoded_letters",
     "object_logs",
+    "standing",
 ]
 
 BLOCK = 64
@@ -47,6 +48,8 @@ class ObjectEntry(Entry, frozen=True):
     """The object with the dead letters of the commit."""
     resolved: list[tuple[str, str]] = []
     """The keys of letters that the commit has deleted."""
+    replaces: list[int] = []
+    """The numbers of entries whose rows are in the objects of this one."""
 
     @property
     def objects(self) -> list[str]:
@@ -241,6 +244,13 @@ def encoded_letters(letters: list[DeadLetter]) -> bytes:
         for letter in letters
     ]
     return gzip.compress(msgspec.json.encode(plain), mtime=0)
+
+
+def standing(log: ObjectLog) -> list[ObjectEntry]:
+    """Return the entries whose objects hold rows: those that were neither removed nor replaced."""
+    entries = list(log.entries())
+    gone = log.removed() | {number for entry in entries for number in entry.replaces}
+    return [entry for entry in entries if entry.number not in gone]
 
 
 def object_logs(objects: Objects, beginning: str = "") -> list[ObjectLog]:

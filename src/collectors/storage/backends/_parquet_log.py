@@ -45,7 +45,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """One entry; `seq`, `position` and `schema` are how far the flow is stored once the entry is there."""
 
-    kind: Literal["claim", "commit"]
+    kind: Literal["claim", "commit", "compact"]
     number: int
     flow: str
     epoch: int
@@ -71,8 +71,8 @@ class Entry(msgspec.Struct, frozen=True):
     def checked(self) -> Entry:
         """Return the entry with the CRC-32 of all the rest of it."""
         fields = msgspec.to_builtins(msgspec.structs.replace(self, crc=0))
-        for name in ("columns", "drifts"):  # which older entries do not have
-            if not fields[name]:
+        for name in ("columns", "drifts", "replaces"):  # which older entries do not have
+            if not fields.get(name, True):
                 del fields[name]
         return msgspec.structs.replace(self, crc=zlib.crc32(msgspec.json.encode(fields)))
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -48,11 +48,12 @@ from collectors.storage.backends._object_store_log import (
     ObjectLog,
     check_conditional,
     object_logs,
+    standing,
 )
 from collectors.storage.backends._object_store_scratch import Scratch
 from collectors.storage.backends._parquet_log import FileEntry, file_name
 from collectors.storage.backends._parquet_preview import changes
-from collectors.storage.base import Backend
+from collectors.storage.base import Backend, Compacted
 from collectors.storage.drift import DriftConfig
 from collectors.storage.positions import is_of
 
@@ -201,6 +202,25 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         """Return what became of the columns of the objects in this folder."""
         return [drift for entry in _entries(self._objects) for drift in entry.drifts]
 
+    def compact(
+        self, pipeline: str, target: int, tell: Callable[[Compacted], None], *, dry_run: bool
+    ) -> list[Compacted]:
+        """Merge small objects of the pipeline's flows; whoever writes to these meanwhile is fenced."""
+        from collectors.storage.backends._object_store_compaction import Compaction
+
+        self._check()
+        newest = self._objects.each(ObjectLog.last, object_logs(self._objects, pipeline))
+        done: list[Compacted] = []
+        for flow in sorted(entry.flow for entry in newest if entry and is_of(entry.flow, pipeline)):
+            compaction = Compaction(self._objects, self._scratch, flow, target)
+            found = compaction.plan()
+            if not dry_run:
+                compaction.delete_replaced()
+            if found and not dry_run:
+                found = compaction.run(self._new_flow(flow).claim().epoch, tell)
+            done += found
+        return done
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows of all published objects, the oldest object first."""
         from collectors.storage.backends import _parquet_query
@@ -220,7 +240,14 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         flow, _, seq = location_id.rpartition(":")
         log = ObjectLog(self._objects, file_name(flow))
         found = [entry for entry in log.entries() if entry.kind == "commit" and str(entry.seq) == seq]
+        replaced = {number for entry in log.entries() for number in entry.replaces}
         for entry in found:
+            if entry.number in replaced:
+                raise FatalError(
+                    f"{self._objects.url('')}: the rows of {location_id} were merged with others by `collectors compact`; "
+                    "they can no longer be deleted by their location",
+                    error_type=ErrorType.STORAGE,
+                )
             names = [file.name for file in entry.files]
             if entry.number in log.removed() and not any(self._objects.each(self._objects.size, names)):
                 continue
@@ -288,12 +315,7 @@ def _files(objects: Objects) -> list[FileEntry]:
 
 def _entries(objects: Objects) -> list[ObjectEntry]:
     """Return all entries that were not removed, in the order in which they were committed."""
-
-    def entries(log: ObjectLog) -> list[ObjectEntry]:
-        removed = log.removed()
-        return [entry for entry in log.entries() if entry.number not in removed]
-
-    found = [entry for each in objects.each(entries, object_logs(objects)) for entry in each]
+    found = [entry for each in objects.each(standing, object_logs(objects)) for entry in each]
     return sorted(found, key=lambda entry: (entry.written_at, entry.flow, entry.number))
 
 
