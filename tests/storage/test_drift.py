@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
+import duckdb
+import psycopg
 import pyarrow as pa
 import pytest
 from _tables import asking, committing, committing_what_it_can, opened, stored, tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pydantic import ValidationError
 
+from collectors.chunks import Drift
 from collectors.errors import DataError, FatalError
+from collectors.runtime.ledger import EdgeReport, FlowReport
+from collectors.testing.deliveries import delivery
 
 NARROW = [pa.table({"id": [1, 2], "v": [1, 2]})]
 WIDER = pa.table({"id": [3, 4, 5], "v": [1.5, 2.0, None], "note": ["x", None, None]})
@@ -133,18 +144,154 @@ def test_check_says_what_each_mode_would_do(where):
         backend = opened(place, schema=mode)
         return [line for line in backend.preview(WIDER, "contract/source") if "note" in line or " v" in line]
 
-    assert [line[0] for line in lines("discard-column")] == (
-        ["=", "~"] if place["type"] == "sqlite" else ["~", "~"]
-    )
-    assert "stops" in lines("freeze")[0] or place["type"] == "sqlite"
+    assert [line[0] for line in lines("discard-column")] == ["~", "~"]
+    assert lines("freeze")[0].startswith("! v: table has ")
+    assert "stops at the first value that does not fit" in lines("freeze")[0]
     assert lines("freeze")[-1].startswith("! note")
     assert "set aside" in lines("set-aside")[-1]
     assert lines("evolve")[-1].startswith("+ note")
 
 
+def test_kinds_of_values_that_are_left_out_are_written_down_up_to_a_thousand(tmp_path):
+    backend = opened(
+        {"type": "sqlite", "path": str(tmp_path / "rows.db")}, table="t", schema="discard-column"
+    )
+    committing(backend, NARROW)
+    wide = pa.table({"id": [3], **{f"x{number}": ["x" * 9] for number in range(1010)}})
+    began = time.process_time()
+    found = committing(backend, [wide, wide], first_seq=2)
+    assert time.process_time() - began < 20  # a row that many columns show is written once
+    assert len(found) == 1010
+    assert len(history(backend)) == 1000
+
+
+@pytest.mark.parametrize("mode", ["discard-column", "freeze", "set-aside"])
+def test_numbers_for_which_a_chosen_type_is_too_narrow(postgres_server, mode):
+    place = {"type": "postgres", "dsn": postgres_server.dsn, "table": f"rows-{uuid.uuid4().hex[:12]}"}
+    with psycopg.connect(postgres_server.dsn) as connection:
+        columns = "id bigint, s smallint, i integer, r real, n numeric(6,2), w numeric"
+        connection.execute(f'create table "{place["table"]}" ({columns})'.encode())
+    fits = {"s": 7, "i": 2**31 - 1, "r": 0.5, "n": Decimal("9999.99"), "w": Decimal("1e10")}
+    beyond = {"s": 2**15, "i": 2**31, "r": 0.1, "n": Decimal("10000.00"), "w": Decimal("1e20")}
+    table = pa.Table.from_pylist([{"id": 1, **fits}, {"id": 2, **beyond}])
+    backend = opened(place, schema=mode)
+    if mode == "freeze":
+        with pytest.raises(FatalError, match="column 's': rows bring bigint, and the table has smallint"):
+            committing(backend, [table])
+    elif mode == "set-aside":
+        with pytest.raises(DataError) as raised:
+            committing(backend, [table])
+        assert set(raised.value.rows) == {1}
+    else:
+        assert {drift.column: drift.rows for drift in committing(backend, [table])} == dict.fromkeys(
+            "sirn", 1
+        )
+        one, two = sorted(stored(opened(place)), key=lambda row: row["id"])
+        assert one == {"id": 1, **fits}
+        assert two == {"id": 2, **dict.fromkeys("sirn"), "w": Decimal("1e20")}
+
+
+def test_a_history_from_before_it_was_kept(where):
+    place = where()
+    backend = opened(place)
+    committing(backend, NARROW)
+    if place["type"] == "postgres":
+        with psycopg.connect(place["dsn"]) as connection:
+            connection.execute("drop table _collectors_schema")
+    elif place["type"] == "duckdb":
+        backend = opened(place, path=place["path"] + ".old")
+        committing(backend, NARROW)
+        with duckdb.connect(backend.config.path) as connection:
+            connection.execute("drop table _collectors_schema")
+    else:
+        with sqlite3.connect(place["path"]) as connection:
+            connection.execute("drop table _collectors_schema")
+        connection.close()
+    assert history(backend) == []
+    assert asking(backend, backend.stored, "contract/source").seq == 1
+    committing(backend, [WIDER.select(["id", "note"])], first_seq=2)
+    assert history(backend) == [("note", "added", 1)]
+
+
+def test_times_are_told_in_utc(where, monkeypatch):
+    place = where()
+    committing(opened(place), NARROW)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        backend = opened(place)
+        found = [each for each in asking(backend, backend.schema_history) if each.table == place["table"]]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert {drift.at.utcoffset() for drift in found} == {timedelta(0)}
+
+
+def test_what_one_flow_brings_is_not_told_of_another(tmp_path):
+    """SQLite stores rows of several flows at once."""
+    backend = opened(
+        {"type": "sqlite", "path": str(tmp_path / "rows.db")}, table="t", schema="discard-column"
+    )
+    committing(backend, NARROW)
+
+    def together(seq):
+        tables = {
+            "p/one": pa.table({"id": [1, 2], "note": [None, "x"]}),
+            "p/two": pa.table({"id": [3, 4, 5], "note": ["y", "z", None]}),
+            "p/three": pa.table({"id": [6], "note": pa.nulls(1, pa.string())}),
+        }
+        made = []
+        for flow, table in tables.items():
+            epoch = backend.claim(flow).epoch
+            made.append(replace(delivery(seq, seq, epoch, letters=0, flow=flow), table=table))
+        backend.commit_together(made)
+
+    asking(backend, together, 1)
+    found = {
+        flow: [(drift.action, drift.rows, drift.location, drift.samples[0]) for drift in drifts]
+        for flow, drifts in backend.drifts.items()
+        if flow.startswith("p/")
+    }
+    assert found == {
+        "p/one": [("left out", 1, "p/one:1", '{"id":2,"note":"x"}')],
+        "p/two": [("left out", 2, "p/two:1", '{"id":3,"note":"y"}')],
+        "p/three": [],
+    }
+    assert history(backend) == [("note", "left out", 1)]
+
+
+def test_a_rehearsal_leaves_nothing_to_tell(tmp_path):
+    backend = opened({"type": "duckdb", "path": str(tmp_path / "rows.db")}, table="t")
+    committing(backend, NARROW)
+
+    def rehearse():
+        epoch = backend.claim("contract/source").epoch
+        backend.drifts.clear()
+        backend.rehearse(replace(delivery(2, 2, epoch, letters=0), table=pa.table({"note": ["x"]})))
+
+    asking(backend, rehearse)
+    assert backend.drifts == {}
+    assert history(backend) == []
+
+
 def test_a_mode_that_there_is_not(where):
     with pytest.raises(ValidationError, match="freeze"):
         opened(where(), schema="thaw")
+
+
+def test_a_report_stays_small_whatever_the_columns_are_called():
+    edge = EdgeReport("sqlite", "rows.db")
+    told = [
+        edge.note_drift(Drift("t", f"x{number}", None, "TEXT", "left out", 2, [], "p/s:1", datetime.now(UTC)))
+        for number in range(1500)
+    ]
+    assert told.count(True) == 1001
+    assert len(edge.drifts) == 1001
+    assert edge.left_out()[-1].startswith(
+        "storage sqlite: values of more columns were left out of 1,000 rows"
+    )
+    (shown,) = FlowReport("s", edges=[edge]).as_dict()["storage"]
+    assert shown["left_out"][0] == {"table": "t", "column": "x0", "type": "TEXT", "rows": 2}
 
 
 @settings(

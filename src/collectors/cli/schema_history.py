@@ -83,7 +83,7 @@ def _print(backend: str, drifts: list[Drift]) -> None:
     console = Console()
     console.rule(Text(f"storage {backend}", style="bold"), align="left")
     if not drifts:
-        console.print("nothing is stored yet")
+        console.print("no table was made and no column has changed yet")
         return
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for heading in ("table", "version", "when (UTC)", "column", "was", "rows bring", "", "from"):

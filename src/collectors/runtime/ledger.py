@@ -19,6 +19,7 @@ from collectors.models import Position
 __all__ = ["EdgeReport", "FlowReport", "RunFailedError", "RunReport", "StepReport"]
 
 MOST_REASONS = 1000
+_MOST_DRIFTS = 1000
 
 FlowStatus = Literal["starting", "running", "waiting", "done", "stopped", "failed"]
 
@@ -72,7 +73,10 @@ class EdgeReport(Struct):
     refused: int = 0
     """Records that this backend itself refused."""
     drifts: dict[tuple[str, str, str, str], int] = field(default_factory=dict)
-    """Table, column, type and action of each difference between rows and table, with the number of rows that had it."""
+    """Table, column, type and action of each difference between rows and table, with the number of rows that had it.
+
+    Those behind the first thousand are counted together, under no column.
+    """
 
     def note(self, counts: Counts, letters: list[DeadLetter], refused: list[DeadLetter]) -> None:
         """Count a commit, and why records were set aside on the way to it, or by the backend."""
@@ -85,6 +89,8 @@ class EdgeReport(Struct):
     def note_drift(self, drift: Drift) -> bool:
         """Count the rows of a difference between rows and table; returns whether it is a new one, to be told."""
         key = drift.table, drift.column, drift.brought, drift.action
+        if key not in self.drifts and len(self.drifts) >= _MOST_DRIFTS:
+            key = drift.table, "", "", drift.action  # names of columns may be made of data
         known = self.drifts.get(key)
         self.drifts[key] = (known or 0) + drift.rows
         return known is None and drift.action != "made"
@@ -92,8 +98,9 @@ class EdgeReport(Struct):
     def left_out(self) -> list[str]:
         """Return what people should know about values that were not stored since their column is not to change."""
         return [
-            f"storage {self.backend}: values of column '{column}' ({brought}) were left out of {count:,} rows: table '{table}' "
-            "does not take them (`schema: discard-column`)"
+            f"storage {self.backend}: values of "
+            + (f"column '{column}' ({brought})" if brought else "more columns")
+            + f" were left out of {count:,} rows: table '{table}' does not take them (`schema: discard-column`)"
             for (table, column, brought, action), count in self.drifts.items()
             if action == "left out"
         ]
@@ -245,6 +252,11 @@ class FlowReport(Struct):
                     "filtered": edge.counts.filtered,
                     "set_aside": edge.counts.set_aside,
                     "stored_before": edge.skipped,
+                    "left_out": [
+                        {"table": table, "column": column, "type": brought, "rows": count}
+                        for (table, column, brought, action), count in edge.drifts.items()
+                        if action == "left out"
+                    ],
                 }
                 for edge in self.edges
             ],

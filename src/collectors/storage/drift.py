@@ -6,14 +6,15 @@ columns that are left to it, and keeps what was found in the same transaction (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import astuple
 from pydantic import Field
 
@@ -24,7 +25,16 @@ from collectors.storage.base import BackendConfig
 from collectors.storage.narrowing import narrowed
 from collectors.storage.records import plain, to_json_lines
 
-__all__ = ["DRIFT_COLUMNS", "Columns", "Difference", "DriftConfig", "Mode", "drift_values", "read_drift"]
+__all__ = [
+    "DRIFT_COLUMNS",
+    "Columns",
+    "Difference",
+    "DriftConfig",
+    "Mode",
+    "drift_values",
+    "read_drift",
+    "unwritten",
+]
 
 Mode = Literal["evolve", "freeze", "discard-column", "set-aside"]
 _ACTIONS = {"freeze": "refused", "discard-column": "left out", "set-aside": "set aside"}
@@ -35,6 +45,7 @@ _FROZEN = (
 )
 _SAMPLES = 3
 _SAMPLE_LENGTH = 500
+_MOST_LEFT_OUT = 1000
 
 DRIFT_COLUMNS = "table_name, column_name, existing, brought, action, rows, samples, location_id, changed_at"
 """The columns of `drift_values`: text, but integer `rows`; `samples` is a list in JSON."""
@@ -91,12 +102,17 @@ class Difference(Struct, frozen=True):
 
 
 class Columns(Struct, frozen=True):
-    """One table and one commit: what `settle` is told of both, and the list in which it tells what it found."""
+    """One table and one commit: what `settle` is told of both, and the list in which it tells what it found.
+
+    `parts` are the locations of a commit that has several, with their numbers of rows; `samples` the rows that were told.
+    """
 
     table: str
     mode: Callable[[str], Mode]
     location: str
     found: list[Drift]
+    parts: Sequence[tuple[str, int]] = ()
+    samples: dict[int, str] = field(default_factory=dict)
 
     def settle(self, rows: pa.Table, differences: Mapping[str, Difference]) -> pa.Table:
         """Return the rows as the table can have them once it has what `evolve` adds and widens.
@@ -104,7 +120,7 @@ class Columns(Struct, frozen=True):
         A column under `evolve` that nothing wider takes is left as it is: it is for the backend to say that it does not
         fit. Raises FatalError for a frozen column, DataError with `rows` for those to be set aside.
         """
-        settled, refused = rows, dict[int, str]()
+        settled, dropped, refused = rows, list[str](), dict[int, str]()
         for column, difference in differences.items():
             mode = self.mode(column)
             if mode == "evolve":
@@ -120,7 +136,7 @@ class Columns(Struct, frozen=True):
                 if mode == "set-aside":
                     refused = dict.fromkeys(bad, f"{drift.what()} (`schema: set-aside`)") | refused
             if difference.existing is None:
-                settled = settled.drop_columns([column])
+                dropped.append(column)
             else:
                 settled = settled.set_column(settled.column_names.index(column), column, kept)
         if refused:
@@ -130,7 +146,7 @@ class Columns(Struct, frozen=True):
                 rows=refused,
                 error_type=ErrorType.STORAGE,
             )
-        return settled
+        return settled.drop_columns(dropped) if dropped else settled
 
     def note_made(self, kinds: Mapping[str, str]) -> None:
         """Tell with which columns the table was made."""
@@ -149,30 +165,45 @@ class Columns(Struct, frozen=True):
         rows: pa.Table | None,
         concerned: Sequence[int],
     ) -> Drift:
-        samples = [] if rows is None else [_sample(rows, row) for row in concerned[:_SAMPLES]]
-        drift = Drift(
-            table=self.table,
-            column=column,
-            existing=difference.existing,
-            brought=(difference.wider if action == "widened" else None) or difference.brought,
-            action=action,
-            rows=len(concerned),
-            samples=samples,
-            location=self.location,
-            at=datetime.now(UTC),
-        )
-        self.found.append(drift)
-        return drift
+        """Add what was found, and return it: that values are left out for each location, all else once."""
+        placed = self._placed(concerned)
+        drifts = [
+            Drift(
+                table=self.table,
+                column=column,
+                existing=difference.existing,
+                brought=(difference.wider if action == "widened" else None) or difference.brought,
+                action=action,
+                rows=len(own),
+                samples=[] if rows is None else [self._sample(rows, row) for row in own[:_SAMPLES]],
+                location=location,
+                at=datetime.now(UTC),
+            )
+            for location, own in (placed if action == "left out" else [(placed[0][0], concerned)])
+        ]
+        self.found.extend(drifts)
+        return drifts[0]
+
+    def _sample(self, rows: pa.Table, row: int) -> str:
+        """Return a row as JSON; many columns may have the same ones to show."""
+        if row not in self.samples:
+            line = to_json_lines(rows.slice(row, 1)).decode().strip()
+            self.samples[row] = line if len(line) <= _SAMPLE_LENGTH else f"{line[:_SAMPLE_LENGTH]}…"
+        return self.samples[row]
+
+    def _placed(self, concerned: Sequence[int]) -> list[tuple[str, Sequence[int]]]:
+        """Return the locations that some of the rows have, with these; the first one where there are no rows."""
+        placed, first = list[tuple[str, Sequence[int]]](), 0
+        for location, count in self.parts:
+            own = concerned[bisect_left(concerned, first) : bisect_left(concerned, first + count)]
+            placed += [(location, own)] if own else []
+            first += count
+        return placed or [(self.location, concerned)]
 
 
 def _valued(rows: pa.Table, column: str) -> list[int]:
     found: list[int] = pc.indices_nonzero(rows.column(column).is_valid()).to_pylist()
     return found
-
-
-def _sample(rows: pa.Table, row: int) -> str:
-    line = to_json_lines(rows.slice(row, 1)).decode().strip()
-    return line if len(line) <= _SAMPLE_LENGTH else f"{line[:_SAMPLE_LENGTH]}…"
 
 
 def drift_values(drift: Drift) -> tuple[Any, ...]:
@@ -181,9 +212,26 @@ def drift_values(drift: Drift) -> tuple[Any, ...]:
     return (*astuple(drift)[:6], samples, drift.location, drift.at)
 
 
+def unwritten(found: Sequence[Drift], left_out: Iterable[Sequence[Any]]) -> list[Drift]:
+    """Return what is to be written down of what was found, given the columns and types that are known to be left out.
+
+    That values are left out is written down once for each kind of them, and for a thousand kinds: names of columns may be
+    made of data.
+    """
+    known, new = {(column, brought) for column, brought in left_out}, list[Drift]()
+    for drift in found:
+        if drift.action == "left out":
+            kind = drift.column, drift.brought
+            if kind in known or len(known) >= _MOST_LEFT_OUT:
+                continue
+            known.add(kind)
+        new.append(drift)
+    return new
+
+
 def read_drift(values: Sequence[Any]) -> Drift:
     """Return the drift that has these values in its columns; `changed_at` may be in ISO 8601."""
     table, column, existing, brought, action, rows, samples, location, at = values
-    when = datetime.fromisoformat(at) if isinstance(at, str) else at
+    when = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(UTC)
     told = msgspec.json.decode(samples, type=list[str])
     return Drift(table, column, existing, brought, action, rows, told, location, when)

@@ -23,7 +23,15 @@ from collectors.storage.backends._duckdb_types import (
     storable,
     widened,
 )
-from collectors.storage.drift import DRIFT_COLUMNS, Columns, Difference, Mode, drift_values, read_drift
+from collectors.storage.drift import (
+    DRIFT_COLUMNS,
+    Columns,
+    Difference,
+    Mode,
+    drift_values,
+    read_drift,
+    unwritten,
+)
 from collectors.storage.keys import KeyedConfig, without_key
 from collectors.storage.records import plain, without_unfit
 
@@ -137,20 +145,25 @@ class RowTable:
         return altered
 
     def history(self) -> list[Drift]:
-        """Return what became of the columns of all tables in the file."""
+        """Return what became of the columns of all tables in the file; a file from before has no place for it."""
+        if "_collectors_schema" not in table_names(self._connection):
+            return []
         rows = self._connection.rows(f"select {DRIFT_COLUMNS} from _collectors_schema order by rowid")  # noqa: S608
         return [read_drift(row) for row in rows]
 
     def _write_down(self) -> None:
-        """Keep what was found; that values are left out once for each kind of them."""
-        for drift in self.found:
-            left_out = "select 1 from _collectors_schema where (table_name, column_name, brought, action) = (?, ?, ?, ?)"
-            known = [drift.table, drift.column, drift.brought, "left out"]
-            if drift.action != "left out" or not self._connection.rows(left_out, known):
-                self._connection.execute(
-                    f"insert into _collectors_schema ({DRIFT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-                    list(drift_values(drift)),
-                )
+        """Keep what was found."""
+        if not self.found:
+            return
+        left_out = self._connection.rows(
+            "select column_name, brought from _collectors_schema where table_name = ? and action = 'left out'",
+            [self._name],
+        )
+        for drift in unwritten(self.found, left_out):
+            self._connection.execute(
+                f"insert into _collectors_schema ({DRIFT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                list(drift_values(drift)),
+            )
 
     def _replace(self, quoted: str, rows: pa.Table, places: Sequence[int]) -> None:
         """Put rows, whose first column is their number, in the place of those with the same key; the last of each counts."""

@@ -58,21 +58,21 @@ class DeliveryTables:
         self._quoted_schema = f"{quote(schema)}." if schema else ""
         self._target = target
 
-    def is_there(self) -> bool:
-        """Return whether the tables have been made."""
+    def is_there(self, table: str = "dead_letters") -> bool:
+        """Return whether the tables have been made; `schema` came later than the others."""
         found = self._connection.execute(
-            "select to_regclass(%s) is not null", [f"{self._quoted_schema}_collectors_schema"]
+            "select to_regclass(%s) is not null", [f"{self._quoted_schema}_collectors_{table}"]
         ).fetchone()
         return bool(found and found[0])
 
     def create(self) -> None:
         """Make the tables that are missing, and the schema."""
         with translated():
-            if self.is_there():
+            if self.is_there("schema"):
                 return
         with self._connection.durable_transaction():
             self._connection.execute("select pg_advisory_xact_lock(%s)", [_MAKING])
-            if self.is_there():
+            if self.is_there("schema"):
                 return
             if self._schema is not None:
                 found = self._connection.execute(

@@ -21,7 +21,15 @@ from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._postgres_connection import Connection, is_refusal
 from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, narrower, widens
-from collectors.storage.drift import DRIFT_COLUMNS, Columns, Difference, Mode, drift_values, read_drift
+from collectors.storage.drift import (
+    DRIFT_COLUMNS,
+    Columns,
+    Difference,
+    Mode,
+    drift_values,
+    read_drift,
+    unwritten,
+)
 from collectors.storage.keys import KeyedConfig, without_key
 from collectors.storage.records import plain, to_values, without_unfit
 
@@ -160,30 +168,36 @@ class RowTable:
         self._run(f"delete from {self.quoted} where {ROW} >= {first} and {ROW} < {first + count}")  # noqa: S608
 
     def _differences(self, existing: dict[str, str], table: pa.Table) -> dict[str, Difference]:
-        """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
+        """Return the columns of the rows that the table does not have, or not of a type that takes all values.
+
+        Where a column evolves, a number that is too large for a narrow type that somebody has chosen is refused later on.
+        """
         found: dict[str, Difference] = {}
         for name, brought in brought_columns(self._name, table).items():
             now, kind = existing.get(name), plain(table.column(name)).type
             if now is None:
                 found[name] = Difference(None, brought)
-            elif not fits(now, kind):
-                found[name] = Difference(now, brought, brought if widens(now, kind) else None, narrower(now))
+                continue
+            narrow, evolves = narrower(now), self._mode(name) == "evolve"
+            if not fits(now, kind) or (narrow and now != brought and not evolves):
+                found[name] = Difference(now, brought, brought if widens(now, kind) else None, narrow)
         return found
 
     def _write_down(self) -> None:
-        """Keep what was found; that values are left out once for each kind of them."""
-        for drift in self.found:
-            left_out = self._connection.execute(
-                f"select 1 from {self._quoted_schema}_collectors_schema where (table_name, column_name, brought, action) = "  # noqa: S608
-                "(%s, %s, %s, 'left out') limit 1",
-                [drift.table, drift.column, drift.brought],
+        """Keep what was found."""
+        if not self.found:
+            return
+        left_out = self._connection.execute(
+            f"select column_name, brought from {self._quoted_schema}_collectors_schema "  # noqa: S608
+            "where table_name = %s and action = 'left out'",
+            [self._name],
+        ).fetchall()
+        for drift in unwritten(self.found, left_out):
+            self._connection.execute(
+                f"insert into {self._quoted_schema}_collectors_schema ({DRIFT_COLUMNS}) "  # noqa: S608
+                "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                drift_values(drift),
             )
-            if drift.action != "left out" or left_out.fetchone() is None:
-                self._connection.execute(
-                    f"insert into {self._quoted_schema}_collectors_schema ({DRIFT_COLUMNS}) "  # noqa: S608
-                    "values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                    drift_values(drift),
-                )
 
     def _prepare(self, existing: dict[str, str] | None, table: pa.Table) -> dict[str, str]:
         """Make the table and columns that are missing; return the type of each column of the rows."""

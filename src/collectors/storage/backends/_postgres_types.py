@@ -33,6 +33,7 @@ WHOLE = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
 _WITHOUT_TEXT = re.compile(
     r"(smallint|integer|bigint|real|double precision|numeric|boolean|bytea|date|time|timestamp|interval|json|jsonb)\b"
 )
+_NUMERIC = re.compile(r"numeric(\((\d+),(-?\d+)\))?")
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
@@ -88,10 +89,13 @@ def widens(existing: str, kind: pa.DataType) -> bool:
 
 def narrower(existing: str) -> pa.DataType | None:
     """Return the Arrow type to which values can be narrowed for a column of this type; None: to none."""
-    if existing in WHOLE:
-        return pa.int64()
-    digits = _scale(existing)
-    return pa.decimal128(38, digits) if 0 <= digits <= 38 else None
+    simple = {"smallint": pa.int16(), "integer": pa.int32(), "bigint": pa.int64(), "real": pa.float32()}
+    if existing in simple:
+        return simple[existing]
+    match = _NUMERIC.fullmatch(existing)
+    if match is None or match[2] is None or int(match[2]) > 38:
+        return None
+    return pa.decimal128(int(match[2]), int(match[3]))
 
 
 def is_binary(existing: str, kind: pa.DataType) -> bool:
@@ -219,7 +223,7 @@ def _whole_digits(existing: str) -> bool:
 
 def _scale(existing: str) -> int:
     """Return how many digits behind the point a numeric column keeps; -1 for a column that is not numeric."""
-    match = re.fullmatch(r"numeric(\(\d+,(-?\d+)\))?", existing)
+    match = _NUMERIC.fullmatch(existing)
     if match is None:
         return -1
-    return 16383 if match[2] is None else int(match[2])
+    return 16383 if match[3] is None else int(match[3])

@@ -17,12 +17,20 @@ from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._sqlite_types import affinity, declared_type, encode, fits
-from collectors.storage.drift import DRIFT_COLUMNS, Columns, Difference, Mode, drift_values, read_drift
+from collectors.storage.drift import (
+    DRIFT_COLUMNS,
+    Columns,
+    Difference,
+    Mode,
+    drift_values,
+    read_drift,
+    unwritten,
+)
 from collectors.storage.keys import KeyedConfig, without_key
 from collectors.storage.records import plain, without_unfit
 from collectors.storage.sqlite_store import Database
 
-__all__ = ["ROW", "RowTable", "column_changes", "quote", "unfit_columns"]
+__all__ = ["ROW", "RowTable", "column_changes", "quote", "takes", "unfit_columns"]
 
 ROW = "_collectors_row"
 _WRITES = """
@@ -93,7 +101,8 @@ class RowTable:
         if lacking := without_key(table, self._key):
             raise _refused(self._name, lacking)
         table = without_unfit(table, unfit_columns(self._name, table.column_names, list(self.columns())))
-        told = Columns(self._name, self._mode, parts[0][0], self.found)
+        places = [(location, rows.num_rows) for location, rows in parts]
+        told = Columns(self._name, self._mode, parts[0][0], self.found, places)
         is_there = self.exists()
         if is_there:
             table = told.settle(table, self._differences(table))
@@ -156,34 +165,30 @@ class RowTable:
             ) from error
 
     def _differences(self, table: pa.Table) -> dict[str, Difference]:
-        """Return the columns of the rows that the table does not have, or not of a type that takes all values.
-
-        SQLite would take a fraction in an INTEGER column; where the columns are not to evolve, we do not.
-        """
+        """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
         found: dict[str, Difference] = {}
         for name, (existing, brought) in column_changes(self._name, self.columns(), table).items():
             whole = pa.int64() if existing is not None and affinity(existing) == "INTEGER" else None
             if existing is None:
                 found[name] = Difference(None, brought)
-            elif not fits(existing, brought) or (
-                whole and brought == "REAL" and self._mode(name) != "evolve"
-            ):
+            elif not takes(existing, brought, self._mode(name)):
                 found[name] = Difference(existing, brought, None, whole)
         return found
 
     def _write_down(self) -> None:
-        """Keep what was found; that values are left out once for each kind of them."""
-        for drift in self.found:
-            left_out = self._database.execute(
-                "select 1 from _collectors_schema where (table_name, column_name, brought, action) = (?, ?, ?, 'left out')",
-                (drift.table, drift.column, drift.brought),
+        """Keep what was found."""
+        if not self.found:
+            return
+        left_out = self._database.execute(
+            "select column_name, brought from _collectors_schema where table_name = ? and action = 'left out'",
+            (self._name,),
+        ).fetchall()
+        for drift in unwritten(self.found, left_out):
+            *values, at = drift_values(drift)
+            self._database.execute(
+                f"insert into _collectors_schema ({DRIFT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                (*values, at.isoformat()),
             )
-            if drift.action != "left out" or left_out.fetchone() is None:
-                *values, at = drift_values(drift)
-                self._database.execute(
-                    f"insert into _collectors_schema ({DRIFT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-                    (*values, at.isoformat()),
-                )
 
     def _find(self, location_id: str) -> tuple[int, int] | None:
         row: tuple[int, int] | None = self._database.execute(
@@ -290,6 +295,15 @@ def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict
             )
         changes[field.name] = existing.get(field.name), declared
     return changes
+
+
+def takes(existing: str, brought: str, mode: Mode) -> bool:
+    """Return whether a column declared so takes what rows bring.
+
+    SQLite would take a fraction in an INTEGER column; where the columns are not to evolve, we do not.
+    """
+    fraction = brought == "REAL" and affinity(existing) == "INTEGER" and mode != "evolve"
+    return fits(existing, brought) and not fraction
 
 
 def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str, str]:

@@ -129,9 +129,12 @@ class DuckdbBackend(Backend[DuckdbConfig]):
         return self._durable.get(delivery.key.flow, 0)
 
     def rehearse(self, delivery: Delivery) -> None:
-        """Store a delivery and take it back."""
-        with self._file.transaction(take_back=True) as connection:
-            self._store(connection, delivery)
+        """Store a delivery and take it back, with what was found about columns."""
+        try:
+            with self._file.transaction(take_back=True) as connection:
+                self._store(connection, delivery)
+        finally:
+            self.drifts.pop(delivery.key.flow, None)
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is durably stored in this table: whoever has claimed flows makes a checkpoint."""

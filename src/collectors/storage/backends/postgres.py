@@ -196,7 +196,7 @@ class PostgresBackend(Backend[PostgresConfig]):
     def schema_history(self) -> list[Drift]:
         """Return what became of the columns of the tables in this schema."""
         with self._reader() as connection, translated():
-            there = self._tables(connection).is_there()
+            there = self._tables(connection).is_there("schema")
             return self._rows(connection, "").history() if there else []
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:

@@ -31,8 +31,7 @@ from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
 from collectors.storage.backends import _sqlite_query
-from collectors.storage.backends._sqlite_table import RowTable, column_changes, unfit_columns
-from collectors.storage.backends._sqlite_types import fits
+from collectors.storage.backends._sqlite_table import RowTable, column_changes, takes, unfit_columns
 from collectors.storage.base import Backend, source_of
 from collectors.storage.files import check_writable
 from collectors.storage.keys import KeyedConfig
@@ -113,8 +112,13 @@ class SqliteBackend(Backend[SqliteConfig]):
                 for (name, _), group in _alike(fresh, self._table).items():
                     parts = [(self.location(each.key), each.table) for each in group]
                     rows = RowTable(database, name, self.config)
-                    self.drifts[group[0].key.flow] = rows.found
-                    rows.insert(parts)
+                    try:
+                        rows.insert(parts)
+                    finally:
+                        for flow in {each.key.flow for each in group}:
+                            self.drifts[flow] = [
+                                drift for drift in rows.found if drift.location.rpartition(":")[0] == flow
+                            ]
 
             return self._tables(database).commit_together(deliveries, store_rows)
 
@@ -274,7 +278,7 @@ def _preview(config: SqliteConfig, name: str, existing: dict[str, str] | None, t
             lines.append(f"+ {column} {brought}")
         elif declared is None:
             lines.append(config.preview_new(column, brought))
-        elif fits(declared, brought):
+        elif takes(declared, brought, config.mode(column)):
             lines.append(f"= {column} {declared}")
         else:
             lines.append(config.preview_other(column, declared, brought, None))
