@@ -18,6 +18,9 @@ LEFT = [
     "json_rows",
     "workers",
     "object_stores",
+    "client_tls",
+    "kafka_client",
+    "nats_client",
     "interfaces",
 ]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
@@ -38,6 +41,9 @@ MAY = {
     "workers": set(),
     "json_rows": {"native"},
     "object_stores": {"enums", "models", "errors", "settings"},
+    "client_tls": {"enums", "models", "errors", "settings"},
+    "kafka_client": {"enums", "models", "errors", "settings"},
+    "nats_client": {"enums", "models", "errors", "settings", "client_tls"},
     "interfaces": {"enums", "models", "errors", "settings", "chunks"},
     "reporting": {*LEFT},
     "terminal": set(),

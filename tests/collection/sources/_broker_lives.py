@@ -40,9 +40,10 @@ flow.DEATHS = 10**9  # these deaths are ours: no record is to be looked for, in 
 def broker_points(kind: str) -> list[tuple[Any, str]]:
     """Return the calls of a source that change something at its broker."""
     registry.find("source", kind)
-    module = sys.modules.get(f"collectors.collection.sources._{kind}_connection")
-    if module is None:  # it only reads
+    clients = {"nats": "collectors.nats_client", "redis": "collectors.collection.sources._redis_connection"}
+    if kind not in clients:  # it only reads
         return []
+    module = sys.modules[clients[kind]]
     return [
         (module.Connection, name)
         for name in ("publish", "request", "call")

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import SecretStr, field_validator, model_validator
 
-from collectors.collection.sources._client_tls import ClientTls
+from collectors.client_tls import ClientTls
 from collectors.collection.sources._http_config import Auth, OAuth2Auth
 from collectors.settings import Settings
 

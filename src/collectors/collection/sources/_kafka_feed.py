@@ -171,7 +171,7 @@ class Feed:
     def close(self) -> None:
         """Leave the group and close all connections."""
         self.hurry()
-        if not self._client.down:
+        if not self._client.watch.down:
             self._commit(self._owned)
         self._client.close()
 

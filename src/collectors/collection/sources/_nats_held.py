@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from collectors.collection.sources._nats_connection import Connection
 from collectors.collection.sources._nats_pull import Delivered
 from collectors.models import Position
+from collectors.nats_client import Connection
 
 __all__ = ["Held"]
 

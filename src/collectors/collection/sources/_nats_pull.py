@@ -13,8 +13,8 @@ import msgspec
 import nats.errors
 from msgspec import Struct
 
-from collectors.collection.sources._nats_connection import Connection
 from collectors.errors import CollectorsError, TransientError
+from collectors.nats_client import Connection
 
 __all__ = ["Delivered", "Puller"]
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from collectors.collection.sources._nats_connection import Connection
 from collectors.collection.sources._nats_held import Held
 from collectors.collection.sources._nats_pull import Delivered, Puller
 from collectors.collection.sources._nats_stream import (
@@ -23,6 +22,7 @@ from collectors.collection.sources._nats_stream import (
 )
 from collectors.errors import FatalError, TransientError
 from collectors.models import Position
+from collectors.nats_client import Connection
 
 __all__ = ["ByConsumer", "BySequence", "Reading", "Wanted", "look_at"]
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from collectors.collection.sources._nats_connection import Connection
 from collectors.errors import CollectorsError, FatalError, TransientError
 from collectors.models import Position
+from collectors.nats_client import Connection
 
 __all__ = [
     "Consumer",

@@ -9,8 +9,8 @@ from typing import Any
 import nats.errors
 from msgspec import Struct
 
-from collectors.collection.sources._nats_connection import Connection
 from collectors.errors import CollectorsError, TransientError
+from collectors.nats_client import Connection
 
 __all__ = ["Listener", "Published"]
 

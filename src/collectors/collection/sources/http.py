@@ -49,8 +49,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from collectors.client_tls import client_context
 from collectors.collection.base import Source, SourceConfig
-from collectors.collection.sources._client_tls import client_context
 from collectors.collection.sources._http_config import EndpointConfig, RateLimitConfig, RequestConfig
 from collectors.collection.sources._http_marks import digest
 from collectors.collection.sources._http_remote import RemoteConfig

@@ -33,18 +33,17 @@ from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from confluent_kafka import KafkaException
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from collectors.collection.base import ByteSourceConfig, Source
-from collectors.collection.sources._kafka_client import explained
 from collectors.collection.sources._kafka_feed import Feed, Piece
-from collectors.collection.sources._kafka_options import LOCAL, OWNED
+from collectors.collection.sources._kafka_options import OWNED
 from collectors.collection.sources._kafka_records import kind_of, line_format
+from collectors.kafka_client import KafkaSettings, Topic, explained
 from collectors.models import CollectedData, Position
-from collectors.settings import Duration, LocalPath, Settings
 from collectors.workers import Workers
 
-__all__ = ["COMPONENT", "KafkaConfig", "KafkaSource", "KafkaTlsConfig"]
+__all__ = ["COMPONENT", "KafkaConfig", "KafkaSource"]
 
 Result = TypeVar("Result")
 _MOVED = (
@@ -55,50 +54,19 @@ _PATIENCE_SECONDS = 3.0
 _threads = Workers("kafka-source", most=None)
 
 
-def _is_broker(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 2**16 or set(text) & set(" ,/@"):
-        raise ValueError("expected host:port, for example kafka.example:9092 or [::1]:9092")
-    return text
-
-
-class KafkaTlsConfig(Settings):
-    """How the brokers are known, and we to them."""
-
-    ca: LocalPath | None = None
-    """A file with the certificates to trust, in PEM; those of the system when left out."""
-    certificate: LocalPath | None = None
-    """Our certificate, in PEM, where the brokers ask for one."""
-    key: LocalPath | None = None
-    """The key of our certificate, in PEM."""
-    key_password: SecretStr | None = None
-    """The password of the key."""
-
-
 def _forget(work: asyncio.Future[Any]) -> None:
     """Nobody waits for it any more."""
     if not work.cancelled():
         work.exception()
 
 
-def _text_of(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value
-
-
-Broker = Annotated[str, AfterValidator(_is_broker)]
-Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-Option = Annotated[SecretStr, BeforeValidator(_text_of, json_schema_input_type=str | int | float | bool)]
 Partition = Annotated[int, Field(ge=0)]
 Start = Literal["earliest", "latest"] | AwareDatetime | dict[Topic, dict[Partition, Partition]]
 
 
-class KafkaConfig(ByteSourceConfig):
+class KafkaConfig(KafkaSettings, ByteSourceConfig):
     """Settings of the kafka source."""
 
-    brokers: Annotated[list[Broker], Field(min_length=1)]
-    """Some of the brokers, as `host:port`; the others are learned from them."""
     topics: Annotated[list[Topic], Field(min_length=1)]
     """What to read."""
     partitions: Annotated[list[Partition], Field(min_length=1)] | None = None
@@ -115,20 +83,6 @@ class KafkaConfig(ByteSourceConfig):
     out_of_range: Literal["stop", "earliest"] = "stop"
     """What to do when the brokers do not have the next offset any more: stop the source, or go on at the earliest that
     they have, and count what was deleted in between as lost."""
-    tls: bool | KafkaTlsConfig = False
-    """Connect by TLS; `true`, or with files."""
-    username: str | None = None
-    """Log in (SASL) as this user. By OAuth: `options: {sasl.oauthbearer.method: oidc, …}`, as librdkafka has them."""
-    password: SecretStr | None = None
-    """The password of the user."""
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """How to log in."""
-    insecure: bool = False
-    """Send a password by `PLAIN` without TLS to brokers on other machines."""
-    timeout: Annotated[Duration, Field(ge=1)] = 10.0
-    """How long to wait for an answer of the brokers."""
-    options: dict[str, Option] = {}
-    """Further options of librdkafka, for example `{client.rack: eu-1, isolation.level: read_uncommitted}`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -150,28 +104,7 @@ class KafkaConfig(ByteSourceConfig):
         strangers = sorted(set(self.start) - set(self.topics)) if isinstance(self.start, dict) else []
         if strangers:
             raise ValueError(f"start: '{strangers[0]}' is not one of `topics`")
-        self._check_options()
-        return self._check_login()
-
-    def _check_options(self) -> None:
-        for name in self.options:
-            if name in OWNED or name.endswith("_cb"):
-                instead = f"; there is the setting `{OWNED[name]}`" if OWNED.get(name) else ""
-                raise ValueError(f"options: '{name}' cannot be set{instead}")
-
-    def _check_login(self) -> Self:
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username, password: expected both or none of them")
-        local = all(broker.rpartition(":")[0] in LOCAL for broker in self.brokers)
-        if (
-            self.username is not None
-            and self.mechanism == "PLAIN"
-            and not (self.tls or local or self.insecure)
-        ):
-            raise ValueError(
-                "mechanism: PLAIN sends the password as it is, so set `tls: true`, or take SCRAM-SHA-512, or set "
-                "`insecure: true`"
-            )
+        self.check_options(OWNED)
         return self
 
 
@@ -251,7 +184,7 @@ class KafkaSource(Source[KafkaConfig]):
             work.add_done_callback(_forget)
             raise
         except KafkaException as error:
-            raise explained(error.args[0], f"brokers {', '.join(self.config.brokers)}") from None
+            raise explained(error.args[0], self.config.about()) from None
 
     async def _close(self) -> None:
         feed, self._feed = self._feed, None

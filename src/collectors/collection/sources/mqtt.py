@@ -40,9 +40,9 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from collectors.client_tls import ClientTls, client_context, is_this_machine
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources import _mqtt_packets as wire
-from collectors.collection.sources._client_tls import ClientTls, client_context, is_this_machine
 from collectors.collection.sources._cutting import SAMPLE_BYTES
 from collectors.collection.sources._mqtt_connection import Broker, Connection, parse_url
 from collectors.collection.sources._mqtt_exchanges import Exchange

@@ -34,14 +34,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
+from collectors.client_tls import ClientTls, client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
-from collectors.collection.sources._client_tls import ClientTls, client_context, is_this_machine
-from collectors.collection.sources._nats_connection import Connection
 from collectors.collection.sources._nats_held import Held
 from collectors.collection.sources._nats_pull import Delivered
 from collectors.collection.sources._nats_reading import ByConsumer, BySequence, Reading, Wanted, look_at
@@ -49,7 +47,7 @@ from collectors.collection.sources._nats_stream import Start
 from collectors.collection.sources._nats_subject import Listener, Published
 from collectors.errors import CollectorsError, TransientError
 from collectors.models import CollectedData, Position
-from collectors.settings import Duration, LocalPath
+from collectors.nats_client import Connection, NatsSettings, StreamName
 
 __all__ = ["COMPONENT", "NatsConfig", "NatsSource"]
 
@@ -59,26 +57,11 @@ _OF_STREAMS = ("subject", "time", "headers", "sequence")
 _OF_SUBJECTS = ("subject", "time", "headers")
 
 
-def _is_server(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"nats", "tls"} or not parts.hostname or parts.path.strip("/"):
-        raise ValueError("expected nats://host:port or tls://host:port, for example nats://127.0.0.1:4222")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("expected no password in the address; set `user` and `password`, or `token`")
-    return text
-
-
 def _is_subject(text: str) -> str:
     parts = text.split(".")
     odd = not all(parts) or any(sign.isspace() for sign in text) or ">" in parts[:-1]
     if odd or any(("*" in part or ">" in part) and len(part) > 1 for part in parts):
         raise ValueError("expected a subject such as orders.new, orders.* or orders.>")
-    return text
-
-
-def _is_name(text: str) -> str:
-    if not text or any(sign.isspace() or sign in ".*>/\\" for sign in text):
-        raise ValueError("expected a name without spaces and without any of . * > / \\")
     return text
 
 
@@ -97,16 +80,12 @@ def _start(value: Any) -> Any:
 
 
 StartingPoint = Annotated[Start, BeforeValidator(_start, json_schema_input_type=int | str)]
-Server = Annotated[str, AfterValidator(_is_server)]
 Subject = Annotated[str, AfterValidator(_is_subject)]
-StreamName = Annotated[str, AfterValidator(_is_name)]
 
 
-class NatsConfig(ByteSourceConfig):
+class NatsConfig(NatsSettings, ByteSourceConfig):
     """Settings of the nats source."""
 
-    servers: Server | list[Server] = "nats://127.0.0.1:4222"
-    """Where the servers of the cluster are; the first that answers is taken."""
     stream: StreamName | None = None
     """The JetStream stream; left out: core NATS, which keeps nothing for who is not there."""
     subject: Subject | list[Subject] = []
@@ -119,50 +98,13 @@ class NatsConfig(ByteSourceConfig):
     """Without `stream`: the queue group, whose members get each message once among them."""
     add: Add = {}
     """Columns for JSON records: name → `subject`, `sequence`, `time`, `headers` or `header:NAME`."""
-    user: str | None = None
-    """Who to log in as."""
-    password: SecretStr | None = None
-    """The password of that user."""
-    token: SecretStr | None = None
-    """The token, where the server has one for all."""
-    nkey: SecretStr | None = None
-    """The seed of an NKey, `SU…`; it never leaves this machine."""
-    credentials: LocalPath | None = None
-    """A credentials file with JWT and seed (`nsc`, `nats context`)."""
-    tls: ClientTls | None = None
-    """TLS with own authorities or an own certificate; `tls://` is TLS with those of the system."""
-    insecure: bool = False
-    """Send `password` or `token` to another machine without TLS."""
-    timeout: Annotated[Duration, Field(ge=0.1, le=600)] = 10.0
-    """How long the server may take for an answer."""
-
-    def all_servers(self) -> list[str]:
-        """Return the addresses."""
-        return self.servers if isinstance(self.servers, list) else [self.servers]
 
     def all_subjects(self) -> list[str]:
         """Return the subjects."""
         return self.subject if isinstance(self.subject, list) else [self.subject]
 
-    def wants_tls(self) -> bool:
-        """Return whether nothing may be sent without TLS."""
-        return self.tls is not None or any(urlsplit(each).scheme == "tls" for each in self.all_servers())
-
-    def secrets(self) -> dict[str, str]:
-        """Return what is sent to the server as it is, in clear text."""
-        given = {"password": self.password, "token": self.token}
-        found = {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
-        return found | ({"user": self.user} if self.user is not None else {})
-
-    def keys(self) -> dict[str, str]:
-        """Return what signs the server's challenge."""
-        found = {"nkeys_seed_str": self.nkey.get_secret_value()} if self.nkey is not None else {}
-        return found | ({"user_credentials": self.credentials} if self.credentials is not None else {})
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if not self.all_servers():
-            raise ValueError("servers: expected at least one")
         if self.stream is None and not self.all_subjects():
             raise ValueError("expected `stream` (JetStream), or `subject` (core NATS)")
         for name in ("durable", "start"):
@@ -171,23 +113,6 @@ class NatsConfig(ByteSourceConfig):
         if self.stream is not None and self.queue is not None:
             raise ValueError("queue: only without `stream`; processes share a stream by `durable`")
         check_add(self.add, _OF_STREAMS if self.stream is not None else _OF_SUBJECTS, self.format)
-        return self
-
-    @model_validator(mode="after")
-    def _safe(self) -> Self:
-        ways = [self.user or self.password, self.token, self.nkey, self.credentials]
-        if sum(way is not None for way in ways) > 1:
-            raise ValueError(
-                "expected one way to log in: `user` and `password`, `token`, `nkey` or `credentials`"
-            )
-        if (self.user is None) != (self.password is None):
-            raise ValueError("expected `user` and `password` together")
-        far = [each for each in self.all_servers() if not is_this_machine(urlsplit(each).hostname or "")]
-        if far and (self.password or self.token) and not self.wants_tls() and not self.insecure:
-            raise ValueError(
-                f"servers: {far[0]} is another machine, and a password or token would go there in clear text; use "
-                "tls://, or set `insecure: true`"
-            )
         return self
 
 

@@ -41,9 +41,9 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from collectors.client_tls import ClientTls, client_context, is_this_machine
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
-from collectors.collection.sources._client_tls import ClientTls, client_context, is_this_machine
 from collectors.collection.sources._cutting import SAMPLE_BYTES
 from collectors.collection.sources._redis_connection import Connection
 from collectors.collection.sources._redis_reading import BLOCK_SECONDS, ByGroup, ById, Held, Reading, Wanted

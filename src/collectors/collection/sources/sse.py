@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from collectors.client_tls import client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
-from collectors.collection.sources._client_tls import client_context
 from collectors.collection.sources._http_remote import RemoteConfig
 from collectors.collection.sources._sse_memory import Mark, Memory, name_of
 from collectors.collection.sources._sse_parser import Event, Parser

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
+from collectors.client_tls import client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
-from collectors.collection.sources._client_tls import client_context
 from collectors.collection.sources._http_remote import RemoteConfig
 from collectors.errors import FatalError, TransientError
 from collectors.models import CollectedData, Position

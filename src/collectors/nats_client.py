@@ -1,4 +1,7 @@
-"""A connection to NATS, and what its errors mean. Trying again is the runtime's: the library does not reconnect."""
+"""Where NATS is and who asks, a connection, and what its errors mean: what the source and the storage `nats` share.
+
+Trying again is the runtime's: the library does not reconnect.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ssl import SSLContext, SSLError
-from typing import Any
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
 from nats.aio.client import Client
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from collectors.client_tls import ClientTls, is_this_machine
 from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
+from collectors.settings import Duration, LocalPath, Settings
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "NatsSettings", "StreamName"]
 
 _API = "$JS.API"
 _CLOSE_SECONDS = 2.0
@@ -24,6 +31,86 @@ _LOOK_SECONDS = 0.5
 _REFUSED = re.compile(
     r"authori[sz]ation|authentication|account|permission|credentials|nkey|jwt", re.IGNORECASE
 )
+
+
+def _is_server(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"nats", "tls"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("expected nats://host:port or tls://host:port, for example nats://127.0.0.1:4222")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("expected no password in the address; set `user` and `password`, or `token`")
+    return text
+
+
+def _is_name(text: str) -> str:
+    if not text or any(sign.isspace() or sign in ".*>/\\" for sign in text):
+        raise ValueError("expected a name without spaces and without any of . * > / \\")
+    return text
+
+
+Server = Annotated[str, AfterValidator(_is_server)]
+StreamName = Annotated[str, AfterValidator(_is_name)]
+
+
+class NatsSettings(Settings):
+    """Settings of where the servers are, and who asks."""
+
+    servers: Server | list[Server] = "nats://127.0.0.1:4222"
+    """Where the servers of the cluster are; the first that answers is taken."""
+    user: str | None = None
+    """Who to log in as."""
+    password: SecretStr | None = None
+    """The password of that user."""
+    token: SecretStr | None = None
+    """The token, where the server has one for all."""
+    nkey: SecretStr | None = None
+    """The seed of an NKey, `SU…`; it never leaves this machine."""
+    credentials: LocalPath | None = None
+    """A credentials file with JWT and seed (`nsc`, `nats context`)."""
+    tls: ClientTls | None = None
+    """TLS with own authorities or an own certificate; `tls://` is TLS with those of the system."""
+    insecure: bool = False
+    """Send `password` or `token` to another machine without TLS."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=600)] = 10.0
+    """How long the server may take for an answer."""
+
+    def all_servers(self) -> list[str]:
+        """Return the addresses."""
+        return self.servers if isinstance(self.servers, list) else [self.servers]
+
+    def wants_tls(self) -> bool:
+        """Return whether nothing may be sent without TLS."""
+        return self.tls is not None or any(urlsplit(each).scheme == "tls" for each in self.all_servers())
+
+    def secrets(self) -> dict[str, str]:
+        """Return what is sent to the server as it is, in clear text."""
+        given = {"password": self.password, "token": self.token}
+        found = {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
+        return found | ({"user": self.user} if self.user is not None else {})
+
+    def keys(self) -> dict[str, str]:
+        """Return what signs the server's challenge."""
+        found = {"nkeys_seed_str": self.nkey.get_secret_value()} if self.nkey is not None else {}
+        return found | ({"user_credentials": self.credentials} if self.credentials is not None else {})
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if not self.all_servers():
+            raise ValueError("servers: expected at least one")
+        ways = [self.user or self.password, self.token, self.nkey, self.credentials]
+        if sum(way is not None for way in ways) > 1:
+            raise ValueError(
+                "expected one way to log in: `user` and `password`, `token`, `nkey` or `credentials`"
+            )
+        if (self.user is None) != (self.password is None):
+            raise ValueError("expected `user` and `password` together")
+        far = [each for each in self.all_servers() if not is_this_machine(urlsplit(each).hostname or "")]
+        if far and (self.password or self.token) and not self.wants_tls() and not self.insecure:
+            raise ValueError(
+                f"servers: {far[0]} is another machine, and a password or token would go there in clear text; use "
+                "tls://, or set `insecure: true`"
+            )
+        return self
 
 
 class Connection:
