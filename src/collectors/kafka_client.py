@@ -17,6 +17,7 @@ from collectors.settings import Duration, LocalPath, Settings
 
 __all__ = [
     "GONE",
+    "LASTING",
     "OWNED",
     "Broker",
     "KafkaSettings",
@@ -50,6 +51,16 @@ GONE = {
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
 }
+LASTING = {
+    *_LOGIN,
+    *_TLS,
+    *_FORBIDDEN,
+    *GONE,
+    KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+}
+"""Errors that stay, however often one tries."""
 OWNED = {
     "bootstrap.servers": "brokers",
     "metadata.broker.list": "brokers",

@@ -20,7 +20,16 @@ from collectors.errors import DataError
 from collectors.json_rows import written
 from collectors.rows import batches, encodable, to_dicts
 
-__all__ = ["json_text", "non_finite", "plain", "to_json_lines", "to_records", "to_values", "without_unfit"]
+__all__ = [
+    "json_text",
+    "non_finite",
+    "plain",
+    "to_exact_json_lines",
+    "to_json_lines",
+    "to_records",
+    "to_values",
+    "without_unfit",
+]
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -71,6 +80,22 @@ def to_json_lines(table: pa.Table) -> bytes:
             return text
     encoder = msgspec.json.Encoder(enc_hook=str)
     return b"".join(encoder.encode_lines(encodable(*part)) for part in _parts(table))
+
+
+def to_exact_json_lines(table: pa.Table) -> bytes:
+    """Return what `to_json_lines` does, but NaN and infinities are the texts `NaN`, `Infinity` and `-Infinity`."""
+    if not any(non_finite(column) for column in table.columns):
+        return to_json_lines(table)
+    records = [_without_non_finite(record) for record in to_records(table)]
+    return msgspec.json.Encoder(enc_hook=str).encode_lines(records)
+
+
+def _without_non_finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {name: _without_non_finite(item) for name, item in value.items()}
+    return [_without_non_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _parts(table: pa.Table) -> Iterator[tuple[list[str], list[list[Any]], int]]:

@@ -12,20 +12,18 @@ Delivery: at least once: the position is remembered after the rows are out, so a
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 import pyarrow as pa
 
 from collectors.chunks import ChunkKey
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.storage.base import Backend, BackendConfig
-from collectors.storage.records import non_finite, to_json_lines, to_records
+from collectors.storage.records import to_exact_json_lines, to_records
 
 __all__ = ["COMPONENT", "StdoutBackend", "StdoutConfig"]
 
@@ -48,7 +46,7 @@ class StdoutBackend(Backend[StdoutConfig]):
         """Print the rows and return their number."""
         if self._printed.get(key.flow, 0) >= key.seq:
             return 0
-        _print(_as_table(table) if self.config.format == "table" else _as_lines(table))
+        _print(_as_table(table) if self.config.format == "table" else to_exact_json_lines(table))
         self._printed[key.flow] = key.seq
         return int(table.num_rows)
 
@@ -74,21 +72,6 @@ def _print(content: bytes) -> None:
         raise FatalError(
             "standard output is closed: the program that read it has ended", error_type=ErrorType.STORAGE
         ) from error
-
-
-def _as_lines(table: pa.Table) -> bytes:
-    if not any(non_finite(column) for column in table.columns):
-        return to_json_lines(table)
-    records = [_without_non_finite(record) for record in to_records(table)]
-    return msgspec.json.Encoder(enc_hook=str).encode_lines(records)
-
-
-def _without_non_finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {name: _without_non_finite(item) for name, item in value.items()}
-    return [_without_non_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _as_table(table: pa.Table) -> bytes:
