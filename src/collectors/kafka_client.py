@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,13 +24,11 @@ __all__ = [
     "Topic",
     "Watch",
     "explained",
-    "near",
     "shared_options",
 ]
 
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _OAUTH = "sasl.oauthbearer.method"
-_MANY = 10
 _DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001  # librdkafka's own errors begin like that
 _TLS = {KafkaError._SSL}  # noqa: SLF001
 _LOGIN = {
@@ -265,13 +262,3 @@ class Watch:
         """Return the error that no broker can be reached."""
         self.down = True
         return TransientError(f"{self._about}: cannot be reached ({self._reason or error.args[0].str()})")
-
-
-def near(topic: str, topics: Iterable[str]) -> str:
-    """Return which of the topics that there are may have been meant."""
-    names = [name for name in topics if name[:2] != "__"]
-    found = difflib.get_close_matches(topic, names, n=1)
-    if found:
-        return f", did you mean '{found[0]}'?"
-    some = ", ".join(sorted(names)[:_MANY]) + (", …" if len(names) > _MANY else "")
-    return f"; there are: {some}" if names else "; there are none"

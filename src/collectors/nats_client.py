@@ -243,26 +243,33 @@ class Connection:
         answer = await self.request(f"{_API}.{call}", raw)
         return dict(msgspec.json.decode(answer))
 
-    async def request(self, subject: str, raw: bytes) -> bytes:
+    async def request(self, subject: str, raw: bytes, headers: dict[str, str] | None = None) -> bytes:
         """Return the answer to a request. Raises TransientError, FatalError when it is not permitted."""
         self._said = ""
         try:
-            return bytes((await self.client.request(subject, raw, timeout=self._patience)).data)
+            answer = await self.client.request(subject, raw, timeout=self._patience, headers=headers)
+            return bytes(answer.data)
         except nats.errors.NoRespondersError as error:
             raise TransientError(
                 "JetStream does not answer: it is not enabled on the server, or still starting"
             ) from error
         except nats.errors.TimeoutError as error:
-            if self._said:
-                raise self._explained("JetStream", self._said) from error
-            raise TransientError(f"JetStream: no answer within {self._patience:g} s") from error
+            raise self.silence() from error
         except nats.errors.Error as error:
             raise TransientError(f"the connection is lost: {self._said or error}") from error
 
-    async def publish(self, subject: str, raw: bytes = b"", reply: str = "") -> None:
+    def silence(self) -> CollectorsError:
+        """Return the error that nothing is answered: what the server has said instead, if anything."""
+        if self._said:
+            return self._explained("JetStream", self._said)
+        return TransientError(f"JetStream: no answer within {self._patience:g} s")
+
+    async def publish(
+        self, subject: str, raw: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         """Send. Raises TransientError."""
         try:
-            await self.client.publish(subject, raw, reply)
+            await self.client.publish(subject, raw, reply, headers=headers)
         except nats.errors.Error as error:
             raise TransientError(f"the connection is lost: {self._said or error}") from error
 

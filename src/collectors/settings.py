@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
@@ -35,6 +36,7 @@ __all__ = [
     "check_settings",
     "column_type",
     "descriptions",
+    "meant",
     "parse_duration",
     "parse_share",
     "parse_size",
@@ -43,6 +45,7 @@ __all__ = [
 
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_MANY = 10
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -152,6 +155,16 @@ def column_type(name: str) -> pa.DataType:
         f"did you mean '{near[0]}'?" if near else f"expected {', '.join(types)} or decimal(precision, scale)"
     )
     raise ValueError(f"unknown type '{name}': {hint}")
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Return, to go on with a sentence, which of the names that there are may have been meant; some where none is near."""
+    there = sorted(names)
+    near = difflib.get_close_matches(name, there, n=1)
+    if near:
+        return f", did you mean '{near[0]}'?"
+    some = ", ".join(there[:_MANY]) + (", …" if len(there) > _MANY else "")
+    return f"; there are: {some}" if there else "; there are none"
 
 
 def _name(value: Any) -> str:

@@ -159,8 +159,9 @@ class _Edge(Struct, frozen=True):
             lost = f"; before the spool: {self.source.lost_before_spool}" if self.leaks else ""
             repeats = f"; {self.source.may_repeat}" if self.source.may_repeat else ""
             return Level.AT_LEAST_ONCE, but + lost + repeats
-        if self.source.may_repeat:
-            return Level.AT_LEAST_ONCE, self.source.may_repeat
+        doubled = [each.may_repeat for each in (self.source, self.backend) if each.may_repeat]
+        if doubled:
+            return Level.AT_LEAST_ONCE, "; ".join(doubled)
         if not self.spooled:
             return Level.EXACTLY_ONCE, None
         if isinstance(self.source, Answers):
@@ -183,6 +184,8 @@ class _Edge(Struct, frozen=True):
             yield "the source cannot be read again: records go to the spool on disk first, and nobody is asked to wait"
         if not self.backend.durable:
             yield "the storage is in the memory of the process"
+        elif self.backend.may_repeat:
+            yield "the storage keeps the position, and knows rows again that it was given just before"
         elif self.commits:
             yield "the storage keeps rows and position in one commit, and refuses another owner's"
         else:
@@ -193,7 +196,7 @@ class _Edge(Struct, frozen=True):
     def _power_cut(self, level: Level) -> str:
         if not self.backend.durable:
             return "all rows are gone"
-        if level is Level.AT_LEAST_ONCE and not self.commits:
+        if level is Level.AT_LEAST_ONCE and (self.backend.may_repeat or not self.commits):
             return "rows of the last commit may come twice; how much reached the disk is up to the storage"
         before = f"; before the spool: {self.source.lost_before_spool}" if self.leaks else ""
         return f"as a crash: what was committed stays, the rest is read again{before}"
@@ -220,7 +223,7 @@ class _Edge(Struct, frozen=True):
 
     def _better(self) -> str | None:
         advice = []
-        if not self.commits or not self.backend.durable:
+        if not self.commits or not self.backend.durable or self.backend.may_repeat:
             advice.append(f"a storage that commits rows and position together: {', '.join(_committing())}")
         if self.falls_behind:
             advice.append("one storage a pipeline, or a source that can replay its chunks")
@@ -250,6 +253,10 @@ def _committing() -> list[str]:
             cls = registry.find("backend", name)
         except ConfigurationError:
             continue
-        if cls.durable and all(hasattr(cls, method) for method in ("claim", "commit", "stored")):
+        if (
+            cls.durable
+            and not cls.may_repeat
+            and all(hasattr(cls, method) for method in ("claim", "commit", "stored"))
+        ):
             found.append(name)
     return found

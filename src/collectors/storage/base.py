@@ -180,6 +180,8 @@ class Backend(IStorageBackend, Generic[ConfigT]):
     config_class: ClassVar[type[BackendConfig]] = BackendConfig
     durable: ClassVar[bool] = True
     """Whether what was stored is still there when the process has died."""
+    may_repeat: ClassVar[str] = ""
+    """When rows are there twice although the position is kept in the commit, in words; empty: never."""
     commit_rows: int = 0
     """A commit of fewer rows waits for those that are being decoded; 0: what waits already is enough."""
 

@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from collectors.collection.sources._kafka_options import client_options
 from collectors.errors import CollectorsError, ConfigurationError, TransientError
-from collectors.kafka_client import GONE, Watch, explained, near
+from collectors.kafka_client import GONE, Watch, explained
+from collectors.settings import meant
 
 if TYPE_CHECKING:
     from collectors.collection.sources.kafka import KafkaConfig
@@ -45,8 +46,8 @@ class Client:
             if not self.partitions(topic):
                 if known:
                     raise TransientError(f"topic '{topic}': it is not there at the moment")
-                there = ask(timeout=self._config.timeout).topics
-                raise ConfigurationError(f"topics: there is no topic '{topic}'{near(topic, there)}")
+                there = [name for name in ask(timeout=self._config.timeout).topics if name[:2] != "__"]
+                raise ConfigurationError(f"topics: there is no topic '{topic}'{meant(topic, there)}")
 
     def partitions(self, topic: str) -> set[int]:
         """Return the partitions of a topic; none when there is no such topic."""

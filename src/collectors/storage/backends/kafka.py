@@ -35,8 +35,8 @@ from pydantic import Field, field_validator, model_validator
 
 from collectors.chunks import Checkpoint, ChunkKey, Delivery
 from collectors.errors import ConfigurationError, DataError, TransientError
-from collectors.kafka_client import KafkaSettings, Topic, near
-from collectors.settings import Duration
+from collectors.kafka_client import KafkaSettings, Topic
+from collectors.settings import Duration, meant
 from collectors.storage.backends._kafka_positions import Positions, Session
 from collectors.storage.backends._kafka_sending import (
     FENCED,
@@ -122,10 +122,10 @@ class KafkaBackend(Backend[KafkaConfig]):
     def open(self) -> None:
         """Connect, and see that there are such topics."""
         with self._meant():
-            there = self._connected().topics()
+            there = {topic for topic in self._connected().topics() if not topic.startswith("__")}
         for topic in sorted(self._topics - there):
             setting = "topics" if self.config.topics else "topic"
-            raise ConfigurationError(f"{setting}: there is no topic '{topic}'{near(topic, there)}")
+            raise ConfigurationError(f"{setting}: there is no topic '{topic}'{meant(topic, there)}")
 
     def close(self) -> None:
         """Disconnect."""
