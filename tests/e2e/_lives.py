@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import json
 import os
 import signal
@@ -47,6 +48,12 @@ POINTS: list[tuple[Any, str]] = [
     ],
 ]
 
+BROKERS = {
+    "kafka": ("_kafka_sending", "Sender", ("send", "take_over", "begin", "commit")),
+    "nats": ("_nats_publishing", "Connection", ("publish", "request")),
+}
+"""Storages whose libraries are imported only for pipelines that need them: module, class, and its calls."""
+
 flow.DEATHS = 10**9  # these deaths are ours: no record is to be looked for, in processes of their own
 
 
@@ -69,8 +76,24 @@ def arm(kill_at: int) -> list[int]:
             point()
             return result
 
-        setattr(owner, name, wrapped)
+        @functools.wraps(original)
+        async def awaited(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
+            point()
+            result = await _original(*args, **kwargs)
+            point()
+            return result
+
+        setattr(owner, name, awaited if inspect.iscoroutinefunction(original) else wrapped)
     return passed
+
+
+def add_brokers(pipeline: Path) -> None:
+    """Make the calls of the brokers' storages that this pipeline has points, too."""
+    for kind, (module, owner, names) in BROKERS.items():
+        if f"type: {kind}" in pipeline.read_text():
+            registry.find("backend", kind)
+            cls = getattr(sys.modules[f"collectors.storage.backends.{module}"], owner)
+            POINTS.extend((cls, name) for name in names)
 
 
 def live(pipeline: Path, kill_at: int) -> int | None:
@@ -103,6 +126,7 @@ def live(pipeline: Path, kill_at: int) -> int | None:
 
 def main(pipeline: Path, first: int, step: int, most: int) -> None:
     """Let lives end at points first, first + step, …, each one going on where the last was killed, until one survives."""
+    add_brokers(pipeline)
     kills = 0
     while kills < most:
         if live(pipeline, first + kills * step) is not None:

@@ -1,0 +1,201 @@
+"""Kafka as a storage while processes are killed, the server hangs or is restarted, and connections are cut.
+
+The oracle is the log itself, read by a bare consumer of committed transactions. The server is an imitation (`noida-db`)
+and, unlike Kafka, loses what it has acknowledged just before its end: nothing is sent at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from _kafka_topics import Topics
+
+from collectors import registry
+from collectors.errors import TransientError
+from collectors.testing.deliveries import delivery
+from collectors.testing.kafka_server import KafkaServer
+
+from ._kafka_log import in_log, numbers
+from ._sink_pipeline import SinkPipeline, lives, wait_for
+
+FLOW = "contract/source"
+POSITIONS = {"positions": "positions"}
+
+
+@pytest.fixture(scope="module")
+def topics(kafka_server: Any) -> Topics:
+    return Topics(kafka_server.address)
+
+
+def storage(topics: Topics, topic: str, **more: Any) -> dict[str, Any]:
+    quick = {"reconnect.backoff.max.ms": 500, "socket.timeout.ms": 3000}
+    found = {"type": "kafka", "brokers": [topics.address], "topic": topic, "timeout": "10s", "options": quick}
+    return found | more
+
+
+def count(topics: Topics, topic: str) -> int:
+    return len(in_log(topics.options, topic))
+
+
+def once(rows: int) -> list[int]:
+    return list(range(rows))
+
+
+@pytest.mark.parametrize(
+    ("first", "exactly"),
+    [(1, True), (1, False), *(pytest.param(n, True, marks=pytest.mark.slow) for n in (2, 3))],
+)
+def test_killed_at_crash_points(tmp_path: Path, topics: Topics, first: int, exactly: bool) -> None:
+    """With positions every row is there once; without them none is lost, and those of commits that died come again."""
+    topic = topics.make(2)
+    more = {"positions": f"{topic}-positions"} if exactly else {}
+    pipeline = SinkPipeline(tmp_path, storage(topics, topic, **more))
+    pipeline.append(400)
+    assert lives(pipeline.pipeline, first, 3, 12 if first == 1 else 40) > 3
+    found = numbers(topics.options, topic)
+    if exactly:
+        assert found == once(400)
+        assert count(topics, topic) == 400
+    else:
+        assert set(found) == set(range(400))
+
+
+def test_killed_at_any_time_under_load(tmp_path: Path, topics: Topics, full: bool) -> None:
+    chance = random.Random(os.environ.get("SEED", "kafka"))
+    topic = topics.make(3)
+    pipeline = SinkPipeline(tmp_path, storage(topics, topic, **POSITIONS), follow=True)
+    with pipeline:
+        for _ in range(20 if full else 3):
+            before = count(topics, topic)
+            pipeline.append(3000)
+            wait_for(lambda: count(topics, topic) > before)  # noqa: B023
+            threading.Event().wait(chance.random() / 10)
+            pipeline.kill()
+            pipeline.start()
+        wait_for(lambda: count(topics, topic) >= pipeline.rows)
+        assert pipeline.ends() == 0, pipeline.log()
+    assert numbers(topics.options, topic) == once(pipeline.rows)
+
+
+@pytest.mark.parametrize("exactly", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_server_hangs_and_is_restarted(tmp_path: Path, exactly: bool) -> None:
+    with KafkaServer() as server:
+        topics = Topics(server.address)
+        topic = topics.make(2)
+        more = POSITIONS if exactly else {}
+        pipeline = SinkPipeline(tmp_path, storage(topics, topic, **more), follow=True)
+        with pipeline:
+            pipeline.append(2000)
+            wait_for(lambda: count(topics, topic) > 0)
+            pipeline.append(2000)
+            server.pause()
+            threading.Event().wait(4)
+            server.resume()
+            wait_for(lambda: count(topics, topic) >= pipeline.rows)
+            for _ in range(2):
+                server.stop()
+                pipeline.append(1000)
+                threading.Event().wait(1)
+                server.start()
+                wait_for(lambda: count(topics, topic) >= pipeline.rows)
+            assert pipeline.ends() == 0, pipeline.log()
+        found = numbers(topics.options, topic)
+        if exactly:
+            assert found == once(pipeline.rows)
+        else:
+            assert set(found) == set(range(pipeline.rows))
+
+
+@pytest.fixture
+def cutting(kafka_server: Any) -> Iterator[threading.Event]:
+    """Cuts the connections of this process to the server, one after the other, as long as the event is set."""
+    ending, going = threading.Event(), threading.Event()
+    cuts = 0
+
+    def cut() -> None:
+        nonlocal cuts
+        while not ending.wait(0.02):
+            for each in psutil.Process().net_connections("tcp") if going.is_set() else []:
+                if each.raddr and each.raddr[1] == kafka_server.port and each.status == "ESTABLISHED":
+                    try:
+                        with socket.socket(fileno=os.dup(each.fd)) as copy:
+                            copy.shutdown(socket.SHUT_RDWR)
+                            cuts += 1
+                    except OSError:
+                        continue  # it has ended by itself
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    yield going
+    ending.set()
+    thread.join()
+    assert cuts > 1
+
+
+@pytest.mark.parametrize("exactly", [True, False])
+def test_connections_are_cut(topics: Topics, cutting: threading.Event, exactly: bool) -> None:
+    """An idempotent producer sends again by itself, so that even without positions each row is there once."""
+    topic = topics.make(2)
+    more = {"positions": f"{topic}-p", "timeout": "2s"} if exactly else {}
+    settings = storage(topics, topic, **more)
+    del settings["type"]
+
+    async def attempt(backend: Any, seq: int) -> None:
+        what = delivery(seq, seq, letters=0)
+        for tries in range(50):
+            try:
+                if not exactly:
+                    await backend.call(backend.write, what.table, what.key)
+                elif tries == 0 or (await backend.call(backend.stored, FLOW)).seq < seq:
+                    await backend.call(backend.commit, what)
+            except TransientError:
+                continue
+            return
+        raise AssertionError("it never works")
+
+    async def main() -> None:
+        backend = registry.create("backend", "kafka", settings)
+        await backend.connect()
+        if exactly:
+            await backend.call(backend.claim, FLOW)
+        for seq in range(1, 31):
+            (cutting.set if seq % 10 in {3, 4, 5} else cutting.clear)()
+            await attempt(backend, seq)
+        cutting.clear()
+        await backend.disconnect()
+
+    asyncio.run(main())
+    assert numbers(topics.options, topic) == once(90)
+
+
+def test_two_processes_with_one_flow_store_each_row_once(tmp_path: Path, topics: Topics) -> None:
+    """As on two machines; who comes later takes the flow over, and the other one ends with code 75."""
+    topic = topics.make(2)
+    place = storage(topics, topic, positions=f"{topic}-p")
+    one, two = (SinkPipeline(tmp_path / name, place, follow=True) for name in ("one", "two"))
+    two.file.unlink()
+    two.file.symlink_to(one.file)
+    with one:
+        one.append(2000)
+        wait_for(lambda: count(topics, topic) >= 1000)
+        with two:
+            for _ in range(400):
+                one.append(10)
+                assert one.process is not None
+                if one.process.poll() is not None:
+                    break
+                threading.Event().wait(0.05)
+            assert one.process.wait(30) == 75, one.log()
+            wait_for(lambda: count(topics, topic) >= one.rows)
+            assert two.ends() == 0, two.log()
+    assert Counter(numbers(topics.options, topic)) == Counter(range(one.rows))
