@@ -109,6 +109,23 @@ def nats_stream(folder, request):
 
 
 @contextlib.contextmanager
+def nats_for_orders(folder, request):
+    """A NATS server with a stream that takes orders."""
+    import nats
+
+    from collectors.testing.nats_server import NatsServer
+
+    async def make(url):
+        client = await nats.connect(url)
+        await client.jetstream().add_stream(name="ORDERS", subjects=["orders.>"])
+        await client.close()
+
+    with NatsServer() as server:
+        asyncio.run(make(server.url))
+        yield {"NATS_URL": server.url}
+
+
+@contextlib.contextmanager
 def redis_stream(folder, request):
     """A Redis server with orders in a stream, one of them broken."""
     import redis
@@ -138,6 +155,20 @@ def kafka_topic(folder, request):
 
 
 @contextlib.contextmanager
+def kafka_for_orders(folder, request):
+    """The server of the session, with a topic that takes orders."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    server = request.getfixturevalue("kafka_server")
+    admin = AdminClient({"bootstrap.servers": server.address, "log_level": 0})
+    (made,) = admin.create_topics([NewTopic("orders", 2, 1)]).values()
+    with contextlib.suppress(KafkaException):  # another test has made it
+        made.result(20)
+    yield {"KAFKA_BROKER": server.address}
+
+
+@contextlib.contextmanager
 def four(folder, request):
     """At ports of their own, since the examples with fixed ones may run at the same time."""
     from collectors.testing.local_server import free_port
@@ -162,6 +193,8 @@ SERVERS = {
     "mqtt": mqtt_broker,
     "nats": nats_stream,
     "object-store": s3,
+    "orders-to-kafka": kafka_for_orders,
+    "orders-to-nats": nats_for_orders,
     "orders-to-object-store": s3,
     "orders-to-postgres": postgres,
     "redis": redis_stream,

@@ -532,6 +532,8 @@ def test_a_commit_whose_outcome_is_unknown_is_decided_first(
         fails = failing and failing.pop()
         if not fails or moment == "behind":
             real(self)
+        else:
+            self._producer.flush(10)  # all of it is there, and open
         if fails:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
@@ -591,6 +593,34 @@ def test_owners_that_do_not_know_of_another(topics: Topics) -> None:
 
     run(topics, topic, scenario, **place)
     assert numbers(topics.options, topic) == list(range(6))
+
+
+def test_what_is_committed_while_another_owner_takes_over_is_seen(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first owner commits just before the brokers end its session: to have asked before that would be too early."""
+    topic = topics.make()
+    place = positions_of(topics, topic)
+    take_over = _kafka_sending.Sender.take_over
+
+    async def scenario(first: Any) -> None:
+        await first.call(first.claim, FLOW)
+
+        def late(self: Any) -> None:
+            monkeypatch.undo()
+            first.commit(delivery(1, 1))
+            take_over(self)
+
+        second = registry.create("backend", "kafka", first.config.model_dump(exclude={"id"}))
+        await second.connect()
+        try:
+            monkeypatch.setattr(_kafka_sending.Sender, "take_over", late)
+            assert (await second.call(second.claim, FLOW)).seq == 1
+        finally:
+            await second.disconnect()
+
+    run(topics, topic, scenario, **place)
+    assert numbers(topics.options, topic) == [0, 1, 2]
 
 
 def test_an_open_transaction_of_another_flow_hides_nothing(topics: Topics) -> None:
