@@ -260,8 +260,9 @@ class Connection:
 
     def silence(self) -> CollectorsError:
         """Return the error that nothing is answered: what the server has said instead, if anything."""
-        if self._said:
-            return self._explained("JetStream", self._said)
+        said, self._said = self._said, ""
+        if said:
+            return self._explained("JetStream", said)
         return TransientError(f"JetStream: no answer within {self._patience:g} s")
 
     async def publish(

@@ -285,8 +285,8 @@ def test_what_librdkafka_is_told() -> None:
     expected = {
         "acks": "all",
         "enable.idempotence": True,
-        "message.timeout.ms": 30_000,
-        "transaction.timeout.ms": 60_000,
+        "message.timeout.ms": 300_000,
+        "transaction.timeout.ms": 330_000,
         "transactional.id": "id",
         "compression.type": "lz4",
         "batch.num.messages": 1,
@@ -632,7 +632,7 @@ def test_an_open_transaction_of_another_flow_hides_nothing(topics: Topics) -> No
             await backend.call(backend.claim, flow)
         other = backend._sessions["contract/other"].sender
         other.begin()
-        other.produce(f"{topic}-positions", "contract/other", b'{"epoch":7}')
+        other.produce(f"{topic}-positions", b'["contract/other"]', b'{"epoch":7}')
         other._producer.flush(10)
         await backend.call(backend.commit, delivery(1, 1))
         reading = asyncio.ensure_future(backend.call(backend.stored, FLOW))
@@ -652,7 +652,7 @@ def test_an_open_transaction_that_stays_is_told(topics: Topics) -> None:
         await backend.call(backend.claim, FLOW)
         sender = backend._sessions[FLOW].sender
         sender.begin()
-        sender.produce(f"{topic}-positions", FLOW, b"{}")
+        sender.produce(f"{topic}-positions", b"k", b"{}")
         sender._producer.flush(10)
         with pytest.raises(
             TransientError, match="not readable to its end within 1 s; a transaction may be open"
@@ -678,6 +678,34 @@ def test_the_position_of_a_flow_that_rests_is_found(topics: Topics, monkeypatch:
     run(topics, topic, scenario, **positions_of(topics, topic))
 
 
+def test_a_flow_has_a_position_for_each_topic(topics: Topics) -> None:
+    """Two storages of a pipeline, which keep their positions in one topic, know nothing of each other."""
+    one, two = topics.make(), topics.make()
+
+    async def scenario(first: Any) -> None:
+        async def beside(second: Any) -> None:
+            for backend, last in ((first, 2), (second, 1)):
+                assert await backend.call(backend.claim, FLOW) == Checkpoint(1)
+                for seq in range(1, last + 1):
+                    await backend.call(backend.commit, delivery(seq, seq, letters=0))
+            for backend, last in ((first, 2), (second, 1)):
+                assert (await backend.call(backend.stored, FLOW)).seq == last
+                assert await backend.call(backend.flows, FLOW) == [FLOW]
+            await first.call(first.commit, delivery(3, 3, letters=0))
+
+        settings = first.config.model_dump(exclude={"id"}) | {"topic": two}
+        second = registry.create("backend", "kafka", settings)
+        await second.connect()
+        try:
+            await beside(second)
+        finally:
+            await second.disconnect()
+
+    run(topics, one, scenario, **positions_of(topics, one))
+    assert numbers(topics.options, one) == list(range(9))
+    assert numbers(topics.options, two) == list(range(3))
+
+
 def test_a_position_may_be_deleted(topics: Topics) -> None:
     """By a record without a value, as compaction has it: the flow begins anew."""
     topic = topics.make()
@@ -685,7 +713,7 @@ def test_a_position_may_be_deleted(topics: Topics) -> None:
     async def scenario(backend: Any) -> None:
         await backend.call(backend.claim, FLOW)
         await backend.call(backend.commit, delivery(1, 1))
-        topics.producer.produce(f"{topic}-positions", None, FLOW, partition=0)
+        topics.producer.produce(f"{topic}-positions", None, f'["{FLOW}","{topic}"]', partition=0)
         assert topics.producer.flush(10) == 0
         assert await backend.call(backend.stored, FLOW) == Checkpoint(0)
         assert await backend.call(backend.flows, FLOW) == []

@@ -452,16 +452,36 @@ def test_a_flow_that_begins_anew_publishes_anew() -> None:
             assert await backend.call(backend.claim, FLOW) == Checkpoint(1)
             await backend.call(backend.commit, delivery(1, 1, letters=0))
             bucket = await js.key_value(f"{name}-positions")
-            assert await bucket.keys() == [FLOW]
-            await bucket.delete(FLOW)
+            assert await bucket.keys() == [f"{name}.{name}=2erows.{FLOW}"]
+            await bucket.delete(f"{name}.{name}=2erows.{FLOW}")
             assert await backend.call(backend.flows, FLOW) == []
 
     assert numbers(run(scenario)) == [0, 1, 2] * 2
 
 
+def test_a_flow_has_a_position_for_each_subject() -> None:
+    """Two storages of a pipeline, which keep their positions in one bucket, know nothing of each other."""
+
+    async def scenario(first: Any, js: Any, name: str) -> None:
+        second = NatsBackend(first.config.model_copy(update={"subject": f"{name}.others"}))
+        await second.connect()
+        try:
+            for backend, last in ((first, 2), (second, 1)):
+                assert await backend.call(backend.claim, FLOW) == Checkpoint(1)
+                for seq in range(1, last + 1):
+                    await backend.call(backend.commit, delivery(seq, seq, letters=0))
+            for backend, last in ((first, 2), (second, 1)):
+                assert (await backend.call(backend.stored, FLOW)).seq == last
+                assert await backend.call(backend.flows, FLOW) == [FLOW]
+        finally:
+            await second.disconnect()
+
+    assert numbers(run(scenario)) == [*range(6), *range(3)]
+
+
 @pytest.mark.parametrize("flow", ["p/s", "p/s/#replay", "é/日 本=", "a.b/c", "=/%"])
 def test_any_name_of_a_flow_is_a_key(flow: str) -> None:
-    assert _nats_positions._flow(_nats_positions._key(flow)) == flow
+    assert _nats_positions._text(_nats_positions._token(flow)) == flow
 
     async def scenario(backend: Any, *_: Any) -> None:
         await backend.call(backend.claim, flow)

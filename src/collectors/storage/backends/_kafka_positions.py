@@ -36,8 +36,13 @@ _END = KafkaError._PARTITION_EOF  # noqa: SLF001
 _TOPIC = {"cleanup.policy": "compact", "segment.bytes": str(16 * 2**20), "segment.ms": str(24 * 3600 * 1000)}
 
 
+def _key(config: KafkaConfig, flow: str) -> bytes:
+    """Return the key of a flow's records: it has a position for each topic that it goes to."""
+    return msgspec.json.encode([flow, config.topic])
+
+
 class _Record(Struct, omit_defaults=True):
-    """The value of a record; its key is the flow."""
+    """The value of a record."""
 
     epoch: int
     seq: int = 0
@@ -56,7 +61,9 @@ class Session:
         self.flow = flow
         self.checkpoint = Checkpoint(0)
         self._topic = str(config.positions)
-        self.sender = Sender(config, name, transaction=f"{self._topic}/{flow}", careful=careful)
+        self._key = _key(config, flow)
+        transaction = f"{self._topic}/{flow}/{config.topic}"
+        self.sender = Sender(config, name, transaction=transaction, careful=careful)
 
     def begin(self, positions: Positions) -> None:
         """End the other producers; then read how far the flow is stored, which nobody else can change any more."""
@@ -72,7 +79,7 @@ class Session:
                 raise KafkaException(error)
         if not errors:
             record = _Record(behind.epoch, behind.seq, behind.position, behind.schema)
-            self.sender.produce(self._topic, self.flow, _encode(record))
+            self.sender.produce(self._topic, self._key, _encode(record))
             self.sender.commit()
             self.checkpoint = behind
         return errors
@@ -85,6 +92,7 @@ class Positions:
         self._config = config
         self._about = f"positions: topic '{config.positions}'"
         self._place = TopicPartition(str(config.positions), 0)
+        self._is_there = False
         watch = Watch(config.about())
         options = {"client.id": f"collectors-{name}", **_set_by_user(config), **shared_options(config)}
         self._admin = watch.made(AdminClient, options)
@@ -133,7 +141,7 @@ class Positions:
         end = self._end()
         if not end:
             return Checkpoint(0)
-        key = flow.encode()
+        key = _key(self._config, flow)
         for begin in dict.fromkeys((max(0, end - TAIL), 0)):
             found = [value for each, value in self._records(begin, end) if each == key]
             if found:
@@ -143,12 +151,17 @@ class Positions:
     def flows(self) -> list[str]:
         """Return the flows of which anything is stored."""
         last = dict(self._records(0, end)) if (end := self._end()) else {}
-        return [key.decode() for key, value in last.items() if _checkpoint(value).seq]
+        keys = [
+            msgspec.json.decode(key, type=list[str]) for key, value in last.items() if _checkpoint(value).seq
+        ]
+        return [flow for flow, topic in keys if topic == self._config.topic]
 
     def _end(self) -> int | None:
         """Return the offset behind the last record, also of transactions that are not over; None: no topic."""
-        if self._place.topic not in self._admin.list_topics(timeout=self._config.timeout).topics:
-            return None  # asked for by its name it would be made, with the policy of any topic
+        if not self._is_there:  # asked for by its name it would be made, with the policy of any topic
+            self._is_there = self._place.topic in self._admin.list_topics(timeout=self._config.timeout).topics
+        if not self._is_there:
+            return None
         asked = {self._place: OffsetSpec.latest()}  # type: ignore[no-untyped-call]
         level = IsolationLevel.READ_UNCOMMITTED
         (found,) = self._admin.list_offsets(

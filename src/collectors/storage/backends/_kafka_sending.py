@@ -55,6 +55,8 @@ _LOOK_SECONDS = 0.5
 _CLOSE_SECONDS = 2.0
 _PATIENCE_SECONDS = 5.0
 """So much longer than librdkafka itself a message is waited for."""
+_CAREFUL = 10
+"""So many times longer may messages take that go one by one."""
 _TRANSACTION_SECONDS = 30.0
 """So much longer than a message a transaction may take before the brokers abort it."""
 
@@ -88,6 +90,7 @@ class Sender:
         self.careful = careful
         self._config = config
         self._about = config.about()
+        self._patience = config.timeout * (_CAREFUL if careful else 1)
         self._watch = Watch(self._about)
         self._producer = self._watch.made(Producer, _options(config, name, transaction, careful=careful))
 
@@ -125,9 +128,9 @@ class Sender:
                 return errors
             with _fatal_as_it_is():
                 self._producer.flush(_LOOK_SECONDS)
-        raise TransientError(f"{self._about}: no answer within {self._config.timeout:g} s")
+        raise TransientError(f"{self._about}: no answer within {self._patience:g} s")
 
-    def produce(self, topic: str, key: str, value: bytes) -> None:
+    def produce(self, topic: str, key: bytes, value: bytes) -> None:
         """Put one more message, for partition 0, into the transaction."""
         self._producer.produce(topic, value, key, partition=0)
 
@@ -149,11 +152,11 @@ class Sender:
                     return error.args[0]  # type: ignore[no-any-return]
                 raise
             return None
-        raise TransientError(f"{self._about}: no answer within {self._config.timeout:g} s")
+        raise TransientError(f"{self._about}: no answer within {self._patience:g} s")
 
     def _waiting(self) -> Iterator[None]:
         """Yield as long as it makes sense to wait. Raises what a problem means that was told meanwhile."""
-        deadline = time.monotonic() + self._config.timeout + _PATIENCE_SECONDS
+        deadline = time.monotonic() + self._patience + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
             yield
             self._watch.check()
@@ -228,7 +231,7 @@ def worst(errors: Mapping[str, KafkaError]) -> CollectorsError:
 
 def _options(config: KafkaConfig, name: str, transaction: str | None, *, careful: bool) -> dict[str, Any]:
     """Return librdkafka's options for a producer; secrets in clear text. Raises ConfigurationError: no such file."""
-    milliseconds = int(config.timeout * 1000)
+    milliseconds = int(config.timeout * 1000) * (_CAREFUL if careful else 1)
     options: dict[str, Any] = {
         "client.id": f"collectors-{name}",
         "linger.ms": 5,

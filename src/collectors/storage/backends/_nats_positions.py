@@ -52,11 +52,12 @@ class Place(Struct, frozen=True):
 
 
 class Positions:
-    """One bucket."""
+    """Those of the flows that go to one place, a stream and a subject of it, in a bucket for many."""
 
-    def __init__(self, connection: Connection, bucket: str) -> None:
+    def __init__(self, connection: Connection, bucket: str, *place: str) -> None:
         self._connection = connection
         self._bucket = bucket
+        self._prefix = f"$KV.{bucket}.{''.join(f'{_token(part)}.' for part in place)}"
 
     async def make(self, replicas: int) -> None:
         """Make the bucket if it is not there."""
@@ -79,7 +80,7 @@ class Positions:
 
     async def read(self, flow: str) -> Place:
         """Return where a flow is; the answer is that of the stream's leader."""
-        subject = f"$KV.{self._bucket}.{_key(flow)}"
+        subject = self._prefix + _token(flow)
         answer = await self._connection.api(f"STREAM.MSG.GET.KV_{self._bucket}", {"last_by_subj": subject})
         error = answer.get("error", {})
         if error.get("err_code") == _NO_MESSAGE or error.get("code") == _NOT_FOUND:
@@ -93,7 +94,7 @@ class Positions:
             place.life, checkpoint.epoch, checkpoint.seq, rows, checkpoint.position, checkpoint.schema
         )
         headers = {"Nats-Expected-Last-Subject-Sequence": str(place.revision)}
-        subject, raw = f"$KV.{self._bucket}.{_key(flow)}", msgspec.json.encode(record)
+        subject, raw = self._prefix + _token(flow), msgspec.json.encode(record)
         answer: dict[str, Any] = msgspec.json.decode(await self._connection.request(subject, raw, headers))
         if answer.get("error", {}).get("err_code") == _WRONG_REVISION:
             return None
@@ -105,7 +106,8 @@ class Positions:
         keys: list[str] = []
         while True:
             answer = await self._connection.api(
-                f"STREAM.INFO.KV_{self._bucket}", {"subjects_filter": ">", "offset": len(keys)}
+                f"STREAM.INFO.KV_{self._bucket}",
+                {"subjects_filter": f"{self._prefix}*", "offset": len(keys)},
             )
             if answer.get("error", {}).get("code") == _NOT_FOUND:
                 return []
@@ -114,7 +116,7 @@ class Positions:
             keys += page
             if not page or len(keys) >= answer.get("total", 0):
                 break
-        flows = [_flow(key.split(".", 2)[2]) for key in keys]
+        flows = [_text(key.removeprefix(self._prefix)) for key in keys]
         return [flow for flow in flows if (await self.read(flow)).checkpoint.seq]
 
     def _check(self, answer: dict[str, Any]) -> None:
@@ -133,15 +135,15 @@ def _place(message: dict[str, Any]) -> Place:
     return Place(checkpoint, record.rows, record.life, int(message["seq"]))
 
 
-def _key(flow: str) -> str:
-    """Return a key for a flow: what keys may not have is written as `=` and its bytes in hexadecimal."""
+def _token(text: str) -> str:
+    """Return a text as a part of a key: what that may not have is written as `=` and its bytes in hexadecimal."""
     return "".join(
-        sign if sign in _SAFE else "".join(f"={byte:02x}" for byte in sign.encode()) for sign in flow
+        sign if sign in _SAFE else "".join(f"={byte:02x}" for byte in sign.encode()) for sign in text
     )
 
 
-def _flow(key: str) -> str:
-    first, *others = key.split("=")
+def _text(token: str) -> str:
+    first, *others = token.split("=")
     return b"".join(
         [first.encode(), *(bytes.fromhex(each[:2]) + each[2:].encode() for each in others)]
     ).decode()

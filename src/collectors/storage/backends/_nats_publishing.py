@@ -15,7 +15,7 @@ from collectors.nats_client import Connection
 
 __all__ = ["Message", "Publisher", "Refusal", "meaning"]
 
-MOST_MESSAGES = 4096
+MOST_MESSAGES = 1024
 MOST_BYTES = 16 * 2**20
 """So much may be under way, not acknowledged yet."""
 _TOO_LARGE = 10054

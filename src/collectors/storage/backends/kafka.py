@@ -11,12 +11,13 @@ column as it is; where a row has nothing there, its message is a tombstone, whic
 UTF-8; keys that are bytes stay bytes. Messages of one key are in one partition, the same one that Kafka's own clients choose.
 
 `topic: orders-{region}` has a column in it. `topics` says which ones there may be then; a row for another one is set
-aside, as is one that is larger than `message.max.bytes` (an option; 1,000,000) or that the brokers refuse for good. No topic
-is made: they have to be there.
+aside, as is one that is larger than `message.max.bytes` (an option; 1,000,000) or that the brokers refuse for good. Where the
+limit of a topic is smaller than that, set the option `batch.size` to it: batches that are refused are sent row by row. No
+topic is made: they have to be there.
 
 With `positions`, every delivery is a transaction of Kafka, together with the position behind it, in that topic. It is made
-when it is not there: one partition, compacted. The transactional ids are `<positions>/<flow>`. Consumers see each row once
-if they read with `isolation.level=read_committed`.
+when it is not there: one partition, compacted. The transactional ids begin with its name. Consumers see each row once if
+they read with `isolation.level=read_committed`.
 
 Delivery: with `positions` exactly once. Without it at least once: the producer is idempotent, so what it sends again by
 itself comes once; what was not acknowledged within `timeout`, or not noted when the process died, is sent again.

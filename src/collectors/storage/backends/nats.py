@@ -244,7 +244,8 @@ class NatsBackend(Backend[NatsConfig]):
         except BaseException:
             await connection.close()
             raise
-        link = _Link(connection, publisher, Positions(connection, config.positions), stream)
+        positions = Positions(connection, config.positions, config.stream, config.subject)
+        link = _Link(connection, publisher, positions, stream)
         return link
 
     async def _look(self, connection: Connection) -> _Stream:
@@ -265,7 +266,7 @@ class NatsBackend(Backend[NatsConfig]):
             )
         return _Stream(
             tuple(tuple(subject.split(".")) for subject in config["subjects"]),
-            min(connection.client.max_payload, config.get("max_msg_size", -1) % 2**31),
+            min(connection.client.max_payload, (config.get("max_msg_size") or -1) % 2**31),
             config.get("num_replicas", 1),
         )
 
