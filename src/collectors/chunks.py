@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from collectors.models import Position
 
-__all__ = ["Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Drift", "Rejected"]
+__all__ = ["Attempt", "Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Drift", "Rejected"]
 
 
 class Rejected(Struct, frozen=True):
@@ -31,6 +31,17 @@ class ChunkKey(Struct, frozen=True):
     flow: str
     epoch: int
     seq: int
+
+
+class Attempt(Struct, frozen=True):
+    """One try to store rows that may have been tried before, by a process that died over it.
+
+    `token` is the same for all tries of the same rows, and of no others: a UUID. A try may have more rows behind those of
+    the one before; `ends` are the numbers of rows that each had, in ascending order.
+    """
+
+    token: str
+    ends: list[int]
 
 
 class Counts(Struct, frozen=True):

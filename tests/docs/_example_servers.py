@@ -45,6 +45,15 @@ def postgres(folder, request):
 
 
 @contextlib.contextmanager
+def orders_api(folder, request):
+    """The program that the example sends to, at a port of its own."""
+    from collectors.testing.local_server import free_port
+
+    with program(folder, "orders_api.py", port := free_port()):
+        yield {"ORDERS_API": f"127.0.0.1:{port}"}
+
+
+@contextlib.contextmanager
 def program(folder, name, port):
     """A program beside the examples, at a port."""
     with subprocess.Popen([sys.executable, name, str(port)], cwd=folder) as running:
@@ -193,6 +202,7 @@ SERVERS = {
     "mqtt": mqtt_broker,
     "nats": nats_stream,
     "object-store": s3,
+    "orders-to-api": orders_api,
     "orders-to-kafka": kafka_for_orders,
     "orders-to-nats": nats_for_orders,
     "orders-to-object-store": s3,

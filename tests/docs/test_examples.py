@@ -29,8 +29,10 @@ FOR = {
     "singer": "30s",
     "sse": "5s",
     "websocket": "5s",
+    "orders-to-singer": "30s",
+    "orders-to-api": "30s",
 }
-"""How long those are given that need longer to begin; singer ends by itself, but starts programs."""
+"""How long those are given that need longer to begin; some end by themselves, but start programs."""
 
 
 def push_readings(folder, stop):

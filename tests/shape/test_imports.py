@@ -21,6 +21,8 @@ LEFT = [
     "client_tls",
     "kafka_client",
     "nats_client",
+    "http_client",
+    "programs",
     "interfaces",
 ]
 LAYERS = ["collection", "codecs", "processing", "storage", "crosscutting"]
@@ -41,9 +43,11 @@ MAY = {
     "workers": set(),
     "json_rows": {"native"},
     "object_stores": {"enums", "models", "errors", "settings"},
-    "client_tls": {"enums", "models", "errors", "settings"},
+    "client_tls": {"errors", "settings"},
     "kafka_client": {"enums", "models", "errors", "settings"},
     "nats_client": {"enums", "models", "errors", "settings", "client_tls"},
+    "http_client": {"errors", "settings", "client_tls"},
+    "programs": {"errors"},
     "interfaces": {"enums", "models", "errors", "settings", "chunks"},
     "reporting": {*LEFT},
     "terminal": set(),

@@ -7,7 +7,7 @@
    never repeated blindly.
 
 A backend that keeps no position gets its rows first, then the state file remembers the position behind them: a crash
-between the two stores those rows twice. Dead letters that a backend has no room for go to the state file before the
+between the two stores those rows twice (`state_side`). Dead letters that a backend has no room for go to the state file before the
 commit, replacing what an earlier try left there.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from collectors.runtime.hooks import Hooks
 from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Prepared
 from collectors.runtime.runs import stored_counts
+from collectors.runtime.state_side import StateSide
 from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Rehearses
 
 __all__ = ["Edge"]
@@ -68,6 +70,7 @@ class Edge:
         self.on_taken: Callable[[], bool] | None = None
         self.stop_behind: int | None = None
         self._transactional = isinstance(backend, KeepsPosition)
+        self._side = StateSide(backend, hooks.state)
         self.holds_letters = self._transactional and isinstance(backend, KeepsDeadLetters)
         """Whether the backend itself has room for dead letters."""
         self.report = EdgeReport(backend.get_backend_id(), backend.describe())
@@ -128,17 +131,23 @@ class Edge:
 
     async def _store(self, release: Callable[[Prepared], None]) -> None:
         held: list[Prepared | End] = []
-        while group := await take_waiting(self.queue, held, self._grouping.begin, self._taken):
-            self.ahead = len(group) if self.backend.commit_rows else 0
-            fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
-            self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
-            if fresh:
-                async with self._lock:
-                    await self._deliver(fresh)
-            while group:
-                release(group.pop(0))
-            del fresh  # while waiting for more, nothing of this is kept
+        take = partial(take_waiting, self.queue, held, self._begin, self._taken)
+        async with aclosing(self._side.groups(take, self.route)) as groups:
+            async for group in groups:
+                self.ahead = len(group) if self.backend.commit_rows else 0
+                fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
+                self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
+                if fresh:
+                    async with self._lock:
+                        await self._deliver(fresh)
+                while group:
+                    release(group.pop(0))
+                del fresh  # while waiting for more, nothing of this is kept
         await self.flush()
+
+    def _begin(self, first: Prepared) -> Callable[[Prepared], bool]:
+        joins = self._grouping.begin(first)
+        return joins if not self._side.rows else lambda _: False
 
     def _wants(self, item: Prepared) -> bool:
         return self.stop_behind is None or item.seq <= self.stop_behind
@@ -153,6 +162,7 @@ class Edge:
     async def _flush(self) -> None:
         try:
             await self.backend.call(self.backend.flush)
+            await self._side.settle(self._flow)
         except FencedError as error:
             await self._stored_by_us()
             raise TransientError(
@@ -192,6 +202,7 @@ class Edge:
             resolved=[letter for item in group for letter in item.resolved] if self.holds_letters else [],
         )
         self.reaching = last.seq
+        await self._retrying(partial(self._side.expect, delivery))
         origins = [letter for part in parts for letter in part.origins]
         delivery, durable = await self._commit_all_it_can(delivery, origins)
         self.seq = delivery.key.seq
@@ -317,7 +328,7 @@ class Edge:
     async def _put(self, delivery: Delivery) -> int:
         """Commit where the position is kept."""
         if not self._transactional:
-            return await self._hooks.state.commit(replace(delivery, table=pa.table({})))
+            return await self._side.put(replace(delivery, table=pa.table({})))
         return await self.backend.commits.commit(delivery)
 
     async def _look(self) -> Checkpoint:
@@ -328,7 +339,7 @@ class Edge:
         await self.backend.connect()
         if self._transactional:
             return await self.backend.call(self.backend.claim, self._flow)  # type: ignore[attr-defined,no-any-return]
-        return await self._hooks.state.claim(self._flow)
+        return await self._side.claim(self._flow)
 
     async def _counted(self) -> Counts:
         hooks = self._hooks

@@ -18,7 +18,13 @@ from collectors.config.model import PipelineConfig, Route
 from collectors.errors import ConfigurationError
 from collectors.runtime.assembly import make_sources
 from collectors.runtime.scheduler import is_endless
-from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition
+from collectors.storage.base import (
+    AcknowledgesLater,
+    Backend,
+    KeepsDeadLetters,
+    KeepsPosition,
+    SendsAgain,
+)
 
 __all__ = ["Guarantee", "Level", "guarantees"]
 
@@ -129,6 +135,14 @@ class _Edge(Struct, frozen=True):
         """Whether, after a crash, what one backend has and another has not cannot be read once more."""
         return self.ends > 1 and not self.spooled and not hasattr(self.source, "replay")
 
+    @property
+    def _doubled(self) -> str:
+        if isinstance(self.backend, SendsAgain):
+            return "a crash between rows and position sends the rows of one commit again, with the same keys"
+        if isinstance(self.backend, AcknowledgesLater):
+            return "a crash stores again what the storage had taken and not acknowledged yet"
+        return "a crash between rows and position stores the rows of one commit twice"
+
     def judge(self, letters: str) -> Guarantee:
         """Return the guarantee; `letters` says where those of the route are kept."""
         level, but = self._level()
@@ -155,7 +169,7 @@ class _Edge(Struct, frozen=True):
         if self.falls_behind:
             return Level.AT_MOST_ONCE, "a storage that is behind after a crash goes on where the others are"
         if not self.commits:
-            but = "a crash between rows and position stores the rows of one commit twice"
+            but = self._doubled
             lost = f"; before the spool: {self.source.lost_before_spool}" if self.leaks else ""
             repeats = f"; {self.source.may_repeat}" if self.source.may_repeat else ""
             return Level.AT_LEAST_ONCE, but + lost + repeats
@@ -189,7 +203,12 @@ class _Edge(Struct, frozen=True):
         elif self.commits:
             yield "the storage keeps rows and position in one commit, and refuses another owner's"
         else:
-            yield "the storage keeps no position: it is written to the state file behind the rows"
+            when = (
+                " once the storage has acknowledged them"
+                if isinstance(self.backend, AcknowledgesLater)
+                else ""
+            )
+            yield f"the storage keeps no position: it is written to the state file behind the rows{when}"
         if self.falls_behind:
             yield "the source cannot make the same chunks again for one of several storages"
 
@@ -197,7 +216,7 @@ class _Edge(Struct, frozen=True):
         if not self.backend.durable:
             return "all rows are gone"
         if level is Level.AT_LEAST_ONCE and (self.backend.may_repeat or not self.commits):
-            return "rows of the last commit may come twice; how much reached the disk is up to the storage"
+            return "rows of the last commits may come twice; how much reached the disk is up to the storage"
         before = f"; before the spool: {self.source.lost_before_spool}" if self.leaks else ""
         return f"as a crash: what was committed stays, the rest is read again{before}"
 

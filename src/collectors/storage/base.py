@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtim
 import pyarrow as pa
 from msgspec import Struct
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
+from collectors.chunks import Attempt, Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
 from collectors.enums import ErrorType
 from collectors.errors import CollectorsError, DataError, FatalError, TransientError
 from collectors.interfaces.storage import IStorageBackend
@@ -30,6 +30,7 @@ from collectors.storage.positions import SOURCE, table_of
 from collectors.workers import Workers
 
 __all__ = [
+    "AcknowledgesLater",
     "Backend",
     "BackendConfig",
     "CommitsTogether",
@@ -42,6 +43,7 @@ __all__ = [
     "KeepsSchema",
     "ListsFlows",
     "Rehearses",
+    "SendsAgain",
     "as_table",
     "source_of",
 ]
@@ -172,6 +174,28 @@ class Rehearses(Protocol):
 
     def rehearse(self, delivery: Delivery) -> None:
         """Do all that `commit` does with the rows and take it back. Raises what `commit` would raise for them."""
+
+
+@runtime_checkable
+class AcknowledgesLater(Protocol):
+    """A backend without positions whose `write` may return before the rows are durable; `flush` makes them so.
+
+    Its DataError always has `rows`.
+    """
+
+    def pending(self, flow: str) -> int | None:
+        """Return the seq of the first write of a flow that is not durable yet; None: all are."""
+
+
+@runtime_checkable
+class SendsAgain(Protocol):
+    """A backend without positions that tells what it sends by keys, so that the other side knows it again.
+
+    After a crash the rows that were under way come again, in the front of one delivery.
+    """
+
+    def expect(self, key: ChunkKey, attempt: Attempt) -> None:
+        """Take what the keys of the delivery that is written next have to be made from; called once, in front of `write`."""
 
 
 class Backend(IStorageBackend, Generic[ConfigT]):

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.collection.sources import _http_window
-from collectors.collection.sources._http_client import Answer
 from collectors.collection.sources._http_endpoints import endpoints_of
 from collectors.collection.sources._http_marks import parse_cursor, write_cursor
 from collectors.collection.sources._http_work import Work
 from collectors.collection.sources.http import HttpConfig, HttpSource
 from collectors.errors import FatalError
+from collectors.http_client.client import Answer
 
 BASE = {"records": "items", "paging": {"type": "cursor", "param": "after", "field": "meta.next"}}
 

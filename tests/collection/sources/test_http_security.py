@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from collectors.collection.sources._http_client import Client, seconds_to_wait
-from collectors.collection.sources._http_config import RateLimitConfig
-from collectors.collection.sources._http_guard import Guard
-from collectors.collection.sources._http_limits import Pace
 from collectors.collection.sources.http import HttpSource
 from collectors.errors import FatalError, TransientError
+from collectors.http_client.client import Client, seconds_to_wait
+from collectors.http_client.guard import Guard
+from collectors.http_client.limits import Pace
+from collectors.http_client.settings import RateLimitConfig
 
 SECRET = "secret-canary"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from collectors import registry
-from collectors.collection.sources._private_folder import private_folder
 from collectors.collection.sources.singer import SingerSource
 from collectors.config.load import from_mapping
 from collectors.errors import ConfigurationError, FatalError, TransientError
+from collectors.programs.private_folder import private_folder
 from collectors.runtime.guarantee import Level, guarantees
 from collectors.settings import check_settings
 from collectors.testing.deliveries import NOON

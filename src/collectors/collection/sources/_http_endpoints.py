@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Raw, Struct, field
 from yarl import URL
 
-from collectors.collection.sources._http_client import Call
 from collectors.collection.sources._http_config import (
     EndpointConfig,
     IncrementalConfig,
@@ -22,6 +21,7 @@ from collectors.collection.sources._http_config import (
 )
 from collectors.collection.sources._http_json import field_of, quoted_json, spliced
 from collectors.collection.sources._http_paging import check_origin, page_params
+from collectors.http_client.client import Call
 
 if TYPE_CHECKING:
     from collectors.collection.sources.http import HttpConfig

@@ -9,8 +9,9 @@ import msgspec
 from msgspec import Raw
 
 from collectors.errors import FatalError, TransientError
+from collectors.http_client.client import plain
 
-__all__ = ["Page", "field_of", "plain", "quoted_json", "spliced"]
+__all__ = ["Page", "field_of", "plain_value", "quoted_json", "spliced"]
 
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
@@ -129,9 +130,3 @@ def spliced(records: Sequence[Raw], fields: Iterable[tuple[str, bytes]]) -> list
 def quoted_json(text: str) -> bytes:
     """Return text as JSON."""
     return msgspec.json.encode(text)
-
-
-def plain(raw: bytes, size: int) -> str:
-    """Return the first bytes of something, for a message on one line."""
-    text = " ".join(raw[: 4 * size].decode(errors="replace").split())
-    return text if len(text) <= size else f"{text[:size]}…"

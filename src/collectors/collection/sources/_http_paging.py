@@ -7,7 +7,6 @@ from typing import Any
 from msgspec import Raw, Struct
 from yarl import URL
 
-from collectors.collection.sources._http_client import Answer
 from collectors.collection.sources._http_config import (
     CursorPaging,
     LinkPaging,
@@ -16,10 +15,11 @@ from collectors.collection.sources._http_config import (
     PagePaging,
     Paging,
 )
-from collectors.collection.sources._http_guard import origin_of, shown
 from collectors.collection.sources._http_json import Page, field_of, plain_value
 from collectors.collection.sources._http_marks import digest
 from collectors.errors import FatalError
+from collectors.http_client.client import Answer
+from collectors.http_client.guard import origin_of, shown
 
 __all__ = ["Trail", "check_origin", "next_page", "page_params"]
 

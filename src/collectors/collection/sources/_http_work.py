@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from collectors.collection.sources._http_client import Answer, Call
 from collectors.collection.sources._http_config import OffsetPaging, PagePaging
 from collectors.collection.sources._http_endpoints import Endpoint, Parent
 from collectors.collection.sources._http_json import Page
@@ -16,6 +15,7 @@ from collectors.collection.sources._http_marks import digest
 from collectors.collection.sources._http_paging import Trail, next_page
 from collectors.collection.sources._http_window import Mark, Window, finish, sift, start_param
 from collectors.errors import FatalError
+from collectors.http_client.client import Answer, Call
 from collectors.models import Position
 
 __all__ = ["Frame", "Work"]

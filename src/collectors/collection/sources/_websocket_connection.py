@@ -10,9 +10,9 @@ from typing import Any, Self
 import aiohttp
 from msgspec import Struct
 
-from collectors.collection.sources._http_client import WebSocket
 from collectors.collection.sources._intake import Intake
 from collectors.errors import CollectorsError, TransientError
+from collectors.http_client.client import WebSocket
 
 __all__ = ["Connection", "Message", "Patience"]
 

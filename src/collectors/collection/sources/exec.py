@@ -24,10 +24,10 @@ from typing import Any
 from pydantic import model_validator
 
 from collectors.collection.base import ByteSourceConfig, Source
-from collectors.collection.sources._command import Command, Run, split
 from collectors.collection.sources._cutting import Cutter, Piece
 from collectors.errors import TransientError
 from collectors.models import CollectedData, Position
+from collectors.programs.command import Command, Run, split
 from collectors.settings import Duration, LocalPath
 
 __all__ = ["COMPONENT", "ExecConfig", "ExecSource"]

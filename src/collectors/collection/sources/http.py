@@ -51,9 +51,9 @@ from pydantic import Field, field_validator, model_validator
 
 from collectors.client_tls import client_context
 from collectors.collection.base import Source, SourceConfig
-from collectors.collection.sources._http_config import EndpointConfig, RateLimitConfig, RequestConfig
+from collectors.collection.sources._http_config import EndpointConfig, RequestConfig
 from collectors.collection.sources._http_marks import digest
-from collectors.collection.sources._http_remote import RemoteConfig
+from collectors.http_client.settings import RateLimitConfig, RemoteConfig
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration
 
@@ -62,10 +62,10 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractResolver
 
-    from collectors.collection.sources._http_client import Client
-    from collectors.collection.sources._http_limits import Pace
-    from collectors.collection.sources._http_login import Login
     from collectors.collection.sources._http_work import Work
+    from collectors.http_client.client import Client
+    from collectors.http_client.limits import Pace
+    from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
 
@@ -139,10 +139,10 @@ class HttpSource(Source[HttpConfig]):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
-        from collectors.collection.sources._http_client import Client, session
-        from collectors.collection.sources._http_guard import Guard
-        from collectors.collection.sources._http_limits import Pace
-        from collectors.collection.sources._http_login import Login
+        from collectors.http_client.client import Client, session
+        from collectors.http_client.guard import Guard
+        from collectors.http_client.limits import Pace
+        from collectors.http_client.login import Login
 
         config = self.config
         guard = Guard(config.allow_private)

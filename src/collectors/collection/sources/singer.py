@@ -34,71 +34,32 @@ imprints of those in front of it.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from collectors.collection.base import LineFraming, Source, SourceConfig
-from collectors.collection.sources._command import Command, Run, split
 from collectors.collection.sources._cutting import Cutter
-from collectors.collection.sources._private_folder import private_folder, write_private
 from collectors.collection.sources._singer_catalog import Catalog
 from collectors.collection.sources._singer_messages import Changed, Mark, Piece, Sorter
-from collectors.collection.sources._tap_log import Level, ProgramLog
 from collectors.errors import ConfigurationError, FatalError, TransientError
 from collectors.models import CollectedData, Position
+from collectors.programs.command import Command, Run, split
+from collectors.programs.log import Level, ProgramLog
+from collectors.programs.private_folder import private_folder, write_private
+from collectors.programs.secrets import Censor, Hidden, as_json
 from collectors.settings import ByteSize, ColumnType, Duration, LocalPath
 
 __all__ = ["COMPONENT", "SingerConfig", "SingerSource"]
 
-_SECRET_NAME = re.compile(
-    r"pass|secret|token|credential|cookie|private|auth(?!or)|dsn|url|uri|^key$|"
-    r"(api|access|account|service|client|consumer|signing|encryption|ssh|aws\w*)[_-]?key",
-    re.IGNORECASE,
-)
-_LOGIN = re.compile(r"//[^/\s@]*@")
 _READ_BYTES = 256 * 1024
 _CATALOG_BYTES = 64 * 2**20
 _USAGE = 2
 _REMARKS = 100
 _FOLDER = "collectors-tap-"
-
-
-def _hide(value: Any, *, secret: bool = False) -> Any:
-    """Return settings of a tap with each text below a name that sounds like a secret made one."""
-    if isinstance(value, Mapping):
-        return {
-            key: _hide(item, secret=secret or bool(_SECRET_NAME.search(str(key))))
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_hide(item, secret=secret) for item in value]
-    return SecretStr(value) if secret and isinstance(value, str) else value
-
-
-def _shown(value: Any) -> Any:
-    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-
-
-def _secrets(value: Any) -> Iterator[str]:
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, (Mapping, list)):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _secrets(item)
-
-
-def _pattern(secrets: set[str]) -> re.Pattern[str]:
-    """Return what finds secrets in a text; a short one only where it stands alone, as it may be part of any word."""
-    longest_first = sorted(filter(None, secrets), key=len, reverse=True)
-    found = [
-        re.escape(each) if len(each) > 3 else rf"(?<!\w){re.escape(each)}(?!\w)" for each in longest_first
-    ]
-    return re.compile("|".join(found) or r"(?!)")
 
 
 def _with_metadata(value: Any) -> Any:
@@ -113,7 +74,7 @@ class SingerConfig(SourceConfig):
 
     command: str | list[str]
     """The tap with arguments of its own, best as a list; `--config`, `--catalog` and `--state` are added as needed."""
-    tap_config: Annotated[dict[str, Any], AfterValidator(_hide)] | None = None
+    tap_config: Hidden | None = None
     """Settings of the tap; a tap that reads them from a file of yours has `--config` in the `command`."""
     streams: Annotated[
         dict[str, dict[str, Any]],
@@ -170,13 +131,13 @@ class SingerSource(Source[SingerConfig]):
 
     def __init__(self, config: SingerConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
-        self._secrets = _pattern(set(_secrets(self.config.tap_config)))
+        self._clean = Censor(self.config.tap_config)
         self._files: list[str] = []
         self._names: set[str] = set(self.config.streams)
         self._folder: Path | None = None
         self._told: set[str] = set()
         self._log = ProgramLog(
-            lambda text: self.tell(text), self._clean, self.config.log_level, lambda: self.now()
+            "the tap", lambda text: self.tell(text), self._clean, self.config.log_level, lambda: self.now()
         )
 
     def format(self) -> str | dict[str, Any]:
@@ -197,8 +158,7 @@ class SingerSource(Source[SingerConfig]):
         await self.enter(contextlib.closing(self._log))
         self._files = []
         if self.config.tap_config is not None:
-            text = msgspec.json.encode(self.config.tap_config, enc_hook=_shown)
-            self._files += self._file("config", text)
+            self._files += self._file("config", as_json(self.config.tap_config))
         catalog = await self._discovered() if self.config.discover else self._given_catalog()
         if catalog is not None:
             if self.config.discover or self.config.streams:
@@ -264,7 +224,7 @@ class SingerSource(Source[SingerConfig]):
         position = piece.mark.position()
         if piece.reason is not None:
             text = piece.raw.decode(errors="surrogateescape")
-            raw = self._secrets.sub("***", text).encode(errors="surrogateescape")
+            raw = self._clean.secrets(text).encode(errors="surrogateescape")
             return self.refuse(raw, position, piece.reason)
         return self.chunk(piece.raw, position, key_properties=dict(sorter.keys))
 
@@ -321,10 +281,6 @@ class SingerSource(Source[SingerConfig]):
         if name not in self._told and len(self._told) < _REMARKS:
             self._told.add(name)
             self.tell(self._clean(text))
-
-    def _clean(self, text: str) -> str:
-        """Return what a tap says without secrets."""
-        return _LOGIN.sub("//***@", self._secrets.sub("***", text))
 
 
 COMPONENT = SingerSource

@@ -40,10 +40,10 @@ from pydantic import Field, model_validator
 from collectors.client_tls import client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
-from collectors.collection.sources._http_remote import RemoteConfig
 from collectors.collection.sources._sse_memory import Mark, Memory, name_of
 from collectors.collection.sources._sse_parser import Event, Parser
 from collectors.errors import FatalError, TransientError
+from collectors.http_client.settings import RemoteConfig
 from collectors.models import CollectedData, Position
 from collectors.settings import Duration, OneOrMore
 
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import AbstractResolver
 
-    from collectors.collection.sources._http_client import Answer, Client
-    from collectors.collection.sources._http_login import Login
+    from collectors.http_client.client import Answer, Client
+    from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "SseConfig", "SseSource"]
 
@@ -132,10 +132,10 @@ class SseSource(Source[SseConfig]):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
-        from collectors.collection.sources._http_client import Client, session
-        from collectors.collection.sources._http_guard import Guard
-        from collectors.collection.sources._http_limits import Pace
-        from collectors.collection.sources._http_login import Login
+        from collectors.http_client.client import Client, session
+        from collectors.http_client.guard import Guard
+        from collectors.http_client.limits import Pace
+        from collectors.http_client.login import Login
 
         config = self.config
         guard = Guard(config.allow_private)
@@ -156,7 +156,7 @@ class SseSource(Source[SseConfig]):
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield events as they come, over streams that end, until the server says that there are no more."""
-        from collectors.collection.sources._http_limits import pause
+        from collectors.http_client.limits import pause
 
         assert self._client is not None  # noqa: S101  # the source is open
         if since is None:
@@ -210,7 +210,7 @@ class SseSource(Source[SseConfig]):
     async def _ask(self, client: Client, stack: AsyncExitStack) -> tuple[Answer, aiohttp.StreamReader]:
         from yarl import URL
 
-        from collectors.collection.sources._http_client import Call
+        from collectors.http_client.client import Call
 
         headers = {"Accept": _STREAM, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         if self._mark.id:
@@ -249,7 +249,7 @@ class SseSource(Source[SseConfig]):
     def _shown(self) -> str:
         from yarl import URL
 
-        from collectors.collection.sources._http_guard import shown
+        from collectors.http_client.guard import shown
 
         return shown(URL(self.config.url))
 

@@ -37,17 +37,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from collectors.client_tls import client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
-from collectors.collection.sources._http_remote import RemoteConfig
 from collectors.errors import FatalError, TransientError
+from collectors.http_client.settings import RemoteConfig
 from collectors.models import CollectedData, Position
 from collectors.settings import Duration, OneOrMore
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
-    from collectors.collection.sources._http_client import Client, WebSocket
-    from collectors.collection.sources._http_login import Login
     from collectors.collection.sources._websocket_connection import Connection, Message
+    from collectors.http_client.client import Client, WebSocket
+    from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "WebsocketConfig", "WebsocketSource"]
 
@@ -154,10 +154,10 @@ class WebsocketSource(Source[WebsocketConfig]):
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:
-        from collectors.collection.sources._http_client import Client, only_upgraded, session
-        from collectors.collection.sources._http_guard import Guard
-        from collectors.collection.sources._http_limits import Pace
-        from collectors.collection.sources._http_login import Login
+        from collectors.http_client.client import Client, only_upgraded, session
+        from collectors.http_client.guard import Guard
+        from collectors.http_client.limits import Pace
+        from collectors.http_client.login import Login
 
         config = self.config
         guard = Guard(config.allow_private)
@@ -181,7 +181,7 @@ class WebsocketSource(Source[WebsocketConfig]):
         import msgspec
         from yarl import URL
 
-        from collectors.collection.sources._http_guard import origin_of, shown
+        from collectors.http_client.guard import origin_of, shown
 
         config = self.config
         url = URL(config.url)
@@ -214,7 +214,7 @@ class WebsocketSource(Source[WebsocketConfig]):
     def _shown(self) -> str:
         from yarl import URL
 
-        from collectors.collection.sources._http_guard import shown
+        from collectors.http_client.guard import shown
 
         return shown(URL(self.config.url))
 

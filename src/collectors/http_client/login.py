@@ -11,8 +11,8 @@ import msgspec
 from pydantic import SecretStr
 from yarl import URL
 
-from collectors.collection.sources._http_config import ApiKeyAuth, Auth, BasicAuth, BearerAuth, OAuth2Auth
 from collectors.errors import FatalError
+from collectors.http_client.settings import ApiKeyAuth, Auth, BasicAuth, BearerAuth, OAuth2Auth
 
 __all__ = ["Login", "TokenCall"]
 

@@ -23,16 +23,18 @@ _PERIOD = timedelta(hours=1)
 class ProgramLog:
     """Takes bytes as they come, and tells whole lines: those of `least` or above, at most 50 an hour, and how many more.
 
-    A line without a level belongs to the one before it. `clean` takes secrets out of a line.
+    `who` is what the program is called in them. A line without a level belongs to the one before it. `clean` takes secrets out of a line.
     """
 
     def __init__(
         self,
+        who: str,
         tell: Callable[[str], None],
         clean: Callable[[str], str],
         least: Level,
         now: Callable[[], datetime],
     ) -> None:
+        self._who = who
         self._tell = tell
         self._clean = clean
         self._least = _RANKS[least]
@@ -74,9 +76,9 @@ class ProgramLog:
             self._since, self._count = now, 0
         self._count += 1
         if self._count <= _LINES:
-            self._tell(f"the tap says: {self._clean(text)[:_SHOWN_CHARACTERS]}")
+            self._tell(f"{self._who} says: {self._clean(text)[:_SHOWN_CHARACTERS]}")
 
     def _say_more(self) -> None:
         if self._count > _LINES:
-            self._tell(f"the tap says {self._count - _LINES} lines more, which are not shown")
+            self._tell(f"{self._who} says {self._count - _LINES} lines more, which are not shown")
             self._count = _LINES

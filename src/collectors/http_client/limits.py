@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from collectors.collection.sources._http_config import RateLimitConfig
+from collectors.http_client.settings import RateLimitConfig
 
 __all__ = ["Pace", "pause"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,15 +14,15 @@ from typing import Any, Literal
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from msgspec import Struct
+from multidict import CIMultiDict
 from yarl import URL
 
-from collectors.collection.sources._http_guard import Guard, GuardedResolver, origin_of, shown
-from collectors.collection.sources._http_json import plain
-from collectors.collection.sources._http_limits import Pace
-from collectors.collection.sources._http_login import Login
 from collectors.errors import CollectorsError, FatalError, TransientError
+from collectors.http_client.guard import Guard, GuardedResolver, origin_of, shown
+from collectors.http_client.limits import Pace
+from collectors.http_client.login import Login
 
-__all__ = ["Answer", "Call", "Client", "WebSocket", "only_upgraded", "seconds_to_wait", "session"]
+__all__ = ["Answer", "Call", "Client", "WebSocket", "only_upgraded", "plain", "seconds_to_wait", "session"]
 
 WebSocket = aiohttp.ClientWebSocketResponse[Literal[False]]
 """A connection that gives text as bytes."""
@@ -175,7 +175,11 @@ class Client:
                     response = await stack.enter_async_context(
                         self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
                     )
-                    raw = b"" if response.status < HTTPStatus.MULTIPLE_CHOICES else await self._read(response)
+                    raw = (
+                        b""
+                        if response.status < HTTPStatus.MULTIPLE_CHOICES
+                        else await self._read(response, whole=True)
+                    )
                     bodies.append(response.content)
                     return Answer(response.status, response.url, response.headers, None, raw)
 
@@ -207,6 +211,31 @@ class Client:
                     f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)} in place of a WebSocket; check `url`"
                 )
             yield made[-1], answer.url
+
+    async def send(self, call: Call, headers: Mapping[str, str], passing: Container[int]) -> Answer:
+        """Return the answer to what is sent, 2xx or a status in `passing`, with the beginning of its body.
+
+        No redirect is followed: another address, or another method, is not what was meant. Raises TransientError and
+        FatalError.
+        """
+        answer = await self._sent(call, headers)
+        if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
+            answer = await self._sent(call, headers)
+        if answer.status in passing:
+            return answer
+        if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST:
+            raise FatalError(
+                f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)}{_where_to(answer)}: a redirect is not "
+                "followed; set `url` to where it leads"
+            )
+        self._check(answer)
+        return answer
+
+    async def _sent(self, call: Call, headers: Mapping[str, str]) -> Answer:
+        every = CIMultiDict(self._common)
+        for more in (headers, self._own, await self._login.headers(self._token)):
+            every.update(more)
+        return await self._once(call.method, self._login.signed(call.url), every, call.body, whole=False)
 
     async def _answer(
         self, call: Call, common: Mapping[str, str], conditions: Mapping[str, str], send: _Send
@@ -265,13 +294,15 @@ class Client:
         await self._pace.request()
         self._guard.check_url(url)
 
-    async def _once(self, method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+    async def _once(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, *, whole: bool = True
+    ) -> Answer:
         await self._may_ask(url)
         with self.errors_of(url):
             async with self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
-                raw = await self._read(response)
+                raw = await self._read(response, whole=whole)
                 return Answer(response.status, response.url, response.headers, _links(response), raw)
 
     @contextmanager
@@ -291,18 +322,22 @@ class Client:
             what = self.clean(str(error)) or type(error).__name__
             raise TransientError(f"{shown(url)}: {what}") from None
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Read a body that is not larger than allowed; of one that says what is wrong, its beginning."""
-        wanted = response.status < HTTPStatus.MULTIPLE_CHOICES
+    async def _read(self, response: aiohttp.ClientResponse, *, whole: bool) -> bytes:
+        """Read a body that is not larger than allowed; of one that says what is wrong, its beginning.
+
+        Unless the `whole` is wanted, of any its beginning: then the connection is given up where it is not the end.
+        """
+        wanted = whole and response.status < HTTPStatus.MULTIPLE_CHOICES
+        enough = _EXCERPT if whole else _PIECE
         pieces: list[bytes] = []
         size = 0
         while piece := await response.content.read(_PIECE):
             size += len(piece)
             pieces.append(piece)
             await self._pace.received(len(piece))
-            if not wanted and size >= _EXCERPT:
+            if not wanted and size >= enough:
                 break
-            if size > self._most:
+            if wanted and size > self._most:
                 raise FatalError(
                     f"{shown(response.url)}: the response is larger than {self._most:,} bytes; ask for smaller pages, "
                     "or set `max_response`"
@@ -313,8 +348,7 @@ class Client:
         status = answer.status
         if status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.NOT_MODIFIED:
             return
-        said = self.clean(plain(answer.body, _EXCERPT))
-        what = f"{shown(answer.url)}: {status} {_phrase(status)}" + (f": {said}" if said else "")
+        what = self.told(answer)
         limited = status == HTTPStatus.FORBIDDEN and (
             "Retry-After" in answer.headers or answer.headers.get("X-RateLimit-Remaining") == "0"
         )
@@ -322,6 +356,13 @@ class Client:
             raise TransientError(what, retry_after=seconds_to_wait(answer.headers, self._now()))
         hint = _HINTS.get(status)
         raise FatalError(what + (f"; {hint}" if hint else ""))
+
+    def told(self, answer: Answer) -> str:
+        """Return what a server said to a request, on one line and without secrets."""
+        said = self.clean(plain(answer.body, _EXCERPT))
+        return f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)}" + (
+            f": {said}" if said else ""
+        )
 
     def clean(self, text: str) -> str:
         """Return text without the secrets that a server or a library may repeat."""
@@ -363,8 +404,21 @@ def seconds_to_wait(headers: Mapping[str, str], now: datetime) -> float | None:
     return min(seconds, _LONGEST_WAIT) if seconds > 0 else None
 
 
+def _where_to(answer: Answer) -> str:
+    try:
+        return f" to {shown(answer.url.join(URL(answer.headers['Location'])))[:_EXCERPT]}"
+    except (KeyError, ValueError):
+        return ""
+
+
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+def plain(raw: bytes, size: int) -> str:
+    """Return the first bytes of something, for a message on one line."""
+    text = " ".join(raw[: 4 * size].decode(errors="replace").split())
+    return text if len(text) <= size else f"{text[:size]}…"

@@ -1,4 +1,4 @@
-"""A command that a source runs: without a shell, in a process group of its own, so that all it starts ends with it."""
+"""A command that is run: without a shell, in a process group of its own, so that all it starts ends with it."""
 
 from __future__ import annotations
 
@@ -82,12 +82,14 @@ class Run:
         self._deadline = None if command.timeout is None else loop.time() + command.timeout
 
     @classmethod
-    async def start(cls, command: Command, hear: Callable[[bytes], None] | None = None) -> Run:
-        """Start the command. Raises ConfigurationError when it cannot be started."""
+    async def start(
+        cls, command: Command, hear: Callable[[bytes], None] | None = None, *, takes_input: bool = False
+    ) -> Run:
+        """Start the command; unless it `takes_input`, there is none. Raises ConfigurationError when it cannot be started."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *command.words,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if takes_input else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={**os.environ, **command.env},
@@ -110,6 +112,17 @@ class Run:
             await self.stop()
             self.code = code
         return data
+
+    async def write(self, data: bytes) -> None:
+        """Hand it some input; returns when it has taken most of it. One that has ended takes nothing, which is no error."""
+        stdin = cast("asyncio.StreamWriter", self._process.stdin)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(data)
+            await stdin.drain()
+
+    def end_input(self) -> None:
+        """Say that there is no more input."""
+        cast("asyncio.StreamWriter", self._process.stdin).close()
 
     async def stop(self) -> None:
         """End the command and all that it has started, and wait for it; safe when it has ended by itself."""

@@ -1,16 +1,75 @@
-"""Settings of sources that ask a server over HTTP: where it is, who asks, and what must not be asked or sent."""
+"""Settings of whoever asks a server over HTTP: where it is, who asks, how fast, what must not be asked or sent."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from collectors.client_tls import ClientTls
-from collectors.collection.sources._http_config import Auth, OAuth2Auth
 from collectors.settings import Settings
 
-__all__ = ["RemoteConfig"]
+__all__ = ["ApiKeyAuth", "Auth", "BasicAuth", "BearerAuth", "OAuth2Auth", "RateLimitConfig", "RemoteConfig"]
+
+
+class BearerAuth(Settings):
+    """`Authorization: Bearer …`."""
+
+    type: Literal["bearer"]
+    token: SecretStr
+    """The token."""
+
+
+class BasicAuth(Settings):
+    """A name and a password."""
+
+    type: Literal["basic"]
+    username: str
+    """The name."""
+    password: SecretStr
+    """The password."""
+
+
+class ApiKeyAuth(Settings):
+    """A key in a header or in the query."""
+
+    type: Literal["api_key"]
+    key: SecretStr
+    """The key."""
+    name: str = "X-API-Key"
+    """The name of the header or parameter."""
+    location: Literal["header", "query"] = "header"
+    """Where it is sent."""
+
+
+class OAuth2Auth(Settings):
+    """OAuth 2.0 client credentials: a token is fetched, and again before it expires or when it is refused."""
+
+    type: Literal["oauth2"]
+    token_url: str
+    """Where tokens are given."""
+    client_id: str
+    """Who asks."""
+    client_secret: SecretStr
+    """Its secret."""
+    scope: str | None = None
+    """What is asked for, with spaces between."""
+    params: dict[str, str] = {}
+    """Further parameters of the request for a token, for example `audience`."""
+    credentials: Literal["header", "body"] = "header"
+    """Where id and secret are sent: as Basic authorization, or in the body."""
+
+
+Auth = Annotated[BearerAuth | BasicAuth | ApiKeyAuth | OAuth2Auth, Field(discriminator="type")]
+
+
+class RateLimitConfig(Settings):
+    """How fast to ask."""
+
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    """At most so many requests in a second; `0.5` is one every two seconds."""
+    bytes_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Read at most so many bytes of responses in a second."""
 
 
 class RemoteConfig(Settings):

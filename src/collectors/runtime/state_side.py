@@ -1,0 +1,160 @@
+"""What the state file keeps of one flow at a storage that has no place for it, and when it learns of it.
+
+Behind each `write` it gets the position; where the storage makes rows durable later, once that has happened. For a storage
+that numbers what it sends, so that it is known again, it also has how many rows were under way: after a crash as many come
+in one delivery, with the same numbers, before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from collectors.chunks import Attempt, Checkpoint, Counts, Delivery
+from collectors.runtime.preparing import Prepared
+from collectors.runtime.state import State
+from collectors.storage.base import AcknowledgesLater, Backend, SendsAgain
+from collectors.storage.sqlite_store import Database
+
+__all__ = ["StateSide"]
+
+PATIENCE_SECONDS = 10.0
+"""When nothing comes for so long, what was under way before is not waited for any more."""
+
+_ATTEMPTS = """
+create table if not exists _collectors_attempts (
+    flow text primary key, seq integer not null, token text not null, ends text not null
+) without rowid
+"""
+
+Take = Callable[[], Awaitable[list[Prepared]]]
+
+
+class StateSide:
+    """One flow's. `rows` is how many are to come in one delivery, since they were under way before; mostly none."""
+
+    def __init__(self, backend: Backend[Any], state: State) -> None:
+        self.rows = 0
+        self._backend: Any = backend
+        self._state = state
+        self._later = isinstance(backend, AcknowledgesLater)
+        self._sends_again = isinstance(backend, SendsAgain)
+        self._waiting: deque[Delivery] = deque()
+        self._durable = 0
+        self._unsure = False
+        self._behind = -1
+        self._attempt = Attempt("", [])
+
+    async def claim(self, flow: str) -> Checkpoint:
+        """Take the flow over, and look what was under way."""
+        checkpoint = await self._state.claim(flow)
+        self._waiting.clear()
+        self._durable, self._unsure = checkpoint.seq, False
+        if self._sends_again:
+            self._behind, self._attempt = await self._state.call(lambda database: _noted(database, flow))
+            self.rows = max(self._attempt.ends, default=0) if self._behind == checkpoint.seq else 0
+        return checkpoint
+
+    async def expect(self, delivery: Delivery) -> None:
+        """Note how many rows are about to be written, and tell the storage of it and of earlier tries."""
+        if not self._sends_again or not delivery.table.num_rows:
+            return
+        flow, behind, rows = delivery.key.flow, delivery.first_seq - 1, delivery.table.num_rows
+        if behind != self._behind:
+            self._behind, self._attempt = behind, Attempt(str(uuid.uuid4()), [])
+        if rows not in self._attempt.ends:
+            attempt = Attempt(self._attempt.token, sorted([*self._attempt.ends, rows]))
+            await self._state.call(lambda database: _note(database, flow, behind, attempt))
+            self._attempt = attempt
+        await self._backend.call(self._backend.expect, delivery.key, self._attempt)
+
+    async def put(self, delivery: Delivery) -> int:
+        """Remember a delivery whose rows were written, once they are durable; returns the last seq that is."""
+        if not self._later:
+            return await self._state.commit(delivery)
+        key = delivery.key
+        if not self._waiting or self._waiting[-1].key.seq < key.seq:
+            if delivery.dead_letters:  # so that they need not be kept in memory
+                await self._state.replace_letters(f"{key.flow}@", delivery)
+            self._waiting.append(replace(delivery, dead_letters=[]))
+        return await self.settle(key.flow)
+
+    async def settle(self, flow: str) -> int:
+        """Remember what has become durable since; returns the last seq that is."""
+        if not self._later:
+            return self._durable
+        if self._unsure:
+            self._durable = (await self._state.stored(flow)).seq
+            while self._waiting and self._waiting[0].key.seq <= self._durable:
+                self._waiting.popleft()
+        pending: int | None = await self._backend.call(self._backend.pending, flow)
+        done = [each for each in self._waiting if pending is None or each.key.seq < pending]
+        if done:
+            self._unsure = True
+            self._durable = await self._state.commit(_joined(done))
+            for _ in done:
+                self._waiting.popleft()
+        self._unsure = False
+        return self._durable
+
+    async def groups(self, take: Take, route: int) -> AsyncGenerator[list[Prepared], None]:
+        """Yield what `take` gives, up to its end, which is an empty list; what was under way before as one."""
+        following: asyncio.Future[list[Prepared]] | None = None
+        try:
+            if self.rows:
+                group, following = await self._repeated(take, route)
+                self.rows = 0
+                if group:
+                    yield group
+            while group := await (following or take()):
+                following = None
+                yield group
+        finally:
+            if following is not None:
+                following.cancel()
+
+    async def _repeated(
+        self, take: Take, route: int
+    ) -> tuple[list[Prepared], asyncio.Future[list[Prepared]] | None]:
+        """Return what has as many rows as were under way, or all that comes; and what is being taken behind that."""
+        held: list[Prepared] = []
+        while sum(each.parts[route].table.num_rows for each in held) < self.rows:
+            taking = asyncio.ensure_future(take())
+            try:
+                await asyncio.wait([taking], timeout=PATIENCE_SECONDS if held else None)
+            except asyncio.CancelledError:
+                taking.cancel()
+                raise
+            if not taking.done() or not taking.result():
+                return held, taking
+            held += taking.result()
+        return held, None
+
+
+def _joined(deliveries: Sequence[Delivery]) -> Delivery:
+    """Return deliveries that follow each other as one."""
+    counts = sum((each.counts for each in deliveries), Counts())
+    return replace(deliveries[-1], first_seq=deliveries[0].first_seq, counts=counts)
+
+
+def _noted(database: Database, flow: str) -> tuple[int, Attempt]:
+    with database.transaction():
+        database.execute(_ATTEMPTS)
+    row = database.execute(
+        "select seq, token, ends from _collectors_attempts where flow = ?", (flow,)
+    ).fetchone()
+    return (-1, Attempt("", [])) if row is None else (int(row[0]), Attempt(row[1], json.loads(row[2])))
+
+
+def _note(database: Database, flow: str, seq: int, attempt: Attempt) -> None:
+    with database.transaction():
+        database.execute(
+            "insert or replace into _collectors_attempts values (?, ?, ?, ?)",
+            (flow, seq, attempt.token, json.dumps(attempt.ends)),
+        )
