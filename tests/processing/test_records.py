@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors import rows
+from collectors.processing.base import row_bytes, rows_bytes
 from collectors.processing.records import Columns, to_table
+from collectors.rows import BATCH_ROWS
 
 VALUES = st.one_of(
     st.none(),
@@ -185,3 +187,12 @@ def test_a_schema_with_one_name_twice_or_times_in_a_dictionary():
     times = pa.schema([("a", pa.dictionary(pa.int32(), pa.timestamp("us", "UTC")))])
     noon = datetime(2024, 1, 1, 12, tzinfo=UTC)
     assert to_table([{"a": noon}], times)[0]["a"].to_pylist() == [noon]
+
+
+def test_many_rows_for_dead_letters_are_those_of_one_each():
+    count = 3 * BATCH_ROWS
+    far = pa.array([2**62, *([0] * (count - 1))], pa.timestamp("s"))
+    table = pa.table({"n": pa.array(range(count)), "far": far, "b": [b"x"] * count})
+    rows = [0, 5, BATCH_ROWS, count - 1, *range(10, 10 + BATCH_ROWS)]
+    assert rows_bytes(table, rows) == [row_bytes(table, row) for row in rows]
+    assert rows_bytes(table, []) == []

@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from collectors.chunks import Drift
-from collectors.errors import DataError, FatalError
+from collectors.config.load import load
+from collectors.errors import ConfigurationError, DataError, FatalError
 from collectors.runtime.ledger import EdgeReport, FlowReport
 from collectors.testing.deliveries import delivery
 
@@ -279,6 +280,20 @@ def test_a_mode_that_there_is_not(where):
         opened(where(), schema="thaw")
 
 
+def test_a_mode_that_there_is_not_is_pointed_at(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "sources: [{type: file, path: a.ndjson}]\nstorage:\n  - type: sqlite\n    path: rows.db\n    schema:\n"
+        "      note: freeze\n      other: thaw\n"
+    )
+    with pytest.raises(ConfigurationError) as raised:
+        load(file)
+    (line,) = str(raised.value).splitlines()
+    assert "p.yaml:7:14" in line
+    assert "storage[0].schema.other" in line
+    assert "'freeze'" in line
+
+
 def test_a_report_stays_small_whatever_the_columns_are_called():
     edge = EdgeReport("sqlite", "rows.db")
     told = [
@@ -287,9 +302,7 @@ def test_a_report_stays_small_whatever_the_columns_are_called():
     ]
     assert told.count(True) == 1001
     assert len(edge.drifts) == 1001
-    assert edge.left_out()[-1].startswith(
-        "storage sqlite: values of more columns were left out of 1,000 rows"
-    )
+    assert edge.remarks()[-1].startswith("storage sqlite: values of more columns were left out of 1,000 rows")
     (shown,) = FlowReport("s", edges=[edge]).as_dict()["storage"]
     assert shown["left_out"][0] == {"table": "t", "column": "x0", "type": "TEXT", "rows": 2}
 

@@ -54,10 +54,19 @@ _SENTENCES = {
 
 
 def findings(error: ValidationError, model: type[BaseModel], data: Any) -> Iterator[Finding]:
-    """Yield one finding for each place in the data; what several alternatives of a type say is joined with "or"."""
+    """Yield one finding for each place in the data; what several alternatives of a type say is joined with "or".
+
+    Of a mapping in which something is wrong, that other alternatives are no mappings goes without saying.
+    """
     merged: dict[Keys, list[tuple[str, dict[str, Any]]]] = {}
-    for found in error.errors(include_url=False):
-        path = _path(found["loc"], data, missing=found["type"] == "missing")
+    errors = [
+        (_path(found["loc"], data, missing=found["type"] == "missing"), found)
+        for found in error.errors(include_url=False)
+    ]
+    inside = {path[:length] for path, _ in errors for length in range(len(path))}
+    for path, found in errors:
+        if found["type"] == "literal_error" and isinstance(found["input"], Mapping) and path in inside:
+            continue
         merged.setdefault(path, []).append(_finding(found, path, model))
     for path, items in merged.items():
         message, extra = items[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
@@ -20,10 +21,10 @@ from collectors.errors import CollectorsError, ConfigurationError, DataError, Fa
 from collectors.interfaces.processing import IProcessor
 from collectors.models import ProcessingResult
 from collectors.processing.records import to_table
-from collectors.rows import python_rows
+from collectors.rows import batches, python_rows
 from collectors.settings import Name, Settings, settings_class
 
-__all__ = ["Outcome", "Processor", "ProcessorConfig", "row_bytes"]
+__all__ = ["Outcome", "Processor", "ProcessorConfig", "row_bytes", "rows_bytes"]
 
 MOST_TRIES = 16384
 """So many parts of a table are tried to find rows that `transform` refuses without naming them; then the flow stops."""
@@ -56,6 +57,15 @@ def row_bytes(table: pa.Table, row: int) -> bytes:
     """Return one row as a JSON object, for a dead letter."""
     (record,) = python_rows(table.slice(row, 1))
     return msgspec.json.encode(record, enc_hook=str)
+
+
+def rows_bytes(table: pa.Table, rows: Sequence[int]) -> list[bytes]:
+    """Return `row_bytes` of many rows, in a fraction of the time."""
+    found: list[bytes] = []
+    for start, count in batches(len(rows)):
+        part = table.take(pa.array(rows[start : start + count], pa.int64()))
+        found += [msgspec.json.encode(record, enc_hook=str) for record in python_rows(part)]
+    return found
 
 
 class Processor(IProcessor, Generic[ConfigT]):

@@ -27,7 +27,7 @@ from collectors.bisection import Culprits, search
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Rejected
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError, FencedError, TransientError
-from collectors.processing.base import row_bytes
+from collectors.processing.base import rows_bytes
 from collectors.runtime.batching import End, concat, take_waiting
 from collectors.runtime.grouping import Grouping
 from collectors.runtime.hooks import Hooks
@@ -369,7 +369,9 @@ class Edge:
     ) -> Delivery:
         """Return the delivery with the rows that the backend refused as dead letters."""
         table = delivery.table
-        rejected = [Rejected(row_bytes(table, row), reason, rows[row]) for row, reason in sorted(bad.items())]
+        numbers = sorted(bad)
+        raw = rows_bytes(table, numbers)
+        rejected = [Rejected(line, bad[row], rows[row]) for row, line in zip(numbers, raw, strict=True)]
         keep = [row for row in range(table.num_rows) if row not in bad]
         step = f"store {self.report.backend}"
         letters = self._hooks.letters

@@ -95,14 +95,22 @@ class EdgeReport(Struct):
         self.drifts[key] = (known or 0) + drift.rows
         return known is None and drift.action != "made"
 
-    def left_out(self) -> list[str]:
-        """Return what people should know about values that were not stored since their column is not to change."""
+    def left_out(self) -> list[dict[str, Any]]:
+        """Return of which columns values were not stored since these are not to change, and in how many rows."""
         return [
-            f"storage {self.backend}: values of "
-            + (f"column '{column}' ({brought})" if brought else "more columns")
-            + f" were left out of {count:,} rows: table '{table}' does not take them (`schema: discard-column`)"
+            {"table": table, "column": column, "type": brought, "rows": count}
             for (table, column, brought, action), count in self.drifts.items()
             if action == "left out"
+        ]
+
+    def remarks(self) -> list[str]:
+        """Return what people should know about values that were left out."""
+        return [
+            f"storage {self.backend}: values of "
+            + (f"column '{each['column']}' ({each['type']})" if each["type"] else "more columns")
+            + f" were left out of {each['rows']:,} rows: table '{each['table']}' does not take them "
+            "(`schema: discard-column`)"
+            for each in self.left_out()
         ]
 
 
@@ -160,7 +168,7 @@ class FlowReport(Struct):
         """Return what people should know about this run, beside its numbers and its error."""
         lost = f"{self.source}: {self.lost:,} records were lost before they could be read"
         missed = f"{self.source}: {self.missed:,} readings were left out, because the one before was not over when they were due"
-        left_out = [line for edge in self.edges for line in edge.left_out()]
+        left_out = [line for edge in self.edges for line in edge.remarks()]
         return [*self.notices, *([lost] if self.lost else []), *([missed] if self.missed else []), *left_out]
 
     def steps(self) -> list[tuple[str, StepReport]]:
@@ -252,11 +260,7 @@ class FlowReport(Struct):
                     "filtered": edge.counts.filtered,
                     "set_aside": edge.counts.set_aside,
                     "stored_before": edge.skipped,
-                    "left_out": [
-                        {"table": table, "column": column, "type": brought, "rows": count}
-                        for (table, column, brought, action), count in edge.drifts.items()
-                        if action == "left out"
-                    ],
+                    "left_out": edge.left_out(),
                 }
                 for edge in self.edges
             ],

@@ -168,10 +168,7 @@ class RowTable:
         self._run(f"delete from {self.quoted} where {ROW} >= {first} and {ROW} < {first + count}")  # noqa: S608
 
     def _differences(self, existing: dict[str, str], table: pa.Table) -> dict[str, Difference]:
-        """Return the columns of the rows that the table does not have, or not of a type that takes all values.
-
-        Where a column evolves, a number that is too large for a narrow type that somebody has chosen is refused later on.
-        """
+        """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
         found: dict[str, Difference] = {}
         for name, brought in brought_columns(self._name, table).items():
             now, kind = existing.get(name), plain(table.column(name)).type
