@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.models import QueryCriteria
+from collectors.storage.backends._duckdb_columns import Column
 from collectors.storage.backends._duckdb_file import Connection
-from collectors.storage.backends._duckdb_table import ROW, Column, RowTable
+from collectors.storage.backends._duckdb_table import ROW, RowTable
 from collectors.storage.backends._duckdb_types import as_python, quote
 from collectors.storage.criteria import Condition, check_columns, matcher, ordering, parse, select_rows
 

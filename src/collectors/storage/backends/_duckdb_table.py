@@ -8,11 +8,18 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Struct
 
 from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
+from collectors.storage.backends._duckdb_columns import (
+    Change,
+    Column,
+    column_changes,
+    differences,
+    folded,
+    unfit_columns,
+)
 from collectors.storage.backends._duckdb_file import Connection
 from collectors.storage.backends._duckdb_types import (
     UnstorableError,
@@ -21,72 +28,38 @@ from collectors.storage.backends._duckdb_types import (
     quote,
     sql_type,
     storable,
-    widened,
 )
-from collectors.storage.drift import (
-    DRIFT_COLUMNS,
-    Columns,
-    Difference,
-    Mode,
-    drift_values,
-    read_drift,
-    unwritten,
+from collectors.storage.child_tables import (
+    PARENT,
+    Links,
+    NestedConfig,
+    child_names,
+    insert_nested,
+    link_kinds,
+    linked,
 )
-from collectors.storage.keys import KeyedConfig, without_key
-from collectors.storage.records import plain, without_unfit
+from collectors.storage.drift import DRIFT_COLUMNS, Columns, Mode, drift_values, read_drift, unwritten
+from collectors.storage.keys import without_key
+from collectors.storage.records import without_unfit
 
-__all__ = ["ROW", "Change", "Column", "RowTable", "column_changes", "table_names", "unfit_columns"]
+__all__ = ["ROW", "RowTable", "table_names"]
 
 ROW = "_collectors_row"
 _SAMPLE = 4096
 """So many values are looked at to choose a compression."""
-_THEIR_TEXT = ("UUID", "ENUM", "JSON")
-
-
-class Column(Struct, frozen=True):
-    """A column of the table: its declared type, and the Arrow type in which it is read."""
-
-    name: str
-    declared: str
-    arrow: pa.DataType
-
-    @property
-    def ordinary(self) -> bool:
-        """Whether it is declared as we declare columns, so that it can be widened and compared as Arrow does it."""
-        try:
-            kind = storable(self.arrow)
-        except UnstorableError:
-            return False
-        return self.declared.replace('"', "") == sql_type(kind).replace(
-            '"', ""
-        )  # it quotes only where it must
-
-
-class Change(Struct, frozen=True):
-    """What rows mean for one column. `wanted` is the type to store as, None when the two types do not fit."""
-
-    existing: Column | None
-    brought: pa.DataType
-    wanted: pa.DataType | None
-
-    @property
-    def widening(self) -> tuple[Column, pa.DataType] | None:
-        """The existing column and the type that it gets instead of its own; None: it keeps that."""
-        known, wanted = self.existing, self.wanted
-        if known is None or wanted is None or not known.ordinary or known.arrow.equals(wanted):
-            return None
-        return known, wanted
 
 
 class RowTable:
     """One table of an open file; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, connection: Connection, name: str, config: KeyedConfig | None = None) -> None:
+    def __init__(self, connection: Connection, name: str, config: NestedConfig | None = None) -> None:
         self._connection = connection
+        self._config = config
         self._key = config.key if config else []
         self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
         self.found: list[Drift] = []
-        self._name = name
+        self.first: int | None = None
+        self.name = name
         self._quoted = quote(name)
 
     def columns(self) -> list[Column]:
@@ -97,27 +70,62 @@ class RowTable:
         """Return whether there is a table, or a view, of this name."""
         return bool(self._all_columns())
 
+    def names(self) -> list[str] | None:
+        """Return the names of all columns; None when there is no such table."""
+        return [column.name for column in self._all_columns()] or None
+
+    def child(self, name: str) -> RowTable:
+        """Return another table of the file, under the name with which it was made."""
+        found = self._connection.rows(
+            "select table_name from duckdb_tables() where schema_name = 'main' and lower(table_name) = lower(?)",
+            [name],
+        )
+        made = next((made for (made,) in found if folded(made) == folded(name)), name)
+        return RowTable(self._connection, made, self._config)
+
+    def made_for(self, column: str) -> str | None:
+        """Return as what a column of the table was written down when that was made last; None: it was not."""
+        found = self._connection.rows(
+            "select brought from _collectors_schema where (table_name, column_name, action) = (?, ?, 'made') "
+            "order by rowid desc limit 1",
+            [self.name, column],
+        )
+        return str(found[0][0]) if found else None
+
+    @staticmethod
+    def unfit(name: str) -> str | None:
+        """Return why DuckDB cannot have a table of this name; None when it can."""
+        return "there is NUL in it" if "\0" in name else None
+
     def insert(self, table: pa.Table, location_id: str) -> bool:
         """Store the rows under a location; returns whether columns were made or changed.
 
         Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those
         whose values cannot be stored, without for those that a constraint of the table refuses; FatalError when the
-        columns do not fit.
+        columns do not fit. With `nested: tables` what is nested in the rows goes into child tables.
         """
+        if self._config is None or self._config.nested != "tables":
+            return self.put(table, location_id)
+        return any(insert_nested(self, table, location_id, self._mode))
+
+    def put(self, table: pa.Table, location_id: str, links: Links | None = None) -> bool:
+        """Store the rows in this table alone."""
         if lacking := without_key(table, self._key):
             raise self._refused_rows(lacking)
         existing = self._all_columns()
         names = [column.name for column in existing]
-        table = without_unfit(table, unfit_columns(self._name, table.column_names, names))
-        told = Columns(self._name, self._mode, location_id, self.found)
+        table = without_unfit(table, unfit_columns(self.name, table.column_names, names))
+        told = Columns(self.name, self._mode, location_id, self.found)
         if existing:
-            table = told.settle(table, _differences(column_changes(self._name, table, existing)))
-        changes = column_changes(self._name, table, existing)
-        altered = self._alter(changes, existing, table)
+            table = told.settle(table, differences(column_changes(self.name, table, existing)))
+        changes = column_changes(self.name, table, existing)
+        altered = self._alter(changes, existing, table, links)
         if not existing:
-            told.note_made({name: sql_type(change.brought) for name, change in changes.items()})
+            told.note_made(
+                link_kinds(links) | {name: sql_type(change.brought) for name, change in changes.items()}
+            )
         if altered:
-            del self._connection.known[self._name]
+            del self._connection.known[self.name]
         columns: dict[str, pa.ChunkedArray] = {}
         bad: dict[int, str] = {}
         for name, change in changes.items():
@@ -125,21 +133,21 @@ class RowTable:
             bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
         if bad:
             raise self._refused_rows(bad)
-        first, count = self._next_row(), table.num_rows
-        numbers = pa.arange(first, first + count)
-        arrays = [numbers, *columns.values()]
+        self.first, count = self._next_row(), table.num_rows
+        ours = {ROW: pa.array(range(self.first, self.first + count), pa.int64()), **linked(links)}
+        arrays = [*ours.values(), *columns.values()]
         rows = pa.table(arrays, [f"c{number}" for number in range(len(arrays))])
-        quoted = f"{self._quoted} ({', '.join(map(quote, [ROW, *columns]))})"
+        quoted = f"{self._quoted} ({', '.join(map(quote, [*ours, *columns]))})"
         try:
             if self._key:
                 self._replace(quoted, rows, [list(columns).index(name) + 1 for name in self._key])
             else:
                 self._connection.insert(quoted, rows)
         except (duckdb.DataError, duckdb.IntegrityError) as error:
-            raise _refused(f"table '{self._name}' refuses rows: {error}") from error
+            raise _refused(f"table '{self.name}' refuses rows: {error}") from error
         self._connection.execute(
             "insert into _collectors_writes values (?, ?, ?, ?, ?)",
-            [location_id, self._name, first, first + count - 1, datetime.now(UTC)],
+            [location_id, self.name, self.first, self.first + count - 1, datetime.now(UTC)],
         )
         self._write_down()
         return altered
@@ -157,7 +165,7 @@ class RowTable:
             return
         left_out = self._connection.rows(
             "select column_name, brought from _collectors_schema where table_name = ? and action = 'left out'",
-            [self._name],
+            [self.name],
         )
         for drift in unwritten(self.found, left_out):
             self._connection.execute(
@@ -184,36 +192,42 @@ class RowTable:
         return bool(self._find(location_id))
 
     def remove(self, location_id: str) -> None:
-        """Delete the rows of a location. Raises KeyError when there is none."""
-        found = self._find(location_id)
-        if not found:
+        """Delete the rows of a location, those in child tables, too. Raises KeyError when there is none."""
+        if not self.holds(location_id):
             raise KeyError(location_id)
-        self._connection.execute(f"delete from {self._quoted} where {ROW} between ? and ?", list(found[0]))  # noqa: S608  # quoted
-        self._connection.execute(
-            "delete from _collectors_writes where location_id = ? and table_name = ?",
-            [location_id, self._name],
+        written = self._connection.rows(
+            "select table_name from _collectors_writes where location_id = ?", [location_id]
         )
+        for name in [self.name, *child_names(self.name, [name for (name,) in written])]:
+            rows = RowTable(self._connection, name)
+            if name != self.name and PARENT not in (rows.names() or []):
+                continue
+            ((first, last),) = rows._find(location_id)
+            self._connection.execute(f"delete from {quote(name)} where {ROW} between ? and ?", [first, last])  # noqa: S608  # quoted
+            self._connection.execute(
+                "delete from _collectors_writes where location_id = ? and table_name = ?", [location_id, name]
+            )
 
     def _refused_rows(self, bad: dict[int, str]) -> DataError:
         row, reason = min(bad.items())
         return _refused(
-            f"{len(bad)} rows cannot be stored in table '{self._name}'; the first is row {row}: {reason}", bad
+            f"{len(bad)} rows cannot be stored in table '{self.name}'; the first is row {row}: {reason}", bad
         )
 
     def _all_columns(self) -> list[Column]:
         """Return the columns with our row number; asked of the connection once, until the table is changed."""
-        columns: list[Column] | None = self._connection.known.get(self._name)
+        columns: list[Column] | None = self._connection.known.get(self.name)
         if columns is None:
-            columns = self._connection.known[self._name] = self._look_up()
+            columns = self._connection.known[self.name] = self._look_up()
         return columns
 
     def _look_up(self) -> list[Column]:
         found = self._connection.rows(
             "select table_name, column_name, data_type from duckdb_columns() "
             "where schema_name = 'main' and lower(table_name) = lower(?) order by table_oid, column_index",
-            [self._name],
+            [self.name],
         )
-        declared = [(name, text) for table, name, text in found if _folded(table) == _folded(self._name)]
+        declared = [(name, text) for table, name, text in found if folded(table) == folded(self.name)]
         if not declared:
             return []
         schema = self._connection.types(self._quoted)
@@ -223,21 +237,23 @@ class RowTable:
     def _find(self, location_id: str) -> list[tuple[int, int]]:
         return self._connection.rows(
             "select first_row, last_row from _collectors_writes where location_id = ? and table_name = ?",
-            [location_id, self._name],
+            [location_id, self.name],
         )
 
     def _next_row(self) -> int:
         ((last,),) = self._connection.rows(
-            "select max(last_row) from _collectors_writes where table_name = ?", [self._name]
+            "select max(last_row) from _collectors_writes where table_name = ?", [self.name]
         )
         return (last or 0) + 1
 
-    def _alter(self, changes: dict[str, Change], existing: list[Column], table: pa.Table) -> bool:
+    def _alter(
+        self, changes: dict[str, Change], existing: list[Column], table: pa.Table, links: Links | None
+    ) -> bool:
         """Make the table and the columns that are missing, widen those that are too narrow."""
         for name, change in changes.items():
             if change.wanted is None:
                 raise _unfit(
-                    f"table '{self._name}', column '{name}': it is declared "
+                    f"table '{self.name}', column '{name}': it is declared "
                     f"{change.existing.declared if change.existing else None} and the rows bring "
                     f"{sql_type(change.brought)}; cast '{name}' in a processor, rename it, or choose another table"
                 )
@@ -249,6 +265,7 @@ class RowTable:
         if ROW not in {column.name for column in existing}:
             quoted.insert(0, f"{ROW} bigint")
         if not existing:
+            quoted[1:1] = [f"{name} bigint not null" for name in linked(links)]
             quoted_columns = ", ".join(quoted)
             self._connection.execute(f"create table {self._quoted} ({quoted_columns})")
             return True
@@ -269,44 +286,12 @@ class RowTable:
             )
             if lost:
                 raise _unfit(
-                    f"table '{self._name}', column '{column.name}': it is declared {column.declared}, the rows bring what "
+                    f"table '{self.name}', column '{column.name}': it is declared {column.declared}, the rows bring what "
                     f"needs {declared}, and a value that is there, {lost[0][0]}, would not keep its digits; cast "
                     f"'{column.name}' in a processor, rename it, or choose another table"
                 )
         widening_quoted = f"{quoted} type {declared} using {conversion(quoted, column.arrow, wanted)}"
         self._connection.execute(f"alter table {self._quoted} alter {widening_quoted}")
-
-
-def column_changes(name: str, table: pa.Table, existing: list[Column]) -> dict[str, Change]:
-    """Return what rows mean for each of their columns; those without a type (all null) are left out.
-
-    So are those whose names DuckDB cannot have. Raises FatalError for types that it cannot have, and for the table's name.
-    """
-    unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
-    known = {column.name: column for column in existing}
-    changes = {}
-    for field in table.schema:
-        if field.name in unfit or pa.types.is_null(plain(pa.chunked_array([], field.type)).type):
-            continue
-        try:
-            changes[field.name] = _change(known.get(field.name), storable(field.type))
-        except UnstorableError as error:
-            raise _unfit(f"column '{field.name}': {error}") from error
-    return changes
-
-
-def _differences(changes: dict[str, Change]) -> dict[str, Difference]:
-    """Return the columns that the table does not have, or not of a type that takes all values."""
-    found: dict[str, Difference] = {}
-    for name, change in changes.items():
-        known, brought = change.existing, sql_type(change.brought)
-        if known is None:
-            found[name] = Difference(None, brought)
-        elif change.wanted is None or change.widening:
-            wider = None if change.wanted is None else sql_type(change.wanted)
-            narrow = storable(known.arrow) if known.ordinary else None
-            found[name] = Difference(known.declared, brought, wider, narrow)
-    return found
 
 
 def table_names(connection: Connection) -> list[str]:
@@ -315,37 +300,6 @@ def table_names(connection: Connection) -> list[str]:
         "select table_name from information_schema.tables where table_schema = 'main' order by 1"
     )
     return [name for (name,) in found]
-
-
-def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str, str]:
-    """Return the columns whose names DuckDB cannot have, with the reason.
-
-    Raises FatalError for two of one name, and for the name of the table.
-    """
-    if _folded(table).startswith("_collectors") or not table or "\0" in table:
-        raise _unfit(f"table {table!r}: names that begin with _collectors are taken; choose another")
-    seen = {_folded(name): name for name in existing}
-    unfit: dict[str, str] = {}
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
-        if not name or "\0" in name or _folded(name).startswith("_collectors"):
-            unfit[name] = "DuckDB cannot have this name, or it is ours"
-            continue
-        other = seen.setdefault(_folded(name), name)
-        if other != name:
-            unfit[name] = f"'{other}' differs only in upper and lower case, which DuckDB does not tell apart"
-    return unfit
-
-
-def _change(existing: Column | None, brought: pa.DataType) -> Change:
-    if existing is None:
-        return Change(None, brought, brought)
-    if existing.ordinary:
-        return Change(existing, brought, widened(existing.arrow, brought))
-    if existing.declared.startswith(_THEIR_TEXT) and pa.types.is_string(brought):
-        return Change(existing, brought, brought)
-    return Change(existing, brought, None)
 
 
 def _compression(values: pa.ChunkedArray) -> str:
@@ -366,11 +320,6 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return storable(kind)
     except UnstorableError:
         return kind
-
-
-def _folded(name: str) -> str:
-    """Return the name as DuckDB compares it: only A to Z lose their case."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _refused(message: str, rows: dict[int, str] | None = None) -> DataError:

@@ -17,8 +17,9 @@ from psycopg.adapt import Loader
 from psycopg.types import datetime as times
 
 from collectors.models import QueryCriteria
+from collectors.storage.backends._postgres_columns import quote
 from collectors.storage.backends._postgres_connection import Connection, translated
-from collectors.storage.backends._postgres_table import ROW, RowTable, quote
+from collectors.storage.backends._postgres_table import ROW, RowTable
 from collectors.storage.criteria import Condition, check_columns, ordering, parse, select_rows
 
 __all__ = ["select"]

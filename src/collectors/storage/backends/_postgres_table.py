@@ -6,7 +6,7 @@ that writers of one table need not wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -19,8 +19,18 @@ from pgpq.schema import Jsonb
 from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
+from collectors.storage.backends._postgres_columns import brought_columns, quote, unfit_columns, unfit_name
 from collectors.storage.backends._postgres_connection import Connection, is_refusal
-from collectors.storage.backends._postgres_types import column_type, encode, fits, is_binary, narrower, widens
+from collectors.storage.backends._postgres_types import encode, fits, is_binary, narrower, widens
+from collectors.storage.child_tables import (
+    PARENT,
+    Links,
+    NestedConfig,
+    child_names,
+    insert_nested,
+    link_kinds,
+    linked,
+)
 from collectors.storage.drift import (
     DRIFT_COLUMNS,
     Columns,
@@ -30,17 +40,15 @@ from collectors.storage.drift import (
     read_drift,
     unwritten,
 )
-from collectors.storage.keys import KeyedConfig, without_key
+from collectors.storage.keys import without_key
 from collectors.storage.records import plain, to_values, without_unfit
 
-__all__ = ["ROW", "TABLES", "RowTable", "brought_columns", "quote", "unfit_columns", "unfit_name"]
+__all__ = ["ROW", "TABLES", "RowTable"]
 
 ROW = "_collectors_row"
 _RANGE = 2**24
 _BATCH = 16 * 1024
 _MOST_REFUSED = 1024
-_LONGEST_NAME = 63
-_SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 TABLES = f"""
 create sequence if not exists {{schema}}_collectors_rows increment by {_RANGE} minvalue 0 start 0;
 create table if not exists {{schema}}_collectors_writes (
@@ -57,32 +65,22 @@ create table if not exists {{schema}}_collectors_schema (
 """What has to be there beside the table, made together with the tables of deliveries."""
 
 
-def quote(name: str) -> str:
-    """Return a name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def unfit_name(name: str) -> str | None:
-    """Return why PostgreSQL cannot have a table or column of this name; None when it can."""
-    if not name or "\0" in name:
-        return "it is empty, or there is NUL in it"
-    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
-        return f"it has more than {_LONGEST_NAME} bytes"
-    return "names that begin with _collectors are taken" if name.startswith("_collectors") else None
-
-
 class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
 
     def __init__(
-        self, connection: Connection, schema: str | None, name: str, config: KeyedConfig | None = None
+        self, connection: Connection, schema: str | None, name: str, config: NestedConfig | None = None
     ) -> None:
         self._connection = connection
+        self._config = config
+        self._nested = config is not None and config.nested == "tables"
         self._key = config.key if config else []
         self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
         self.found: list[Drift] = []
+        self.first: int | None = None
+        self._schema = schema
         self._quoted_schema = f"{quote(schema)}." if schema else ""
-        self._name = name
+        self.name = name
         self.quoted = f"{self._quoted_schema}{quote(name)}"
 
     def columns(self) -> dict[str, str] | None:
@@ -95,25 +93,54 @@ class RowTable:
         ).fetchall()
         return {name: kind for name, kind in rows if name is not None} if rows else None
 
+    def names(self) -> list[str] | None:
+        """Return the names of all columns; None when there is no such table."""
+        return None if (columns := self.columns()) is None else list(columns)
+
+    def child(self, name: str) -> RowTable:
+        """Return another table of the schema."""
+        return RowTable(self._connection, self._schema, name, self._config)
+
+    def made_for(self, column: str) -> str | None:
+        """Return as what a column of the table was written down when that was made last; None: it was not."""
+        found = self._connection.execute(
+            f"select brought from {self._quoted_schema}_collectors_schema where table_name = %s and column_name = %s "  # noqa: S608
+            "and action = 'made' order by number desc limit 1",
+            [self.name, column],
+        ).fetchone()
+        return str(found[0]) if found else None
+
+    @staticmethod
+    def unfit(name: str) -> str | None:
+        """Return why PostgreSQL cannot have a table of this name; None when it can."""
+        return unfit_name(name)
+
     def insert(self, table: pa.Table, location_id: str) -> int:
         """Store the rows under a location and return their number; 0 when the location has rows already.
 
         Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those
-        that cannot be stored, without them when only the server knows which; FatalError when the columns do not fit.
+        that cannot be stored, without them when only the server knows which; FatalError when the columns do not fit. With
+        `nested: tables` what is nested in the rows goes into child tables.
         """
+        if not self._nested:
+            return self.put(table, location_id)
+        return (insert_nested(self, table, location_id, self._mode) or [0])[0]
+
+    def put(self, table: pa.Table, location_id: str, links: Links | None = None) -> int:
+        """Store the rows in this table alone."""
         if table.num_rows > _RANGE:
             raise _unfit(f"{table.num_rows} rows at once are too many; store at most {_RANGE} at a time")
         taken = self._connection.execute(
             f"insert into {self._quoted_schema}_collectors_writes values (%s, %s, nextval(%s), %s, now()) "  # noqa: S608  # quoted
             "on conflict do nothing returning first_row, to_regclass(%s) is not null",
-            [location_id, self._name, f"{self._quoted_schema}_collectors_rows", table.num_rows, self.quoted],
+            [location_id, self.name, f"{self._quoted_schema}_collectors_rows", table.num_rows, self.quoted],
         ).fetchone()
         if taken is None:
             return 0
-        first, is_there = taken
+        self.first, is_there = taken
         if is_there:
             self._run(f"lock table {self.quoted} in row exclusive mode")
-        rows, kinds = self._encoded(table, first, location_id)
+        rows, kinds = self._encoded(table, self.first or 0, location_id, links)
         self._store(rows, kinds)
         self._write_down()
         return int(table.num_rows)
@@ -124,17 +151,17 @@ class RowTable:
         Stores the others, half by half, so that a row is also refused for one before it; the caller takes that back.
         """
         self._run("set constraints all immediate")
-        (first,) = self._connection.execute(
-            "select nextval(%s)", [f"{self._quoted_schema}_collectors_rows"]
-        ).fetchone() or (0,)
-        rows, kinds = self._encoded(table, first, "")
+        store = self._trial(table)
         bad: dict[int, str] = {}
         waiting = [(0, table.num_rows)]
         while waiting and len(bad) < _MOST_REFUSED:
             start, end = waiting.pop()
             self._run("savepoint part")
             try:
-                self._store(rows.slice(start, end - start), kinds)
+                store(start, end)
+            except DataError as error:
+                self._run("rollback to savepoint part")
+                bad |= {start + row: reason for row, reason in error.rows.items()}
             except psycopg.Error as error:
                 if not is_refusal(error):
                     raise
@@ -148,6 +175,16 @@ class RowTable:
                     waiting += [(middle, end), (start, middle)]
         return bad
 
+    def _trial(self, table: pa.Table) -> Callable[[int, int], object]:
+        """Return what stores a range of the rows, to see whether the server takes it."""
+        if self._nested:
+            return lambda start, end: self.insert(table.slice(start, end - start), f"{start}-{end}")
+        (first,) = self._connection.execute(
+            "select nextval(%s)", [f"{self._quoted_schema}_collectors_rows"]
+        ).fetchone() or (0,)
+        rows, kinds = self._encoded(table, first, "")
+        return lambda start, end: self._store(rows.slice(start, end - start), kinds)
+
     def history(self) -> list[Drift]:
         """Return what became of the columns of all tables beside this one."""
         rows = self._run(
@@ -156,21 +193,30 @@ class RowTable:
         return [read_drift(row) for row in rows]
 
     def remove(self, location_id: str) -> None:
-        """Delete the rows of a location. Raises KeyError when there is none."""
-        found = self._connection.execute(
-            f"delete from {self._quoted_schema}_collectors_writes where location_id = %s and table_name = %s "  # noqa: S608
-            "returning first_row, rows",
-            [location_id, self._name],
-        ).fetchone()
-        if found is None:
+        """Delete the rows of a location, those in child tables, too. Raises KeyError when there is none."""
+        written = self._connection.execute(
+            f"select table_name from {self._quoted_schema}_collectors_writes where location_id = %s",  # noqa: S608
+            [location_id],
+        )
+        names = [str(name) for (name,) in written]
+        if self.name not in names:
             raise KeyError(location_id)
-        first, count = found
-        self._run(f"delete from {self.quoted} where {ROW} >= {first} and {ROW} < {first + count}")  # noqa: S608
+        for name in [self.name, *child_names(self.name, names)]:
+            table = self.child(name)
+            if name != self.name and PARENT not in (table.names() or []):
+                continue
+            found = self._connection.execute(
+                f"delete from {self._quoted_schema}_collectors_writes where location_id = %s and table_name = %s "  # noqa: S608
+                "returning first_row, rows",
+                [location_id, name],
+            )
+            for first, count in found.fetchall():
+                self._run(f"delete from {table.quoted} where {ROW} >= {first} and {ROW} < {first + count}")  # noqa: S608
 
     def _differences(self, existing: dict[str, str], table: pa.Table) -> dict[str, Difference]:
         """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
         found: dict[str, Difference] = {}
-        for name, brought in brought_columns(self._name, table).items():
+        for name, brought in brought_columns(self.name, table).items():
             now, kind = existing.get(name), plain(table.column(name)).type
             if now is None:
                 found[name] = Difference(None, brought)
@@ -187,7 +233,7 @@ class RowTable:
         left_out = self._connection.execute(
             f"select column_name, brought from {self._quoted_schema}_collectors_schema "  # noqa: S608
             "where table_name = %s and action = 'left out'",
-            [self._name],
+            [self.name],
         ).fetchall()
         for drift in unwritten(self.found, left_out):
             self._connection.execute(
@@ -196,13 +242,14 @@ class RowTable:
                 drift_values(drift),
             )
 
-    def _prepare(self, existing: dict[str, str] | None, table: pa.Table) -> dict[str, str]:
+    def _prepare(
+        self, existing: dict[str, str] | None, table: pa.Table, links: Links | None
+    ) -> dict[str, str]:
         """Make the table and columns that are missing; return the type of each column of the rows."""
-        brought = brought_columns(self._name, table)
+        brought = brought_columns(self.name, table)
         if existing is None:
-            quoted = ", ".join(
-                [f"{ROW} bigint not null", *(f"{quote(name)} {kind}" for name, kind in brought.items())]
-            )
+            ours = [f"{name} bigint not null" for name in (ROW, *linked(links))]
+            quoted = ", ".join([*ours, *(f"{quote(name)} {kind}" for name, kind in brought.items())])
             self._run(f"create table {self.quoted} ({quoted})")
             self._run(f"create index on {self.quoted} using brin ({ROW})")
             return brought
@@ -225,7 +272,7 @@ class RowTable:
         advice = f"cast '{name}' in a processor, rename it, or choose another table"
         if not widens(now, kind):
             raise _unfit(
-                f"table '{self._name}', column '{name}': it is of type {now} and the rows bring {brought}; {advice}"
+                f"table '{self.name}', column '{name}': it is of type {now} and the rows bring {brought}; {advice}"
             )
         if brought == "double precision":
             beyond = (
@@ -233,25 +280,28 @@ class RowTable:
             )
             if self._run(beyond).fetchone():
                 raise _unfit(
-                    f"table '{self._name}', column '{name}': it holds whole numbers of more than 53 bits, which would "
+                    f"table '{self.name}', column '{name}': it holds whole numbers of more than 53 bits, which would "
                     f"lose digits as {brought}, which the rows bring; {advice}"
                 )
 
-    def _encoded(self, table: pa.Table, first: int, location: str) -> tuple[pa.Table, dict[str, str]]:
+    def _encoded(
+        self, table: pa.Table, first: int, location: str, links: Links | None = None
+    ) -> tuple[pa.Table, dict[str, str]]:
         """Return the rows as they are sent, numbered from `first` on, and the types of their columns, which are made."""
-        existing, told = self.columns(), Columns(self._name, self._mode, location, self.found)
+        existing, told = self.columns(), Columns(self.name, self._mode, location, self.found)
         if lacking := without_key(table, self._key):
             raise self._refused(lacking)
-        table = without_unfit(table, unfit_columns(self._name, table.column_names))
+        table = without_unfit(table, unfit_columns(self.name, table.column_names))
         if existing is not None:
             table = told.settle(table, self._differences(existing, table))
-        kinds = self._prepare(existing, table)
+        kinds = self._prepare(existing, table, links)
         if existing is None:
-            told.note_made(kinds)
+            told.note_made(link_kinds(links) | kinds)
         if self._key:
             self._make_key()
         bad: dict[int, str] = {}
-        columns = {ROW: pa.chunked_array([pa.arange(first, first + table.num_rows)])}
+        numbers = pa.array(range(first, first + table.num_rows), pa.int64())
+        columns = {name: pa.chunked_array([own]) for name, own in {ROW: numbers, **linked(links)}.items()}
         for name, kind in kinds.items():
             columns[name], reasons = encode(plain(table.column(name)), kind)
             bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
@@ -274,7 +324,7 @@ class RowTable:
             self._run(f"create unique index on {self.quoted} ({', '.join(map(quote, self._key))})")
         except psycopg.errors.UniqueViolation as error:
             raise _unfit(
-                f"table '{self._name}' has several rows with the same key ({', '.join(self._key)}) already; delete all "
+                f"table '{self.name}' has several rows with the same key ({', '.join(self._key)}) already; delete all "
                 "but one of each, or choose another `key` or table"
             ) from error
 
@@ -335,50 +385,10 @@ class RowTable:
     def _refused(self, bad: dict[int, str]) -> DataError:
         row, reason = min(bad.items())
         return DataError(
-            f"{len(bad)} rows cannot be stored in table '{self._name}'; the first is row {row}: {reason}",
+            f"{len(bad)} rows cannot be stored in table '{self.name}'; the first is row {row}: {reason}",
             rows=bad,
             error_type=ErrorType.STORAGE,
         )
-
-
-def brought_columns(table_name: str, table: pa.Table) -> dict[str, str]:
-    """Return the columns of the rows with the types that they bring; those that are all null are left out.
-
-    So are those whose names PostgreSQL cannot have. Raises FatalError for types that it cannot have, and for the table's
-    name.
-    """
-    unfit = unfit_columns(table_name, table.column_names)
-    brought = {}
-    for field in table.schema:
-        if field.name in unfit:
-            continue
-        kind = plain(pa.chunked_array([], field.type)).type
-        if pa.types.is_null(kind):
-            continue
-        found = column_type(kind)
-        if found is None:
-            raise _unfit(
-                f"column '{field.name}': PostgreSQL has no place for Arrow's {kind}; cast it to another type"
-            )
-        brought[field.name] = found
-    return brought
-
-
-def unfit_columns(table: str, names: Sequence[str]) -> dict[str, str]:
-    """Return the columns whose names PostgreSQL cannot have, with the reason.
-
-    Raises FatalError for two of one name, and for the name of the table.
-    """
-    if reason := unfit_name(table):
-        raise _unfit(f"PostgreSQL cannot have the table {table!r}: {reason}; choose another name")
-    unfit: dict[str, str] = {}
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
-        reason = unfit_name(name) or ("it is a system column of each table" if name in _SYSTEM else None)
-        if reason is not None:
-            unfit[name] = f"PostgreSQL cannot have it: {reason}"
-    return unfit
 
 
 def _is_json(kind: str, rows: pa.Table, name: str) -> bool:

@@ -17,6 +17,15 @@ from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.backends._sqlite_types import affinity, declared_type, encode, fits
+from collectors.storage.child_tables import (
+    PARENT,
+    Links,
+    NestedConfig,
+    child_names,
+    insert_nested,
+    link_kinds,
+    linked,
+)
 from collectors.storage.drift import (
     DRIFT_COLUMNS,
     Columns,
@@ -26,7 +35,7 @@ from collectors.storage.drift import (
     read_drift,
     unwritten,
 )
-from collectors.storage.keys import KeyedConfig, without_key
+from collectors.storage.keys import without_key
 from collectors.storage.records import plain, without_unfit
 from collectors.storage.sqlite_store import Database
 
@@ -56,59 +65,94 @@ def quote(name: str) -> str:
 class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
 
-    def __init__(self, database: Database, name: str, config: KeyedConfig | None = None) -> None:
+    def __init__(self, database: Database, name: str, config: NestedConfig | None = None) -> None:
         self._database = database
+        self._config = config
         self._key = config.key if config else []
         self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
         self.found: list[Drift] = []
+        self.first: int | None = None
         found = database.execute(
             "select name from sqlite_schema where type = 'table' and name = ? collate nocase", (name,)
         ).fetchone()
-        self._name: str = found[0] if found else name  # as the table was made: rows are written down under it
+        self.name: str = found[0] if found else name  # as the table was made: rows are written down under it
         self._quoted = quote(name)
 
     def columns(self) -> dict[str, str]:
         """Return the columns by name with their declared types, our row number left out."""
-        rows = self._database.execute("select name, type from pragma_table_info(?)", (self._name,))
+        rows = self._database.execute("select name, type from pragma_table_info(?)", (self.name,))
         return {name: declared for name, declared in rows if name != ROW}
 
     def exists(self) -> bool:
         """Return whether there is a table, or a view, of this name."""
-        found = self._database.execute("select count(*) from pragma_table_info(?)", (self._name,))
+        found = self._database.execute("select count(*) from pragma_table_info(?)", (self.name,))
         return bool(found.fetchone()[0])
+
+    def names(self) -> list[str] | None:
+        """Return the names of all columns; None when there is no such table."""
+        found = self._database.execute("select name from pragma_table_info(?)", (self.name,))
+        return [name for (name,) in found] or None
+
+    def child(self, name: str) -> RowTable:
+        """Return another table of the file."""
+        return RowTable(self._database, name, self._config)
+
+    def made_for(self, column: str) -> str | None:
+        """Return as what a column of the table was written down when that was made last; None: it was not."""
+        found = self._database.execute(
+            "select brought from _collectors_schema where (table_name, column_name, action) = (?, ?, 'made') "
+            "order by number desc limit 1",
+            (self.name, column),
+        ).fetchone()
+        return str(found[0]) if found else None
+
+    @staticmethod
+    def unfit(name: str) -> str | None:
+        """Return why SQLite cannot have a table of this name; None when it can."""
+        return "there is NUL in it" if "\0" in name else None
 
     def is_numbered(self) -> bool:
         """Return whether our row number is the key of the table, as it is where we made the table."""
         found = self._database.execute(
-            "select pk from pragma_table_info(?) where name = ?", (self._name, ROW)
+            "select pk from pragma_table_info(?) where name = ?", (self.name, ROW)
         ).fetchone()
         return bool(found and found[0] == 1)
 
     def holds(self, location_id: str) -> bool:
         """Return whether there are rows under a location."""
         self._make_writes()
-        return self._find(location_id) is not None
+        return self._find(location_id, self.name) is not None
 
     def insert(self, parts: Sequence[tuple[str, pa.Table]]) -> int:
         """Store rows, each part under its location, and return their number; all parts have the same columns.
 
         Where there is a key, each takes the place of the row with the same one. Raises DataError with `rows` for those
         that cannot be stored, numbered over all parts, FatalError when the columns do not fit or a location has rows
-        already.
+        already. With `nested: tables` there is one part, and what is nested in it goes into child tables.
         """
+        if self._config is None or self._config.nested != "tables":
+            return self._put(parts)
+        ((location, table),) = parts
+        return insert_nested(self, table, location, self._mode)[0]
+
+    def put(self, table: pa.Table, location_id: str, links: Links | None = None) -> int:
+        """Store the rows in this table alone."""
+        return self._put([(location_id, table)], links)
+
+    def _put(self, parts: Sequence[tuple[str, pa.Table]], links: Links | None = None) -> int:
         self._make_writes()
         table = pa.concat_tables([rows for _, rows in parts])
         if lacking := without_key(table, self._key):
-            raise _refused(self._name, lacking)
-        table = without_unfit(table, unfit_columns(self._name, table.column_names, list(self.columns())))
+            raise _refused(self.name, lacking)
+        table = without_unfit(table, unfit_columns(self.name, table.column_names, list(self.columns())))
         places = [(location, rows.num_rows) for location, rows in parts]
-        told = Columns(self._name, self._mode, parts[0][0], self.found, places)
+        told = Columns(self.name, self._mode, parts[0][0], self.found, places)
         is_there = self.exists()
         if is_there:
             table = told.settle(table, self._differences(table))
-        declared = self._prepare(table)
+        declared = self._prepare(table, links)
         if not is_there:
-            told.note_made(declared)
+            told.note_made(link_kinds(links) | declared)
         columns = []
         bad: dict[int, str] = {}
         for name, kind in declared.items():
@@ -116,10 +160,11 @@ class RowTable:
             columns.append(values)
             bad = {row: f"column '{name}': {reason}" for row, reason in reasons.items()} | bad
         if bad:
-            raise _refused(self._name, bad)
-        first = self._next_row()
-        columns.insert(0, list(range(first, first + table.num_rows)))
-        self._insert([ROW, *declared], columns)
+            raise _refused(self.name, bad)
+        self.first = first = self._next_row()
+        ours = {ROW: pa.array(range(first, first + table.num_rows), pa.int64()), **linked(links)}
+        columns = [*(values.to_pylist() for values in ours.values()), *columns]
+        self._insert([*ours, *declared], columns)
         self._note(parts, first)
         self._write_down()
         return int(table.num_rows)
@@ -134,15 +179,21 @@ class RowTable:
         return [read_drift(row) for row in rows]
 
     def remove(self, location_id: str) -> None:
-        """Delete the rows of a location. Raises KeyError when there is none."""
-        self._make_writes()
-        found = self._find(location_id)
-        if found is None:
+        """Delete the rows of a location, those in child tables, too. Raises KeyError when there is none."""
+        if not self.holds(location_id):
             raise KeyError(location_id)
-        self._database.execute(f"delete from {self._quoted} where {ROW} between ? and ?", found)  # noqa: S608  # quoted
+        written = self._database.execute(
+            "select table_name from _collectors_writes where location_id = ?", (location_id,)
+        ).fetchall()
+        for name in [self.name, *child_names(self.name, [name for (name,) in written])]:
+            if name == self.name or PARENT in (self.child(name).names() or []):
+                self._remove(location_id, name)
+
+    def _remove(self, location_id: str, name: str) -> None:
+        found = self._find(location_id, name)
+        self._database.execute(f"delete from {quote(name)} where {ROW} between ? and ?", found or ())  # noqa: S608  # quoted
         self._database.execute(
-            "delete from _collectors_writes where location_id = ? and table_name = ?",
-            (location_id, self._name),
+            "delete from _collectors_writes where location_id = ? and table_name = ?", (location_id, name)
         )
 
     def _make_writes(self) -> None:
@@ -153,21 +204,21 @@ class RowTable:
         """Write down which rows each location has."""
         now, notes = _now(), []
         for location_id, rows in parts:
-            notes.append((location_id, self._name, first, first + rows.num_rows - 1, rows.num_rows, now))
+            notes.append((location_id, self.name, first, first + rows.num_rows - 1, rows.num_rows, now))
             first += rows.num_rows
         try:
             self._database.executemany("insert into _collectors_writes values (?, ?, ?, ?, ?, ?)", notes)
         except sqlite3.IntegrityError as error:
             names = ", ".join(name for name, _ in parts[:3])
             raise _unfit(
-                f"table '{self._name}' has rows of {names} already, although its position is before them; nothing was "
+                f"table '{self.name}' has rows of {names} already, although its position is before them; nothing was "
                 "stored. Was a row of _collectors_checkpoint deleted? Choose another table, or delete those rows first"
             ) from error
 
     def _differences(self, table: pa.Table) -> dict[str, Difference]:
         """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
         found: dict[str, Difference] = {}
-        for name, (existing, brought) in column_changes(self._name, self.columns(), table).items():
+        for name, (existing, brought) in column_changes(self.name, self.columns(), table).items():
             whole = pa.int64() if existing is not None and affinity(existing) == "INTEGER" else None
             if existing is None:
                 found[name] = Difference(None, brought)
@@ -181,7 +232,7 @@ class RowTable:
             return
         left_out = self._database.execute(
             "select column_name, brought from _collectors_schema where table_name = ? and action = 'left out'",
-            (self._name,),
+            (self.name,),
         ).fetchall()
         for drift in unwritten(self.found, left_out):
             *values, at = drift_values(drift)
@@ -190,28 +241,29 @@ class RowTable:
                 (*values, at.isoformat()),
             )
 
-    def _find(self, location_id: str) -> tuple[int, int] | None:
+    def _find(self, location_id: str, name: str) -> tuple[int, int] | None:
         row: tuple[int, int] | None = self._database.execute(
             "select first_row, last_row from _collectors_writes where location_id = ? and table_name = ?",
-            (location_id, self._name),
+            (location_id, name),
         ).fetchone()
         return row
 
-    def _prepare(self, table: pa.Table) -> dict[str, str]:
+    def _prepare(self, table: pa.Table, links: Links | None) -> dict[str, str]:
         """Make the table and columns that are missing; return the declared type of each column of the rows."""
-        changes = column_changes(self._name, self.columns(), table)
+        changes = column_changes(self.name, self.columns(), table)
         for name, (existing, brought) in changes.items():
             if existing is not None and not fits(existing, brought):
                 raise _unfit(
-                    f"table '{self._name}', column '{name}': it is declared {existing} and the rows bring {brought}; "
+                    f"table '{self.name}', column '{name}': it is declared {existing} and the rows bring {brought}; "
                     f"cast '{name}' in a processor, rename it, or choose another table"
                 )
-        known = self._database.execute("select name from pragma_table_info(?)", (self._name,)).fetchall()
+        known = self._database.execute("select name from pragma_table_info(?)", (self.name,)).fetchall()
         new = [
             f"{quote(name)} {brought}" for name, (existing, brought) in changes.items() if existing is None
         ]
         if not known:
-            quoted = ", ".join([f"{ROW} integer primary key", *new])
+            ours = [f"{ROW} integer primary key", *(f"{name} integer not null" for name in linked(links))]
+            quoted = ", ".join([*ours, *new])
             self._database.execute(f"create table {self._quoted} ({quoted})")
         else:
             for quoted in new if (ROW,) in known else [f"{ROW} integer", *new]:
@@ -222,7 +274,7 @@ class RowTable:
 
     def _make_key(self) -> None:
         """Have SQLite keep the key unique, which also finds rows by it."""
-        quoted = quote(f"_collectors_key_{self._name}_{'_'.join(self._key)}")
+        quoted = quote(f"_collectors_key_{self.name}_{'_'.join(self._key)}")
         quoted_key = ", ".join(map(quote, self._key))
         try:
             self._database.execute(
@@ -230,13 +282,13 @@ class RowTable:
             )
         except sqlite3.IntegrityError as error:
             raise _unfit(
-                f"table '{self._name}' has several rows with the same key ({', '.join(self._key)}) already; delete all but "
+                f"table '{self.name}' has several rows with the same key ({', '.join(self._key)}) already; delete all but "
                 "one of each, or choose another `key` or table"
             ) from error
 
     def _next_row(self) -> int:
         (last,) = self._database.execute(
-            "select max(last_row) from _collectors_writes where table_name = ?", (self._name,)
+            "select max(last_row) from _collectors_writes where table_name = ?", (self.name,)
         ).fetchone()
         if self.is_numbered():
             (present,) = self._database.execute(f"select max({ROW}) from {self._quoted}").fetchone()  # noqa: S608
@@ -267,7 +319,7 @@ class RowTable:
             except (sqlite3.IntegrityError, sqlite3.DataError) as error:
                 bad[row] = str(error)
         if bad:
-            raise _refused(self._name, bad)
+            raise _refused(self.name, bad)
 
 
 def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict[str, tuple[str | None, str]]:

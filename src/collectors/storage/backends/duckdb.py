@@ -10,6 +10,8 @@ there; one that turns out too narrow (BIGINT for 1.5, an object with a new field
 digit. Objects and lists stay what they are: STRUCT, MAP and LIST. A type that does not fit stops the flow and says what
 to do. A table that exists already gets one more column, `_collectors_row`, which says which rows came with which commit.
 
+With `nested: tables` what is nested in a record goes into columns and child tables of its own.
+
 With `write: upsert` and a `key` each row takes the place of those with the same key.
 
 Delivery: exactly once: rows, position, dead letters and counts are one transaction. What is behind DuckDB's last
@@ -34,19 +36,14 @@ from collectors.errors import ConfigurationError
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
 from collectors.storage.backends import _duckdb_query
+from collectors.storage.backends._duckdb_columns import Change, Column, column_changes, unfit_columns
 from collectors.storage.backends._duckdb_file import CHECKPOINT_BYTES, Connection, Database, shared
 from collectors.storage.backends._duckdb_state import FlowTables, create_tables
-from collectors.storage.backends._duckdb_table import (
-    Change,
-    RowTable,
-    column_changes,
-    table_names,
-    unfit_columns,
-)
+from collectors.storage.backends._duckdb_table import RowTable, table_names
 from collectors.storage.backends._duckdb_types import sql_type
 from collectors.storage.base import Backend, source_of
+from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.files import check_writable
-from collectors.storage.keys import KeyedConfig
 
 __all__ = ["COMPONENT", "DuckdbBackend", "DuckdbConfig"]
 
@@ -60,7 +57,7 @@ def _table_name(name: str) -> str:
     return name
 
 
-class DuckdbConfig(KeyedConfig):
+class DuckdbConfig(NestedConfig):
     """Settings of the `duckdb` backend."""
 
     path: LocalPath
@@ -214,18 +211,15 @@ class DuckdbBackend(Backend[DuckdbConfig]):
             self.config.path, memory=self.config.memory, threads=self.config.threads, prepare=create_tables
         )
         with file.reading() as connection:
+
+            def look(name: str, rows: pa.Table) -> tuple[list[str] | None, list[str]]:
+                existing = [] if connection is None else RowTable(connection, name).columns()
+                told = _preview(self.config, name, existing, rows)
+                return [column.name for column in existing] or None, told
+
             lines = [] if connection is not None else [f"+ file {self.config.path}"]
-            existing = [] if connection is None else RowTable(connection, name).columns()
-        lines += [] if existing else [f"+ table {name}"]
-        changes = column_changes(name, table, existing)
-        lines += [
-            _line(self.config, column, change, new=bool(existing)) for column, change in changes.items()
-        ]
-        lines += self.config.preview_key(table)
-        unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
-        return lines + [
-            f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()
-        ]
+            lines += preview_nested(table, name, self.config, RowTable.unfit, look)
+        return lines + self.config.preview_key(table)
 
     def describe(self) -> str:
         """Return the path, and the table where there is one for all sources."""
@@ -287,12 +281,24 @@ class DuckdbBackend(Backend[DuckdbConfig]):
             for name in table_names(connection)
             if name.startswith(prefix) and name.endswith(suffix) and not name.startswith(_TAKEN)
         ]
+        if self.config.nested == "tables":
+            names = without_children(names)
         if len(names) > 1:
             raise ConfigurationError(
                 f"{self.config.path} has a table for each of {', '.join(names)}; say which one is meant: "
                 "--table NAME on the command line, `table:` in the settings"
             )
         return names[0] if names else None
+
+
+def _preview(config: DuckdbConfig, name: str, existing: list[Column], table: pa.Table) -> list[str]:
+    lines = [] if existing else [f"+ table {name}"]
+    changes = column_changes(name, table, existing)
+    lines += [_line(config, column, change, new=bool(existing)) for column, change in changes.items()]
+    unfit = unfit_columns(name, table.column_names, [column.name for column in existing])
+    return lines + [
+        f"~ {column}: {reason}; records that have it are set aside" for column, reason in unfit.items()
+    ]
 
 
 def _line(config: DuckdbConfig, column: str, change: Change, *, new: bool) -> str:

@@ -12,6 +12,8 @@ digit is lost by that. A column whose type does not fit stops the flow and says 
 is used as it is, with one more column, `_collectors_row`, which says which rows came with which commit. Lists, objects
 and maps are `jsonb`. A row that PostgreSQL cannot hold, as one with NUL in a text, becomes a dead letter.
 
+With `nested: tables` what is nested in a record goes into columns and child tables of its own.
+
 With `write: upsert` and a `key` each row takes the place of the one with the same key, by `ON CONFLICT` on a unique
 index, which is made where there is none.
 
@@ -36,12 +38,13 @@ from collectors.errors import ConfigurationError, DataError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration
 from collectors.storage.backends import _postgres_query
+from collectors.storage.backends._postgres_columns import brought_columns, unfit_columns, unfit_name
 from collectors.storage.backends._postgres_connection import Connection, translated
 from collectors.storage.backends._postgres_delivery import DeliveryTables
-from collectors.storage.backends._postgres_table import RowTable, brought_columns, unfit_columns, unfit_name
+from collectors.storage.backends._postgres_table import RowTable
 from collectors.storage.backends._postgres_types import fits, widens
 from collectors.storage.base import Backend, source_of
-from collectors.storage.keys import KeyedConfig
+from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.records import plain
 
 __all__ = ["COMPONENT", "PostgresBackend", "PostgresConfig"]
@@ -68,7 +71,7 @@ def _dsn(dsn: SecretStr) -> SecretStr:
     return dsn
 
 
-class PostgresConfig(KeyedConfig):
+class PostgresConfig(NestedConfig):
     """Settings of the `postgres` backend."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -227,12 +230,17 @@ class PostgresBackend(Backend[PostgresConfig]):
         """Return what storing this table would change in the database."""
         name = self._table(flow)
         connection = Connection.open(self.config.parameters(), self.config.timeout, threading.Event())
+
+        def look(name: str, rows: pa.Table) -> tuple[list[str] | None, list[str]]:
+            existing = RowTable(connection, self.config.in_schema, name).columns()
+            return None if existing is None else list(existing), _preview(self.config, name, existing, rows)
+
         try:
             with translated():
-                existing = RowTable(connection, self.config.in_schema, name).columns()
+                lines = preview_nested(table, name, self.config, RowTable.unfit, look)
+            return [*lines, *self.config.preview_key(table)]
         finally:
             connection.close()
-        return [*_preview(self.config, name, existing, table), *self.config.preview_key(table)]
 
     def describe(self) -> str:
         """Return server and database, and the table where there is one for all sources."""
@@ -280,6 +288,8 @@ class PostgresBackend(Backend[PostgresConfig]):
             for name in self._table_names(connection)
             if name.startswith(prefix) and name.endswith(suffix)
         ]
+        if self.config.nested == "tables":
+            names = without_children(names)
         if len(names) > 1:
             raise ConfigurationError(
                 f"{self.describe()} has a table for each of {', '.join(names)}; say which one is meant: "

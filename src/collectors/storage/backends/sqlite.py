@@ -9,6 +9,8 @@ The table and its folder are made with the first rows; a column that appears lat
 there. A column whose type does not fit the declared one stops the flow and says what to do. A table that exists
 already is used as it is, with one more column, `_collectors_row`, which says which rows came with which commit.
 
+With `nested: tables` what is nested in a record goes into columns and child tables of its own.
+
 With `write: upsert` and a `key` each row takes the place of the one with the same key, kept unique by an index.
 
 Delivery: exactly once: rows, position, dead letters and counts are one transaction. WAL, `synchronous=FULL`: what was
@@ -18,7 +20,7 @@ acknowledged survives a power cut. One process writes to a file at a time; other
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -33,8 +35,8 @@ from collectors.settings import Duration, LocalPath
 from collectors.storage.backends import _sqlite_query
 from collectors.storage.backends._sqlite_table import RowTable, column_changes, takes, unfit_columns
 from collectors.storage.base import Backend, source_of
+from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.files import check_writable
-from collectors.storage.keys import KeyedConfig
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
 
 __all__ = ["COMPONENT", "SqliteBackend", "SqliteConfig"]
@@ -52,7 +54,7 @@ def _table_name(name: str) -> str:
     return name
 
 
-class SqliteConfig(KeyedConfig):
+class SqliteConfig(NestedConfig):
     """Settings of the `sqlite` backend."""
 
     path: LocalPath
@@ -109,7 +111,7 @@ class SqliteBackend(Backend[SqliteConfig]):
         with self._writer() as database:
 
             def store_rows(fresh: Sequence[Delivery]) -> None:
-                for (name, _), group in _alike(fresh, self._table).items():
+                for (name, *_), group in self._alike(fresh).items():
                     parts = [(self.location(each.key), each.table) for each in group]
                     rows = RowTable(database, name, self.config)
                     try:
@@ -185,19 +187,20 @@ class SqliteBackend(Backend[SqliteConfig]):
         """Return what storing this table would change in the file."""
         path, name = Path(self.config.path), self._table(flow)
         check_writable(path)
-        if not path.exists():
-            return [
-                f"+ file {path}",
-                *_preview(self.config, name, None, table),
-                *self.config.preview_key(table),
-            ]
-        database = self._open(read_only=True)
+        database = self._open(read_only=True) if path.exists() else None
+
+        def look(name: str, rows: pa.Table) -> tuple[list[str] | None, list[str]]:
+            there = None if database is None else RowTable(database, name)
+            existing = None if there is None or not there.exists() else there.columns()
+            return list(existing or ()) or None, _preview(self.config, name, existing, rows)
+
         try:
-            rows = RowTable(database, name)
-            lines = _preview(self.config, name, rows.columns() if rows.exists() else None, table)
-            return [*lines, *self.config.preview_key(table)]
+            lines = preview_nested(table, name, self.config, RowTable.unfit, look)
+            made = [] if database is not None else [f"+ file {path}"]
+            return [*made, *lines, *self.config.preview_key(table)]
         finally:
-            database.close()
+            if database is not None:
+                database.close()
 
     def describe(self) -> str:
         """Return the path, and the table where there is one for all sources."""
@@ -220,12 +223,24 @@ class SqliteBackend(Backend[SqliteConfig]):
             return self.config.table
         prefix, suffix = self.config.table.split(SOURCE, 1)
         names = [name for name in _table_names(database) if name.startswith(prefix) and name.endswith(suffix)]
+        if self.config.nested == "tables":
+            names = without_children(names)
         if len(names) > 1:
             raise ConfigurationError(
                 f"{self.config.path} has a table for each of {', '.join(names)}; say which one is meant: "
                 "--table NAME on the command line, `table:` in the settings"
             )
         return names[0] if names else None
+
+    def _alike(self, deliveries: Sequence[Delivery]) -> dict[tuple[Any, ...], list[Delivery]]:
+        """Return the deliveries that have rows by table and columns; each alone where they have child tables."""
+        groups: dict[tuple[Any, ...], list[Delivery]] = {}
+        for number, delivery in enumerate(deliveries):
+            if delivery.table.num_rows:
+                alone = number if self.config.nested == "tables" else None
+                key = self._table(delivery.key.flow), delivery.table.schema, alone
+                groups.setdefault(key, []).append(delivery)
+        return groups
 
     def _tables(self, database: Database) -> DeliveryTables:
         return DeliveryTables(database, self.config.table)
@@ -250,17 +265,6 @@ class SqliteBackend(Backend[SqliteConfig]):
 
     def _open(self, *, read_only: bool) -> Database:
         return open_database(self.config.path, read_only=read_only, timeout=self.config.lock_timeout)
-
-
-def _alike(
-    deliveries: Sequence[Delivery], table_of: Callable[[str], str]
-) -> dict[tuple[str, pa.Schema], list[Delivery]]:
-    """Return the deliveries that have rows by table and columns."""
-    groups: dict[tuple[str, pa.Schema], list[Delivery]] = {}
-    for delivery in deliveries:
-        if delivery.table.num_rows:
-            groups.setdefault((table_of(delivery.key.flow), delivery.table.schema), []).append(delivery)
-    return groups
 
 
 def _table_names(database: Database, *, with_views: bool = False) -> list[str]:

@@ -1,0 +1,75 @@
+"""Names that PostgreSQL can have, and the columns that rows bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from collectors.enums import ErrorType
+from collectors.errors import FatalError
+from collectors.storage.backends._postgres_types import column_type
+from collectors.storage.records import plain
+
+__all__ = ["brought_columns", "quote", "unfit_columns", "unfit_name"]
+
+_LONGEST_NAME = 63
+_SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+
+
+def quote(name: str) -> str:
+    """Return a name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def unfit_name(name: str) -> str | None:
+    """Return why PostgreSQL cannot have a table or column of this name; None when it can."""
+    if not name or "\0" in name:
+        return "it is empty, or there is NUL in it"
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        return f"it has more than {_LONGEST_NAME} bytes"
+    return "names that begin with _collectors are taken" if name.startswith("_collectors") else None
+
+
+def brought_columns(table_name: str, table: pa.Table) -> dict[str, str]:
+    """Return the columns of the rows with the types that they bring; those that are all null are left out.
+
+    So are those whose names PostgreSQL cannot have. Raises FatalError for types that it cannot have, and for the table's
+    name.
+    """
+    unfit = unfit_columns(table_name, table.column_names)
+    brought = {}
+    for field in table.schema:
+        if field.name in unfit:
+            continue
+        kind = plain(pa.chunked_array([], field.type)).type
+        if pa.types.is_null(kind):
+            continue
+        found = column_type(kind)
+        if found is None:
+            raise _unfit(
+                f"column '{field.name}': PostgreSQL has no place for Arrow's {kind}; cast it to another type"
+            )
+        brought[field.name] = found
+    return brought
+
+
+def unfit_columns(table: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the columns whose names PostgreSQL cannot have, with the reason.
+
+    Raises FatalError for two of one name, and for the name of the table.
+    """
+    if reason := unfit_name(table):
+        raise _unfit(f"PostgreSQL cannot have the table {table!r}: {reason}; choose another name")
+    unfit: dict[str, str] = {}
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
+        reason = unfit_name(name) or ("it is a system column of each table" if name in _SYSTEM else None)
+        if reason is not None:
+            unfit[name] = f"PostgreSQL cannot have it: {reason}"
+    return unfit
+
+
+def _unfit(message: str) -> FatalError:
+    return FatalError(message, error_type=ErrorType.STORAGE)
