@@ -99,7 +99,7 @@ def test_tables_and_links(where):
 
 @pytest.mark.timeout(400)
 @given(table=nested_tables(maps=False))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_stored(where, table):
     place, refused = where(), Oracle(table).refused
     table = table.take(pa.array([row for row in range(table.num_rows) if row not in refused], pa.int64()))

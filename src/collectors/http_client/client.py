@@ -6,23 +6,31 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
 
 from collectors.errors import CollectorsError, FatalError, TransientError
+from collectors.http_client.answers import (
+    EXCERPT,
+    Answer,
+    Call,
+    links_of,
+    phrase,
+    plain,
+    seconds_to_wait,
+    where_to,
+)
 from collectors.http_client.guard import Guard, GuardedResolver, origin_of, shown
 from collectors.http_client.limits import Pace
 from collectors.http_client.login import Login
 
-__all__ = ["Answer", "Call", "Client", "WebSocket", "only_upgraded", "plain", "seconds_to_wait", "session"]
+__all__ = ["Client", "WebSocket", "only_upgraded", "session"]
 
 WebSocket = aiohttp.ClientWebSocketResponse[Literal[False]]
 """A connection that gives text as bytes."""
@@ -32,34 +40,13 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 _AGAIN = {408, 425, 429}
 _PIECE = 2**16
-_EXCERPT = 200
 _CLOSE_SECONDS = 2.0
-_LONGEST_WAIT = 3600.0
-_A_DATE = 1e9
 _HINTS = {
     401: "check `auth`",
     403: "check `auth`, and what it may see",
     404: "check `url` and `path`",
     405: "check `method`",
 }
-
-
-class Call(Struct, frozen=True):
-    """One request."""
-
-    method: str
-    url: URL
-    body: bytes | None = None
-
-
-class Answer(Struct, frozen=True):
-    """One response: from where it came in the end, and its body, decompressed; no `links` when they cannot be read."""
-
-    status: int
-    url: URL
-    headers: Mapping[str, str]
-    links: Mapping[str, URL] | None
-    body: bytes
 
 
 _Send = Callable[[str, URL, dict[str, str], bytes | None], Awaitable[Answer]]
@@ -82,7 +69,7 @@ async def only_upgraded(
     if response.status == HTTPStatus.SWITCHING_PROTOCOLS or "Upgrade" not in request.headers:
         return response
     async with response:
-        raw = await response.content.read(_EXCERPT)
+        raw = await response.content.read(EXCERPT)
     raise _NotUpgradedError(Answer(response.status, response.url, response.headers, None, raw))
 
 
@@ -208,7 +195,7 @@ class Client:
             answer = await self._answer(Call("GET", url), agent, {}, begin)
             if not made:
                 raise FatalError(
-                    f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)} in place of a WebSocket; check `url`"
+                    f"{shown(answer.url)}: {answer.status} {phrase(answer.status)} in place of a WebSocket; check `url`"
                 )
             yield made[-1], answer.url
 
@@ -225,7 +212,7 @@ class Client:
             return answer
         if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST:
             raise FatalError(
-                f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)}{_where_to(answer)}: a redirect is not "
+                f"{shown(answer.url)}: {answer.status} {phrase(answer.status)}{where_to(answer)}: a redirect is not "
                 "followed; set `url` to where it leads"
             )
         self._check(answer)
@@ -303,7 +290,7 @@ class Client:
                 method, url, headers=headers, data=body, allow_redirects=False
             ) as response:
                 raw = await self._read(response, whole=whole)
-                return Answer(response.status, response.url, response.headers, _links(response), raw)
+                return Answer(response.status, response.url, response.headers, links_of(response), raw)
 
     @contextmanager
     def errors_of(self, url: URL) -> Iterator[None]:
@@ -328,7 +315,7 @@ class Client:
         Unless the `whole` is wanted, of any its beginning: then the connection is given up where it is not the end.
         """
         wanted = whole and response.status < HTTPStatus.MULTIPLE_CHOICES
-        enough = _EXCERPT if whole else _PIECE
+        enough = EXCERPT if whole else _PIECE
         pieces: list[bytes] = []
         size = 0
         while piece := await response.content.read(_PIECE):
@@ -359,10 +346,8 @@ class Client:
 
     def told(self, answer: Answer) -> str:
         """Return what a server said to a request, on one line and without secrets."""
-        said = self.clean(plain(answer.body, _EXCERPT))
-        return f"{shown(answer.url)}: {answer.status} {_phrase(answer.status)}" + (
-            f": {said}" if said else ""
-        )
+        said = self.clean(plain(answer.body, EXCERPT))
+        return f"{shown(answer.url)}: {answer.status} {phrase(answer.status)}" + (f": {said}" if said else "")
 
     def clean(self, text: str) -> str:
         """Return text without the secrets that a server or a library may repeat."""
@@ -370,55 +355,3 @@ class Client:
             if secret:
                 text = text.replace(secret, "***")
         return text
-
-
-def _links(response: aiohttp.ClientResponse) -> dict[str, URL] | None:
-    try:
-        return {
-            rel: URL(str(link["url"]))
-            for rels, link in response.links.items()
-            for rel in str(rels).lower().split()
-        }
-    except ValueError:
-        return None
-
-
-def seconds_to_wait(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return what `Retry-After` asks for, else `X-RateLimit-Reset` (a time, or seconds) where nothing remains.
-
-    An hour at most; None when nothing is asked for.
-    """
-    after, reset = headers.get("Retry-After"), headers.get("X-RateLimit-Reset")
-    try:
-        if after is not None and after.strip().isdigit():
-            seconds = float(after)
-        elif after is not None:
-            moment = parsedate_to_datetime(after)
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
-        elif reset is not None and headers.get("X-RateLimit-Remaining") == "0":
-            seconds = float(reset) - (now.timestamp() if float(reset) > _A_DATE else 0.0)
-        else:
-            return None
-    except (ValueError, OverflowError):
-        return None
-    return min(seconds, _LONGEST_WAIT) if seconds > 0 else None
-
-
-def _where_to(answer: Answer) -> str:
-    try:
-        return f" to {shown(answer.url.join(URL(answer.headers['Location'])))[:_EXCERPT]}"
-    except (KeyError, ValueError):
-        return ""
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-def plain(raw: bytes, size: int) -> str:
-    """Return the first bytes of something, for a message on one line."""
-    text = " ".join(raw[: 4 * size].decode(errors="replace").split())
-    return text if len(text) <= size else f"{text[:size]}…"

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 from msgspec.structs import replace
@@ -135,7 +135,8 @@ class Edge:
         async with aclosing(self._side.groups(take, self.route)) as groups:
             async for group in groups:
                 self.ahead = len(group) if self.backend.commit_rows else 0
-                fresh = [item for item in group if item.seq > self.seq and self._wants(item)]
+                last = group[-1].seq if self.stop_behind is None else self.stop_behind
+                fresh = [item for item in group if self.seq < item.seq <= last]
                 self.report.skipped += sum(item.read for item in group if item.seq <= self.seq)
                 if fresh:
                     async with self._lock:
@@ -148,9 +149,6 @@ class Edge:
     def _begin(self, first: Prepared) -> Callable[[Prepared], bool]:
         joins = self._grouping.begin(first)
         return joins if not self._side.rows else lambda _: False
-
-    def _wants(self, item: Prepared) -> bool:
-        return self.stop_behind is None or item.seq <= self.stop_behind
 
     async def flush(self) -> None:
         """Make durable what the backend holds in its buffer."""
@@ -224,16 +222,14 @@ class Edge:
         rows: Sequence[int] = range(delivery.table.num_rows)
         written = False
         for _ in range(MOST_ROUNDS):
+            stored = False
             try:
-                attempt = partial(self._commit, delivery, written=written)
-                durable = await self._retrying(attempt, delivery.key.seq)
-                self._tell_drifts(stored=True)
+                durable = await self._retrying(
+                    partial(self._commit, delivery, written=written), delivery.key.seq
+                )
+                stored = True
                 return delivery, durable
-            except FatalError:
-                self._tell_drifts(stored=False)
-                raise
             except DataError as error:
-                self._tell_drifts(stored=False)
                 if not delivery.table.num_rows:
                     raise
                 bad = error.rows
@@ -242,6 +238,9 @@ class Edge:
                     written = not self._transactional
                 if not bad:
                     raise
+            finally:
+                for drift in self.report.news(self.backend.drifts.pop(self._flow, []), stored=stored):
+                    self._hooks.tell_drift(drift)
             delivery = self._without(delivery, bad, rows, origins)
             rows = [row for number, row in enumerate(rows) if number not in bad]
         raise FatalError(
@@ -249,13 +248,6 @@ class Edge:
             "times over, each time others; none of them was stored",
             error_type=ErrorType.STORAGE,
         )
-
-    def _tell_drifts(self, *, stored: bool) -> None:
-        """Tell what the last try found about columns, each difference once, and count values that are left out."""
-        for drift in self.backend.drifts.pop(self._flow, []):
-            happened = stored or drift.action in {"refused", "set aside"}
-            if happened and self.report.note_drift(drift):
-                self._hooks.tell_drift(drift)
 
     async def _find_refused(self, delivery: Delivery, reason: str) -> Culprits:
         """Return the rows that a backend refuses without naming them.
@@ -285,8 +277,7 @@ class Edge:
                     passed.append(part)
                 part = trying.send(told)
         except StopIteration as done:
-            found: Culprits = done.value
-            return found
+            return cast("Culprits", done.value)
 
     async def _try(
         self, delivery: Delivery, part: tuple[int, int], beside: Sequence[tuple[int, int]]
@@ -342,8 +333,8 @@ class Edge:
         return await self._side.claim(self._flow)
 
     async def _counted(self) -> Counts:
-        hooks = self._hooks
-        return await stored_counts(self.backend, self._flow, hooks.letters.run, hooks.state) or Counts()
+        run, state = self._hooks.letters.run, self._hooks.state
+        return await stored_counts(self.backend, self._flow, run, state) or Counts()
 
     async def _stored(self) -> Checkpoint:
         if self._transactional:

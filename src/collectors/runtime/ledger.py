@@ -86,6 +86,11 @@ class EdgeReport(Struct):
             if len(self.reasons) < MOST_REASONS or (letter.step, letter.reason) in self.reasons:
                 self.reasons[letter.step, letter.reason] += 1
 
+    def news(self, found: list[Drift], *, stored: bool) -> list[Drift]:
+        """Count what a try has found about columns; returns what is to be told: each difference once."""
+        happened = [drift for drift in found if stored or drift.action in {"refused", "set aside"}]
+        return [drift for drift in happened if self.note_drift(drift)]
+
     def note_drift(self, drift: Drift) -> bool:
         """Count the rows of a difference between rows and table; returns whether it is a new one, to be told."""
         key = drift.table, drift.column, drift.brought, drift.action

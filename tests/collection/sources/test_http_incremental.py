@@ -19,7 +19,7 @@ from collectors.collection.sources._http_marks import parse_cursor, write_cursor
 from collectors.collection.sources._http_work import Work
 from collectors.collection.sources.http import HttpConfig, HttpSource
 from collectors.errors import FatalError
-from collectors.http_client.client import Answer
+from collectors.http_client.answers import Answer
 
 BASE = {"records": "items", "paging": {"type": "cursor", "param": "after", "field": "meta.next"}}
 

@@ -20,7 +20,8 @@ from yarl import URL
 
 from collectors.collection.sources.http import HttpSource
 from collectors.errors import FatalError, TransientError
-from collectors.http_client.client import Client, seconds_to_wait
+from collectors.http_client.answers import seconds_to_wait
+from collectors.http_client.client import Client
 from collectors.http_client.guard import Guard
 from collectors.http_client.limits import Pace
 from collectors.http_client.settings import RateLimitConfig

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from collectors import registry
 from collectors.cli.main import main
-from collectors.errors import FatalError, FencedError
+from collectors.errors import FatalError, FencedError, TransientError
 from collectors.storage.backends._object_store_client import Objects
 from collectors.testing.deliveries import delivery, everything
 
@@ -236,6 +236,13 @@ def test_two_at_once(tmp_path):
     with pytest.raises(FencedError, match="another process"):
         doing(first, lambda: first.compact("contract", 2**20, overtake, dry_run=False))
     assert len(parts(tmp_path)) == 2
+
+
+def test_objects_that_vanish_while_it_looks(tmp_path):
+    fill(tmp_path, numbered(3))
+    parts(tmp_path)[1].unlink()
+    with pytest.raises(TransientError, match=r"part-.* was deleted meanwhile"):
+        compacting(tmp_path, dry_run=True)
 
 
 def test_an_owner_that_still_writes_is_fenced(tmp_path):

@@ -21,7 +21,7 @@ from collectors.collection.sources._http_config import (
 )
 from collectors.collection.sources._http_json import field_of, quoted_json, spliced
 from collectors.collection.sources._http_paging import check_origin, page_params
-from collectors.http_client.client import Call
+from collectors.http_client.answers import Call
 
 if TYPE_CHECKING:
     from collectors.collection.sources.http import HttpConfig

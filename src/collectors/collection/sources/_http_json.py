@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from collectors.errors import FatalError, TransientError
-from collectors.http_client.client import plain
+from collectors.http_client.answers import plain
 
 __all__ = ["Page", "field_of", "plain_value", "quoted_json", "spliced"]
 

@@ -18,7 +18,7 @@ from collectors.collection.sources._http_config import (
 from collectors.collection.sources._http_json import Page, field_of, plain_value
 from collectors.collection.sources._http_marks import digest
 from collectors.errors import FatalError
-from collectors.http_client.client import Answer
+from collectors.http_client.answers import Answer
 from collectors.http_client.guard import origin_of, shown
 
 __all__ = ["Trail", "check_origin", "next_page", "page_params"]

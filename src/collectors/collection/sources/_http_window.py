@@ -10,7 +10,7 @@ from collectors.collection.sources._http_config import IncrementalConfig
 from collectors.collection.sources._http_json import field_of, plain_value
 from collectors.collection.sources._http_marks import digest, parse_cursor, write_cursor
 from collectors.errors import FatalError
-from collectors.http_client.client import plain
+from collectors.http_client.answers import plain
 
 __all__ = ["Mark", "Seen", "Window"]
 

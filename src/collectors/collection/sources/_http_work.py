@@ -15,7 +15,7 @@ from collectors.collection.sources._http_marks import digest
 from collectors.collection.sources._http_paging import Trail, next_page
 from collectors.collection.sources._http_window import Mark, Window, finish, sift, start_param
 from collectors.errors import FatalError
-from collectors.http_client.client import Answer, Call
+from collectors.http_client.answers import Answer, Call
 from collectors.models import Position
 
 __all__ = ["Frame", "Work"]

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import AbstractResolver
 
-    from collectors.http_client.client import Answer, Client
+    from collectors.http_client.answers import Answer
+    from collectors.http_client.client import Client
     from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "SseConfig", "SseSource"]
@@ -210,7 +211,7 @@ class SseSource(Source[SseConfig]):
     async def _ask(self, client: Client, stack: AsyncExitStack) -> tuple[Answer, aiohttp.StreamReader]:
         from yarl import URL
 
-        from collectors.http_client.client import Call
+        from collectors.http_client.answers import Call
 
         headers = {"Accept": _STREAM, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         if self._mark.id:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from collectors.enums import ErrorType
-from collectors.errors import FatalError, FencedError
+from collectors.errors import FatalError, FencedError, TransientError
 from collectors.storage.backends._object_store_client import Objects, RangeFile
 from collectors.storage.backends._object_store_log import Intent, ObjectEntry, ObjectLog, standing
 from collectors.storage.backends._object_store_scratch import Scratch
@@ -58,8 +58,11 @@ class Compaction:
         self._last: ObjectEntry | None = None
 
     def plan(self) -> list[Compacted]:
-        """Return what `run` would merge; nothing is written."""
-        return [self._outcome(group, ()) for group in self._groups()]
+        """Return what `run` would merge; nothing is written. Raises TransientError when others delete meanwhile."""
+        try:
+            return [self._outcome(group, ()) for group in self._groups()]
+        except FileNotFoundError as error:
+            raise TransientError(f"{error.filename} was deleted meanwhile; run it again") from error
 
     def run(self, epoch: int, tell: Callable[[Compacted], None]) -> list[Compacted]:
         """Merge, as the one who has claimed this epoch. `tell` is told of each entry that was put.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
+from pgpq import ArrowToPostgresBinaryEncoder
+from pgpq.encoders import LargeStringEncoderBuilder
+from pgpq.schema import Jsonb
 
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.storage.backends._postgres_types import column_type
 from collectors.storage.records import plain
 
-__all__ = ["brought_columns", "quote", "unfit_columns", "unfit_name"]
+__all__ = ["brought_columns", "encoder_of", "is_json", "quote", "unfit_columns", "unfit_name"]
 
 _LONGEST_NAME = 63
 _SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
@@ -69,6 +73,22 @@ def unfit_columns(table: str, names: Sequence[str]) -> dict[str, str]:
         if reason is not None:
             unfit[name] = f"PostgreSQL cannot have it: {reason}"
     return unfit
+
+
+def is_json(kind: str, rows: pa.Table, name: str) -> bool:
+    """Return whether a column of this type is sent as JSON."""
+    return kind == "jsonb" and pa.types.is_large_string(rows.column(name).type)
+
+
+def encoder_of(schema: pa.Schema, kinds: dict[str, str]) -> ArrowToPostgresBinaryEncoder:
+    """Return what writes such rows in binary for columns of these types."""
+    encoders: dict[str, Any] = {}
+    for field in schema:
+        if kinds.get(field.name) == "jsonb":
+            encoders[field.name] = LargeStringEncoderBuilder.new_with_output(field, Jsonb())
+        else:
+            encoders[field.name] = ArrowToPostgresBinaryEncoder.infer_encoder(field)
+    return ArrowToPostgresBinaryEncoder.new_with_encoders(schema, encoders)
 
 
 def _unfit(message: str) -> FatalError:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
 
 import psycopg
 import pyarrow as pa
-from pgpq import ArrowToPostgresBinaryEncoder
-from pgpq.encoders import LargeStringEncoderBuilder
-from pgpq.schema import Jsonb
 
 from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
-from collectors.storage.backends._postgres_columns import brought_columns, quote, unfit_columns, unfit_name
+from collectors.storage.backends._postgres_columns import (
+    brought_columns,
+    encoder_of,
+    is_json,
+    quote,
+    unfit_columns,
+    unfit_name,
+)
 from collectors.storage.backends._postgres_connection import Connection, is_refusal
 from collectors.storage.backends._postgres_types import encode, fits, is_binary, narrower, widens
 from collectors.storage.child_tables import (
@@ -359,10 +362,10 @@ class RowTable:
     def _copy(self, target: str, rows: pa.Table, kinds: dict[str, str]) -> None:
         names = ", ".join(map(quote, rows.column_names))
         if all(
-            is_binary(kind, rows.column(name).type) or _is_json(kind, rows, name)
+            is_binary(kind, rows.column(name).type) or is_json(kind, rows, name)
             for name, kind in kinds.items()
         ):
-            encoder = _encoder(rows.schema, kinds)
+            encoder = encoder_of(rows.schema, kinds)
             with (
                 self._connection.cursor() as cursor,
                 cursor.copy(f"copy {target} ({names}) from stdin (format binary)".encode()) as copy,
@@ -389,20 +392,6 @@ class RowTable:
             rows=bad,
             error_type=ErrorType.STORAGE,
         )
-
-
-def _is_json(kind: str, rows: pa.Table, name: str) -> bool:
-    return kind == "jsonb" and pa.types.is_large_string(rows.column(name).type)
-
-
-def _encoder(schema: pa.Schema, kinds: dict[str, str]) -> ArrowToPostgresBinaryEncoder:
-    encoders: dict[str, Any] = {}
-    for field in schema:
-        if kinds.get(field.name) == "jsonb":
-            encoders[field.name] = LargeStringEncoderBuilder.new_with_output(field, Jsonb())
-        else:
-            encoders[field.name] = ArrowToPostgresBinaryEncoder.infer_encoder(field)
-    return ArrowToPostgresBinaryEncoder.new_with_encoders(schema, encoders)
 
 
 def _unfit(message: str) -> FatalError:

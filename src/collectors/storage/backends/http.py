@@ -259,7 +259,7 @@ class HttpBackend(Backend[HttpConfig]):
         client, config = self._client, self.config
         if client is None:
             raise TransientError(f"{self.get_backend_id()}: not connected; call connect() first")
-        from collectors.http_client.client import Call, seconds_to_wait
+        from collectors.http_client.answers import Call, seconds_to_wait
 
         body = self._body.plain(part.lines)
         headers = dict(self._body.headers)
