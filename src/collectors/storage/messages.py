@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 from msgspec import Struct
-from pydantic import Field
 
 from collectors.enums import ErrorType
 from collectors.errors import DataError
@@ -38,7 +37,7 @@ class MessageSettings(Settings):
     """The column that is the payload, as it is: text in UTF-8, or bytes. Left out: a JSON object of all columns."""
     exclude: list[str] = []
     """Columns that are not in that object, for example since they are in headers."""
-    headers: dict[str, str] = Field(default={})
+    headers: dict[str, str] = {}
     """Header → the column that it is from; left out of the messages of rows that have nothing there."""
 
     def check_message(self) -> None:

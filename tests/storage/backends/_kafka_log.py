@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -35,6 +35,26 @@ def in_log(options: dict[str, Any], topic: str, level: str = "read_committed") -
         return found
     finally:
         consumer.close()
+
+
+class Following:
+    """Counts the messages of a topic as they come, without those of transactions that are not committed."""
+
+    def __init__(self, options: dict[str, Any], topic: str) -> None:
+        self._consumer = Consumer(options | {"group.id": "oracle", "isolation.level": "read_committed"})
+        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        self._consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def count(self) -> int:
+        self._count += sum(message.error() is None for message in self._consumer.consume(10_000, 0.05))
+        return self._count
 
 
 def numbers(options: dict[str, Any], topic: str, name: str = "n") -> list[int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import re
+import threading
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from nats.js.api import DiscardPolicy, StreamSource
 
 from collectors import registry
 from collectors.chunks import Checkpoint
@@ -44,8 +48,7 @@ class TestNats(BackendContract):
 
     def settings(self, folder: Path) -> dict[str, Any]:
         if folder not in self.made:
-            self.made[folder] = name = f"CONTRACT{len(NAMES)}"
-            NAMES.append(name)
+            self.made[folder] = name = f"CONTRACT{next(NUMBERS)}"
             make_stream(name)
         name = self.made[folder]
         return {
@@ -56,12 +59,11 @@ class TestNats(BackendContract):
         }
 
 
-NAMES: list[str] = []
+NUMBERS = itertools.count(1)
 
 
 def make_stream(name: str) -> None:
     """Make a stream from a thread of its own: the contract asks for settings inside of a loop, too."""
-    import threading
 
     async def make() -> None:
         async with connected() as client:
@@ -264,8 +266,6 @@ _TOKENS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4)
 @given(_TOKENS, st.lists(st.sampled_from(["a", "b", "*", ">"]), min_size=1, max_size=4))
 def test_subjects_match_as_the_server_has_it(subject: list[str], pattern: list[str]) -> None:
     """Against the definition, written as a regular expression."""
-    import re
-
     if ">" in pattern[:-1]:
         pattern = [part for part in pattern if part != ">"] or ["a"]
     parts = ["[^.]+" if part == "*" else r".+" if part == ">" else part for part in pattern]
@@ -303,7 +303,7 @@ def test_settings_that_do_not_fit(given: dict[str, Any], message: str) -> None:
 
 def test_a_stream_that_is_not_there_is_told_at_the_start() -> None:
     async def scenario(backend: Any, js: Any, name: str) -> None:
-        await js.add_stream(name=f"{name}M", mirror=__import__("nats").js.api.StreamSource(name=name))
+        await js.add_stream(name=f"{name}M", mirror=StreamSource(name=name))
         for stream, message in (
             (f"{name}X", f"stream: there is no stream '{name}X', did you mean '{name}"),
             (f"{name}M", f"stream: '{name}M' is a mirror, or sealed"),
@@ -583,8 +583,6 @@ def test_a_server_that_hangs_is_given_up_and_what_is_under_way_is_bounded(
 
 
 def test_a_stream_that_is_full_is_waited_for() -> None:
-    from nats.js.api import DiscardPolicy
-
     async def scenario(backend: Any, js: Any, name: str) -> None:
         await backend.call(backend.claim, FLOW)
         with pytest.raises(TransientError, match="maximum messages exceeded"):
