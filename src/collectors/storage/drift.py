@@ -121,16 +121,18 @@ class Columns(Struct, frozen=True):
         fit. Raises FatalError for a frozen column, DataError with `rows` for those to be set aside.
         """
         settled, dropped, refused = rows, list[str](), dict[int, str]()
+        kept_out = [column for column in differences if self.mode(column) == "discard-column"]
+        shown = rows.drop_columns(kept_out)  # what is not to be stored is not shown in a sample, which is
         for column, difference in differences.items():
             mode = self.mode(column)
             if mode == "evolve":
                 if difference.existing is None or difference.wider is not None:
                     action = "added" if difference.existing is None else "widened"
-                    self._note(action, column, difference, rows, _valued(rows, column))
+                    self._note(action, column, difference, shown, _valued(rows, column))
                 continue
             kept, bad = narrowed(plain(rows.column(column)), difference.narrow)
             if bad:
-                drift = self._note(_ACTIONS[mode], column, difference, rows, bad)
+                drift = self._note(_ACTIONS[mode], column, difference, shown, bad)
                 if mode == "freeze":
                     raise FatalError(f"{drift.text()}; {_FROZEN}", error_type=ErrorType.STORAGE)
                 if mode == "set-aside":

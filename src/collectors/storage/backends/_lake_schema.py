@@ -61,7 +61,7 @@ class LakeSchema:
         for name, difference in differences.items():
             if self._mode(name) == "evolve":
                 if difference.existing is not None and difference.wider is None:
-                    told.note_changed(name, difference, rows)
+                    told.note_changed(name, difference, settled)
                 self._known[name] = _together(self._known.get(name), brought[name]) or brought[name]
         if not differences or all(self._mode(name) == "evolve" for name in differences):
             self._fitting = rows.schema
