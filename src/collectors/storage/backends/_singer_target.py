@@ -72,10 +72,7 @@ class Target:
     async def tell(self, data: bytes) -> None:
         """Hand over whole messages. It is `lost` unless this returns."""
         self._torn = True
-        for start in range(0, len(data), _PIECE):
-            if self._listening.done():
-                return
-            await self._run.write(data[start : start + _PIECE])
+        await self._run.write(data)
         self._torn = False
 
     async def tell_state(self, stream: str | None = None) -> int:

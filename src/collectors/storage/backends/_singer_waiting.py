@@ -16,7 +16,7 @@ from collectors.storage.files import translated
 __all__ = ["Given", "Waiting"]
 
 _FILE_BYTES = 16 * 2**20
-_PIECE = 2**20
+_PIECE = 2**18
 
 
 class _File(Struct, eq=False):

@@ -71,6 +71,7 @@ _TOKEN_BYTES = 64 * 1024
 """The largest response of `token_url`."""
 _NEVER_REFUSED = {401, 407, 408, 425, 429}
 _COLUMN = "column"
+_MOST_FLOWS = 10_000
 
 
 class HttpConfig(RemoteConfig, BackendConfig):
@@ -164,6 +165,7 @@ class HttpBackend(Backend[HttpConfig]):
 
     def __init__(self, config: HttpConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
+        self.commit_rows = self.config.max_rows if self.config.body != "record" else 0
         self.resolver: AbstractResolver | None = None
         """Resolves names; that of the system when there is none."""
         self._client: Client | None = None
@@ -212,7 +214,7 @@ class HttpBackend(Backend[HttpConfig]):
         """Send the rows and return their number. Raises DataError for those that are refused; the others are stored then."""
         progress = self._flows.get(key.flow)
         if progress is None or (progress.key.epoch, progress.key.seq) < (key.epoch, key.seq):
-            progress = self._flows[key.flow] = Progress(key)
+            progress = self._note(Progress(key))
         if progress.stored:
             return 0
         attempt = self._attempts.get(key.flow) or _attempt_of(key)
@@ -224,7 +226,7 @@ class HttpBackend(Backend[HttpConfig]):
 
         sender = Sender(partial(self._send, addresses, attempt.token), self.config.concurrency)
         await sender.send_all(next_part, progress)
-        self._flows[key.flow] = Progress(key, stored=True)
+        self._note(Progress(key, stored=True))
         if progress.refused:
             row, reason = min(progress.refused.items())
             raise DataError(
@@ -233,6 +235,16 @@ class HttpBackend(Backend[HttpConfig]):
                 error_type=ErrorType.STORAGE,
             )
         return int(table.num_rows)
+
+    def _note(self, progress: Progress) -> Progress:
+        """Remember a delivery as the last one of its flow; those of flows that have long been quiet are forgotten."""
+        self._flows.pop(progress.key.flow, None)
+        self._flows[progress.key.flow] = progress
+        if len(self._flows) > _MOST_FLOWS:
+            flow = next(iter(self._flows))
+            del self._flows[flow]
+            self._attempts.pop(flow, None)
+        return progress
 
     def _requests(
         self, table: pa.Table, attempt: Attempt, progress: Progress

@@ -58,6 +58,7 @@ logger = logging.getLogger("collectors.singer")
 _FOLDER = "collectors-target-"
 _USAGE = 2
 _SHOWN = 200
+_MOST_FLOWS = 10_000
 
 
 def _stream_name(name: str) -> str:
@@ -163,7 +164,10 @@ class SingerBackend(Backend[SingerConfig]):
                 self._waiting.forget_before(key)
                 schema = schema_line(stream, columns, self.config.key_properties)
                 await self.call(self._waiting.add, key, stream, schema, records)
+                self._taken.pop(key.flow, None)
                 self._taken[key.flow] = key
+                if len(self._taken) > _MOST_FLOWS:  # the one that has long been quiet
+                    del self._taken[next(iter(self._taken))]
             await self._feed()
             if self._waiting.size >= self.config.max_bytes:
                 await self._finish()
@@ -225,9 +229,9 @@ class SingerBackend(Backend[SingerConfig]):
         if self._target is not None and self._target.lost:
             await self._give_up()
         for each in [given for given in self._waiting.given if not given.number]:
-            async with self._watched("take more rows"):
+            async with self._watched("take more rows") as limit:
                 target = await self._running()
-                await self._give(target, each)
+                await self._give(target, each, limit)
             if target.lost:
                 await self._give_up()
 
@@ -242,13 +246,16 @@ class SingerBackend(Backend[SingerConfig]):
             await self._target.tell_state()
         return self._target
 
-    async def _give(self, target: Target, given: Given) -> None:
+    async def _give(self, target: Target, given: Given, limit: asyncio.Timeout) -> None:
         if target.schemas.get(given.stream) != given.schema:
             await target.tell(given.schema)
             target.schemas[given.stream] = given.schema
         pieces = self._waiting.pieces(given)
         while (piece := await self.call(next, pieces, None)) is not None:
             await target.tell(piece)
+            if target.lost:
+                return
+            limit.reschedule(asyncio.get_running_loop().time() + self.config.timeout)
         given.number = target.number + 1  # before it can be acknowledged
         await target.tell_state(given.stream)
 
@@ -270,11 +277,11 @@ class SingerBackend(Backend[SingerConfig]):
             )
 
     @contextlib.asynccontextmanager
-    async def _watched(self, doing: str) -> AsyncIterator[None]:
+    async def _watched(self, doing: str) -> AsyncIterator[asyncio.Timeout]:
         """Let a target that takes too long, or that is left in the middle of something, not be used any more."""
         try:
-            async with asyncio.timeout(self.config.timeout):
-                yield
+            async with asyncio.timeout(self.config.timeout) as limit:
+                yield limit
         except TimeoutError:
             await self._drop_target()
             raise TransientError(
