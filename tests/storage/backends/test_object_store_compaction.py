@@ -65,7 +65,7 @@ def state(folder):
             replace(backend.stored(FLOW), epoch=0),
         )
 
-    return doing(backend, look)
+    return *doing(backend, look), doing(backend, backend.schema_history)
 
 
 def parts(folder):

@@ -200,7 +200,9 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
 
     def schema_history(self) -> list[Drift]:
         """Return what became of the columns of the objects in this folder."""
-        return [drift for entry in _entries(self._objects) for drift in entry.drifts]
+        found = self._objects.each(lambda log: list(log.entries()), object_logs(self._objects))
+        entries = sorted((entry for each in found for entry in each), key=lambda entry: entry.written_at)
+        return [drift for entry in entries for drift in entry.drifts]
 
     def compact(
         self, pipeline: str, target: int, tell: Callable[[Compacted], None], *, dry_run: bool
