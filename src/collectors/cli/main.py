@@ -24,7 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "See which records were set aside, and why; send them again.",
     ),
     "runs": ("collectors.cli.runs", "See what every run did, and where its records went."),
-    "compact": ("collectors.cli.compact", "Make few large files of the many small ones in an object store."),
+    "compact": ("collectors.cli.compact", "Make few large files of the many small ones in a lake."),
     "schema-history": (
         "collectors.cli.schema_history",
         "See what columns each table was made with, and how they changed.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from collectors.errors import FatalError, TransientError
 
 __all__ = [
     "check_writable",
+    "locked",
     "make_durable",
     "make_folders",
     "put_new",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
 
 def make_folders(folder: Path) -> None:
@@ -99,6 +102,25 @@ def put_new(path: Path, content: bytes, scratch: Path) -> bool:
             scratch.unlink()
     sync_folder(path.parent)
     return True
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Let one process at a time go on, by a lock on a file that is made where it is missing; it ends with its process.
+
+    Raises TransientError, which says what is being `doing`, when another one has it. Where a file system has no locks,
+    everybody goes on.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EAGAIN, errno.EACCES}:
+                message = f"{path.parent}: {doing} by another process now; try again when it has ended"
+                raise TransientError(message, error_type=ErrorType.STORAGE) from error
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from collectors import registry
 from collectors.cli.main import main
 from collectors.errors import FatalError, FencedError, TransientError
-from collectors.storage.backends._object_store_client import Objects
+from collectors.storage.backends._object_store_client import Objects, RangeFile
 from collectors.testing.deliveries import delivery, everything
 
 FLOW = "contract/source"
@@ -128,6 +128,35 @@ def test_each_folder_has_its_own(tmp_path):
     assert sorted((row["n"], row["day"]) for row in state(tmp_path)[0]) == [
         (n, "b" if n % 2 else "a") for n in range(6)
     ]
+
+
+def test_values_of_folders_keep_their_types(tmp_path):
+    tables = [pa.table({"code": [code], "n": [n]}) for n, code in enumerate([1, 1, "1", "1"])]
+    fill(tmp_path, tables, partition_by=["code"])
+    before = state(tmp_path)
+    assert [step.files_before for step in compacting(tmp_path)] == [2, 2]
+    assert [row["code"] for row in state(tmp_path)[0]] == [1, 1, "1", "1"]
+    assert state(tmp_path) == before
+
+
+def test_a_query_that_has_begun_reads_on(tmp_path, monkeypatch):
+    fill(tmp_path, numbered(4))
+    real, merged = RangeFile.readinto, []
+
+    def readinto(self, buffer):
+        if not merged:
+            merged.append(None)
+            merged[:] = compacting(tmp_path)
+        return real(self, buffer)
+
+    monkeypatch.setattr(RangeFile, "readinto", readinto)
+    backend = opened(tmp_path)
+    rows = doing(backend, lambda: backend.select(everything()))
+    assert [row["n"] for row in rows] == list(range(12))
+    assert len(merged) == 1
+    parts(tmp_path)[0].unlink()
+    with pytest.raises(FatalError, match="part-.* cannot be read .*it holds 12 rows"):
+        state(tmp_path)
 
 
 def test_objects_become_as_large_as_wanted(tmp_path):

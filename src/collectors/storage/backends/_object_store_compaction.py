@@ -122,7 +122,8 @@ class Compaction:
         """Return what files have to have in common to be one."""
         form = _form(file)
         if form[0] == "parquet":
-            return form, pq.read_schema(RangeFile(self._objects, file.name, file.bytes)).remove_metadata()
+            schema = pq.read_schema(RangeFile(self._objects, file.name, file.bytes)).remove_metadata()
+            return form, schema, file.partition, file.types
         return form, tuple(file.columns) if form[0] == "csv" else ()
 
     def _merge(self, last: ObjectEntry, group: _Group) -> Compacted:

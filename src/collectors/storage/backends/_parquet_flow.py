@@ -26,6 +26,7 @@ from collectors.storage.backends._parquet_log import (
     file_name,
     part_name,
 )
+from collectors.storage.backends._parquet_merged import settle
 from collectors.storage.files import make_folders, sync_folder, translated
 from collectors.storage.positions import check_follows
 
@@ -89,6 +90,7 @@ class FlowFiles(FlowBuffer):
                     break
             self._entry = claimed
             self._log.sweep(claimed.epoch)
+            settle(self._root, self._log, claimed.epoch)
         return claimed.checkpoint
 
     def take(self, delivery: Delivery) -> None:

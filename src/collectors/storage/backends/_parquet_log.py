@@ -1,8 +1,9 @@
 """The log of a flow in a folder of files: `_collectors/log/<flow>/<number>.json`, each entry put only if it is not there.
 
-An entry claims the flow (a higher epoch) or commits files (their names, the position behind them). Whoever wants to add
-one takes the number behind the last: of two owners one gets it, and the other learns that it has lost the flow. So an
-entry is commit and fence in one, and a claim ends every commit that was under way before it.
+An entry claims the flow (a higher epoch) or commits files (their names, the position behind them); those of a compaction
+claim as well, and stand for files that were merged (_parquet_merged.py). Whoever wants to add one takes the number
+behind the last: of two owners one gets it, and the other learns that it has lost the flow. So an entry is commit and
+fence in one, and a claim ends every commit that was under way before it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Entry(msgspec.Struct, frozen=True):
     """All columns of the folder with their types, an Arrow schema in its IPC form."""
     drifts: list[Drift] = []
     """How the columns of these rows differ from what there was before."""
+    merged: list[str] = []
+    """The files whose rows the file of this entry has: it stands for them."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -71,7 +74,7 @@ class Entry(msgspec.Struct, frozen=True):
     def checked(self) -> Entry:
         """Return the entry with the CRC-32 of all the rest of it."""
         fields = msgspec.to_builtins(msgspec.structs.replace(self, crc=0))
-        for name in ("columns", "drifts", "replaces"):  # which older entries do not have
+        for name in ("columns", "drifts", "merged", "replaces"):  # which older entries do not have
             if not fields.get(name, True):
                 del fields[name]
         return msgspec.structs.replace(self, crc=zlib.crc32(msgspec.json.encode(fields)))
@@ -95,19 +98,22 @@ def flow_logs(root: Path, source: str = "") -> Iterator[FlowLog]:
 
 
 class FlowLog:
-    """The log of one flow; `name` is what `file_name` gives. Methods raise OSError, and FatalError for a bad entry."""
+    """The log of one flow; `name` is what `file_name` gives. Methods raise OSError, and FatalError for a bad entry.
+
+    `folder` is where its entries are.
+    """
 
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
-        self._name = name
-        self._folder = root / "_collectors" / "log" / name
+        self.name = name
+        self.folder = root / "_collectors" / "log" / name
         self._scratch = root / "_collectors" / "tmp"
         self._intents = root / "_collectors" / "intent"
 
     def last(self, *, durable: bool = False) -> Entry | None:
         """Return the newest entry, with `durable` after making sure that it survives a power cut."""
-        if durable and self._folder.is_dir():
-            sync_folder(self._folder)
+        if durable and self.folder.is_dir():
+            sync_folder(self.folder)
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else None
 
@@ -123,12 +129,12 @@ class FlowLog:
 
     def make(self) -> None:
         """Make the folders that the log needs; they are never made later, so that one that is gone is noticed."""
-        for folder in (self._folder, self._scratch, self._intents):
+        for folder in (self.folder, self._scratch, self._intents):
             make_folders(folder)
 
     def check_folder(self) -> None:
         """Raise OSError when the log is not there any more."""
-        self._folder.stat()
+        self.folder.stat()
 
     def put(self, entry: Entry) -> bool:
         """Add an entry, durably; False when its number is taken.
@@ -136,19 +142,19 @@ class FlowLog:
         Two hosts that claim a flow at the same moment do so with the same epoch and number: each writes a file of its own.
         """
         own = secrets.token_hex(8)
-        scratch = self._scratch / f"{self._name},{entry.epoch},{entry.number},{own}.json.tmp"
+        scratch = self._scratch / f"{self.name},{entry.epoch},{entry.number},{own}.json.tmp"
         return put_new(self._path(entry.number), msgspec.json.encode(entry.checked()), scratch)
 
     def is_there(self, entry: Entry) -> bool:
         """Return whether the entry with this number is this one, from a try whose outcome was unknown; durable then."""
-        sync_folder(self._folder)
+        sync_folder(self.folder)
         found = self._read(entry.number)
         return (found.kind, found.epoch, found.seq) == (entry.kind, entry.epoch, entry.seq)
 
     def mark_removed(self, entry: Entry) -> None:
         """Take an entry's files out of every query, durably, before they are deleted."""
         write_synced(self._removed_mark(entry.number), b"")
-        sync_folder(self._folder)
+        sync_folder(self.folder)
 
     def intend(self, epoch: int, names: list[str]) -> None:
         """Write down, durably, which files are about to get their names."""
@@ -167,19 +173,19 @@ class FlowLog:
 
         Entries of this epoch that were not put are of claims that died, or lose: another try tells them so. An intent says that there may be such files; which ones is told by their names, in case the intent is damaged.
         """
-        for path in self._scratch.glob(f"{self._name},*"):
-            left = _epoch_of(path, self._name)
+        for path in self._scratch.glob(f"{self.name},*"):
+            left = _epoch_of(path, self.name)
             if left < epoch or (left == epoch and path.name.endswith(".json.tmp")):
                 path.unlink(missing_ok=True)
         for entry in self.entries(removed=True):
             delete_files(self._root, [file.name for file in entry.files])
         intents = [
-            path for path in self._intents.glob(f"{self._name},*.json") if _epoch_of(path, self._name) < epoch
+            path for path in self._intents.glob(f"{self.name},*.json") if _epoch_of(path, self.name) < epoch
         ]
         if intents:
             committed = {file.name for entry in self.entries() for file in entry.files}
             for path in intents:
-                found = self._part_files(_epoch_of(path, self._name))
+                found = self._part_files(_epoch_of(path, self.name))
                 delete_files(self._root, [name for name in found if name not in committed])
                 path.unlink(missing_ok=True)
 
@@ -188,7 +194,7 @@ class FlowLog:
 
         The whole name has to fit: that of a flow `s-x` begins as that of a flow `s` does.
         """
-        ours = re.compile(rf"{re.escape(part_prefix(self._name))}\d{{12,}}-{epoch}\.parquet", re.ASCII)
+        ours = re.compile(rf"{re.escape(part_prefix(self.name))}\d{{12,}}-{epoch}\.parquet", re.ASCII)
         for folder, folders, names in os.walk(self._root, onerror=_unreadable):
             if "_collectors" in folders and Path(folder) != self._root:
                 folders.clear()
@@ -199,20 +205,20 @@ class FlowLog:
 
     def scratch_path(self, epoch: int, number: int) -> Path:
         """Return the name of a file that is being written."""
-        return self._scratch / f"{self._name},{epoch},{number}.parquet.tmp"
+        return self._scratch / f"{self.name},{epoch},{number}.parquet.tmp"
 
     def _intent(self, epoch: int) -> Path:
-        return self._intents / f"{self._name},{epoch},.json"
+        return self._intents / f"{self.name},{epoch},.json"
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:020d}.json"
+        return self.folder / f"{number:020d}.json"
 
     def _removed_mark(self, number: int) -> Path:
-        return self._folder / f"{number:020d}.removed"
+        return self.folder / f"{number:020d}.removed"
 
     def _numbers(self) -> list[int]:
         try:
-            found = sorted(int(path.stem) for path in self._folder.iterdir() if path.suffix == ".json")
+            found = sorted(int(path.stem) for path in self.folder.iterdir() if path.suffix == ".json")
         except (FileNotFoundError, NotADirectoryError):
             return []
         for number, there in enumerate(found, 1):

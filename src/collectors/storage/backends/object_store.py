@@ -235,7 +235,13 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
                     f"{objects.url(file.name)} cannot be queried; objects are that are written with `format: parquet`",
                     error_type=ErrorType.STORAGE,
                 )
-        return _parquet_query.select(lambda file: _opened(objects, file), files, criteria)
+        while True:
+            try:
+                return _parquet_query.select(lambda file: _opened(objects, file), files, criteria)
+            except FatalError:
+                before, files = files, _files(objects)
+                if files == before:
+                    raise  # else what is gone was merged, or deleted, meanwhile
 
     def remove(self, location_id: str) -> None:
         """Delete the objects of a location: all that was published with the chunk that it names as its last."""

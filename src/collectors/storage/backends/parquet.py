@@ -11,12 +11,14 @@ the columns of `partition_by` are in the names of the folders. `_collectors/` in
 
 Delivery: exactly once for `query` and for readers of the log. Files are fsynced, renamed and then committed by one
 entry of the log, which is put only if nobody else has put it. Readers that take every `**/*.parquet` see the same,
-except for the moment between rename and entry, or after a crash in it until the next start.
+except for the moment between rename and entry, or after a crash in it until the next start. `collectors compact` makes few
+large files of many small ones.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, Self
@@ -26,13 +28,16 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery, Drift
+from collectors.enums import ErrorType
+from collectors.errors import FatalError
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
 from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._parquet_flow import FlowFiles
 from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
+from collectors.storage.backends._parquet_merged import Standing, merged_names, merging, standing
 from collectors.storage.backends._parquet_preview import changes
-from collectors.storage.base import Backend
+from collectors.storage.base import Backend, Compacted
 from collectors.storage.drift import DriftConfig
 from collectors.storage.files import check_writable, translated
 from collectors.storage.positions import is_of
@@ -142,20 +147,53 @@ class ParquetBackend(Backend[ParquetConfig]):
         """Return what became of the columns of the files in this folder."""
         return [drift for entry in self._entries() for drift in entry.drifts]
 
+    def compact(
+        self, pipeline: str, target: int, tell: Callable[[Compacted], None], *, dry_run: bool
+    ) -> list[Compacted]:
+        """Merge small files of the pipeline's flows; whoever writes to these meanwhile is fenced."""
+        from collectors.storage.backends._parquet_compaction import Compaction
+
+        done: list[Compacted] = []
+        with translated(self._root, "cannot merge files in"):
+            for log in flow_logs(self._root, pipeline):
+                newest = log.last()
+                if newest is not None and is_of(newest.flow, pipeline):
+                    compaction = Compaction(self._root, log, newest.flow, target)
+                    done += compaction.plan() if dry_run else compaction.run(tell)
+        return done
+
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows of all published files, the oldest file first."""
         from collectors.storage.backends import _parquet_query
 
-        files = [file for entry in self._entries() for file in entry.files]
-        return _parquet_query.select(lambda file: self._root / file.name, files, criteria)
+        def read(there: list[Standing]) -> list[dict[str, Any]]:
+            paths = {each.file.name: each.path for each in there}
+            files = [each.file for each in there]
+            return _parquet_query.select(lambda file: paths[file.name], files, criteria)
+
+        found = self._standing()
+        while True:
+            try:
+                return read(found)
+            except FatalError:
+                before, found = found, self._standing()
+                if found == before:
+                    raise  # else what is gone was merged, or deleted, meanwhile
 
     def remove(self, location_id: str) -> None:
         """Delete the files of a location: all that was published with the chunk that it names as its last."""
         flow, _, seq = location_id.rpartition(":")
         log = FlowLog(self._root, file_name(flow))
-        with translated(self._root, "cannot delete from"):
+        with translated(self._root, "cannot delete from"), merging(log):
+            merged = merged_names(list(log.entries()))
             for entry in log.entries():
                 if entry.kind == "commit" and str(entry.seq) == seq:
+                    if any(file.name in merged for file in entry.files):
+                        raise FatalError(
+                            f"{self._root}: the rows of {location_id} were merged with others by `collectors compact`; they "
+                            "can no longer be deleted by their location",
+                            error_type=ErrorType.STORAGE,
+                        )
                     log.mark_removed(entry)
                     delete_files(self._root, [file.name for file in entry.files])
                     return
@@ -171,14 +209,16 @@ class ParquetBackend(Backend[ParquetConfig]):
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
         check_writable(self._root)
-        files = [file for entry in self._entries() for file in entry.files]
+        found = self._standing()
+        paths = {each.file.name: each.path for each in found}
+        files = [each.file for each in found]
         lines = [] if files else [f"+ folder {self._root}"]
         return lines + changes(
             table,
             self.config,
             self.config.partition_by,
             files,
-            lambda file: pq.read_schema(self._root / file.name),
+            lambda file: pq.read_schema(paths[file.name]),
         )
 
     def describe(self) -> str:
@@ -207,6 +247,11 @@ class ParquetBackend(Backend[ParquetConfig]):
         return [
             entry.columns for entry in sorted(newest, key=lambda entry: entry.written_at) if entry.columns
         ]
+
+    def _standing(self) -> list[Standing]:
+        with translated(self._root, "cannot read"):
+            found = [each for log in flow_logs(self._root) for each in standing(self._root, log)]
+        return sorted(found, key=lambda each: each.order)
 
     def _entries(self) -> list[Entry]:
         with translated(self._root, "cannot read"):

@@ -1,0 +1,239 @@
+"""Small files of a flow become few large ones: `collectors compact`.
+
+Whoever compacts takes the flow over, as a run does, with an entry of a kind of its own: from then on nobody else can put
+one. Files of one folder that stand one behind another become one, in their order; it is read again and compared before
+an entry says that it stands for them. What becomes of the old ones is told in `_parquet_merged`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec.structs import replace
+
+from collectors.enums import ErrorType
+from collectors.errors import FatalError, FencedError
+from collectors.storage.backends._parquet_file import PartFile
+from collectors.storage.backends._parquet_log import Entry, FileEntry, FlowLog, part_name
+from collectors.storage.backends._parquet_merged import (
+    Standing,
+    finish,
+    merged_path,
+    merged_paths,
+    merging,
+    settle,
+    standing,
+)
+from collectors.storage.base import Compacted
+from collectors.storage.files import make_folders, sync_folder, translated
+
+__all__ = ["Compaction"]
+
+
+class Compaction:
+    """The files of one flow; `target` is how large, in bytes, one should become."""
+
+    def __init__(self, root: Path, log: FlowLog, flow: str, target: int) -> None:
+        self._root = root
+        self._log = log
+        self._flow = flow
+        self._target = target
+
+    def plan(self) -> list[Compacted]:
+        """Return what `run` would merge; nothing is written."""
+        return [self._outcome(group) for group in self._groups()]
+
+    def run(self, tell: Callable[[Compacted], None]) -> list[Compacted]:
+        """Merge, and tell of each file that was made; also finish, or undo, what an earlier try has begun.
+
+        Raises FencedError when another process has taken the flow over since; what was told is done then.
+        """
+        with merging(self._log):
+            if not any(merged_paths(self._root, self._log)) and next(self._groups(), None) is None:
+                return []
+            last, done = self._claim(), []
+            try:
+                for group in self._groups():
+                    last = self._merge(last, group)
+                    done.append(self._outcome(group, last.files))
+                    tell(done[-1])
+            except FatalError as error:
+                if self._log.has(last.number + 1):  # whoever it is has deleted what we were to read
+                    raise self._fenced() from error
+                raise
+        return done
+
+    def _claim(self) -> Entry:
+        self._log.make()
+        while True:
+            last = self._log.last()
+            if last is None:
+                raise FatalError(f"{self._flow}: its log is gone", error_type=ErrorType.STORAGE)
+            claimed = _entry(replace(last, epoch=last.epoch + 1))
+            if self._log.put(claimed):
+                break
+        self._log.sweep(claimed.epoch)
+        settle(self._root, self._log, claimed.epoch)
+        return claimed
+
+    def _groups(self) -> Iterator[list[Standing]]:
+        """Yield files of one folder that can become one."""
+        folders: dict[Path, list[Standing]] = {}
+        for each in standing(self._root, self._log):
+            folders.setdefault((self._root / each.file.name).parent, []).append(each)
+        for files in folders.values():
+            if len(files) > 1:
+                yield from (group for group in self._runs(files) if len(group) > 1)
+
+    def _runs(self, files: list[Standing]) -> Iterator[list[Standing]]:
+        """Yield small files that stand one behind another and have the same columns, up to the target."""
+        run: list[Standing] = []
+        kind: object = None
+        for each in files:
+            small = each.file.bytes < self._target // 2
+            found = self._kind(each) if small else None
+            size = sum(other.file.bytes for other in run) + each.file.bytes
+            if found != kind or size > self._target:
+                yield run
+                run, kind = [], found
+            if small:
+                run.append(each)
+        yield run
+
+    def _kind(self, each: Standing) -> object:
+        """Return what files of a folder have to have in common to be one."""
+        with self._reading(each):
+            schema = pq.read_schema(each.path).remove_metadata()
+        return schema, each.file.partition, each.file.types
+
+    def _merge(self, last: Entry, group: list[Standing]) -> Entry:
+        """Make one file of several, and return the entry that says so."""
+        first, epoch, number = group[0], last.epoch, last.number + 1
+        path = merged_path(self._root, self._log, epoch, number)
+        folder = first.file.name.rpartition("/")
+        name = f"{folder[0]}{folder[1]}{part_name(self._flow, epoch, first.entry.first_seq)}"
+        try:
+            with translated(path, "cannot write to"):
+                make_folders(path.parent)
+                file = self._write(group, path, name)
+                sync_folder(path.parent)
+            merged = [each.file.name for each in group]
+            entry = _entry(last, first_seq=first.entry.first_seq, files=[file], merged=merged)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        if not self._log.put(entry):
+            path.unlink(missing_ok=True)
+            raise self._fenced()
+        finish(self._root, self._log, entry)
+        return entry
+
+    def _write(self, group: list[Standing], path: Path, name: str) -> FileEntry:
+        """Write the rows of several files, durably, into one. Raises FatalError when they are not what the log says."""
+        made: PartFile | None = None
+        for each in group:
+            rows = 0
+            for table in self._tables(each):
+                made = made or PartFile(path, table.schema, table)
+                made.add(table)
+                made.drain()
+                rows += table.num_rows
+            if rows != each.file.rows:
+                raise self._damaged(each, f"it has {rows} rows")
+        if made is None:
+            raise self._damaged(group[0], "it has no rows")
+        made.finish()
+        new = Standing(
+            group[0].order, group[0].entry, replace(group[0].file, name=name, rows=made.rows), path
+        )
+        if not _same(self._tables(new), (table for each in group for table in self._tables(each))):
+            raise self._damaged(new, "it does not have the rows that were written to it")
+        return replace(new.file, bytes=path.stat().st_size)
+
+    def _tables(self, each: Standing) -> Iterator[pa.Table]:
+        """Yield the rows of a file, a row group at a time."""
+        with self._reading(each), pq.ParquetFile(each.path) as opened:
+            for number in range(opened.num_row_groups):
+                yield opened.read_row_group(number).replace_schema_metadata(None)
+
+    @contextmanager
+    def _reading(self, each: Standing) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(each, str(error)) from error
+
+    def _damaged(self, each: Standing, why: str) -> FatalError:
+        return FatalError(
+            f"{each.path} cannot be merged ({why}), and the log says that it holds {each.file.rows} rows; nothing was changed "
+            "for it; restore it from a copy",
+            error_type=ErrorType.STORAGE,
+        )
+
+    def _fenced(self) -> FencedError:
+        return FencedError(
+            f"{self._flow}: another process has taken this flow over while its files were merged; what was not merged yet "
+            "stays as it is; stop one of the two"
+        )
+
+    def _outcome(self, group: list[Standing], made: list[FileEntry] | None = None) -> Compacted:
+        return Compacted(
+            flow=self._flow,
+            files_before=len(group),
+            files_after=1,
+            rows=sum(each.file.rows for each in group),
+            bytes_before=sum(each.file.bytes for each in group),
+            bytes_after=sum(file.bytes for file in made or []),
+        )
+
+
+def _entry(
+    last: Entry, *, first_seq: int = 0, files: list[FileEntry] | None = None, merged: list[str] | None = None
+) -> Entry:
+    """Return an entry behind the last one that leaves what the flow has stored as it is."""
+    return Entry(
+        kind="compact",
+        number=last.number + 1,
+        flow=last.flow,
+        epoch=last.epoch,
+        seq=last.seq,
+        position=last.position,
+        schema=last.schema,
+        written_at=datetime.now(UTC).isoformat(),
+        first_seq=first_seq,
+        files=files or [],
+        columns=last.columns,
+        merged=merged or [],
+    )
+
+
+def _same(ones: Iterator[pa.Table], others: Iterator[pa.Table]) -> bool:
+    """Return whether both have the same rows in the same order, however they are split."""
+    waiting: pa.Table | None = None
+    for table in ones:
+        left = table
+        while left.num_rows:
+            waiting = waiting if waiting is not None and waiting.num_rows else next(others, None)
+            if waiting is None:
+                return False
+            rows = min(left.num_rows, waiting.num_rows)
+            if not _equal(left.slice(0, rows), waiting.slice(0, rows)):
+                return False
+            left, waiting = left.slice(rows), waiting.slice(rows)
+    return not (waiting is not None and waiting.num_rows) and next(others, None) is None
+
+
+def _equal(one: pa.Table, other: pa.Table) -> bool:
+    """Return whether tables are equal; a NaN is, to another one."""
+    return one.equals(other) or (
+        one.schema.equals(other.schema)
+        and all(
+            left.equals(right) or repr(left.to_pylist()) == repr(right.to_pylist())
+            for left, right in zip(one.columns, other.columns, strict=True)
+        )
+    )
