@@ -388,7 +388,7 @@ def test_what_is_not_near_is_not_suggested(write, tmp_path):
         load(tmp_path / "nosuch.yaml")
     with pytest.raises(
         ConfigurationError,
-        match="unknown backend type 'mysql': there are: duckdb, kafka, memory, nats, object_store, parquet",
+        match="unknown backend type 'mysql': there are: duckdb, http, kafka, memory, nats, object_store",
     ):
         load(write("sources: [{type: stdin}]\nstorage: [{type: mysql}]\n"))
 

@@ -14,9 +14,9 @@ from _streams import Feed, FeedServer, event, in_turn, lines
 from aiohttp import web
 from test_http_security import Names
 
-from collectors.collection.sources import _http_limits
 from collectors.collection.sources.sse import SseSource
 from collectors.errors import FatalError, TransientError
+from collectors.http_client import limits
 from collectors.testing.source_contract import SourceContract
 
 SECRET = "secret-canary"
@@ -76,7 +76,7 @@ def pauses(monkeypatch):
     async def pause(seconds):
         found.append(seconds)
 
-    monkeypatch.setattr(_http_limits, "pause", pause)
+    monkeypatch.setattr(limits, "pause", pause)
     return found
 
 
