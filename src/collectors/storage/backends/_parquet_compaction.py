@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,7 +47,7 @@ class Compaction:
 
     def plan(self) -> list[Compacted]:
         """Return what `run` would merge; nothing is written."""
-        return [self._outcome(group) for group in self._groups()]
+        return [self._outcome(group) for group in self._planned()]
 
     def run(self, tell: Callable[[Compacted], None]) -> list[Compacted]:
         """Merge, and tell of each file that was made; also finish, or undo, what an earlier try has begun.
@@ -54,19 +55,30 @@ class Compaction:
         Raises FencedError when another process has taken the flow over since; what was told is done then.
         """
         with merging(self._log):
-            if not any(merged_paths(self._root, self._log)) and next(self._groups(), None) is None:
+            if not any(merged_paths(self._root, self._log)) and not self._planned(1):
                 return []
             last, done = self._claim(), []
             try:
-                for group in self._groups():
+                for group in self._groups(standing(self._root, self._log)):
                     last = self._merge(last, group)
                     done.append(self._outcome(group, last.files))
                     tell(done[-1])
-            except FatalError as error:
-                if self._log.has(last.number + 1):  # whoever it is has deleted what we were to read
+            except (FatalError, OSError) as error:
+                newest = self._log.last()
+                if newest is not None and newest.epoch > last.epoch:  # its owner has deleted what we need
                     raise self._fenced() from error
                 raise
         return done
+
+    def _planned(self, most: int | None = None) -> list[list[Standing]]:
+        """Return what can be merged, or some of it, while others may do so, too."""
+        while True:
+            files = standing(self._root, self._log)
+            try:
+                return list(islice(self._groups(files), most))
+            except FatalError:
+                if standing(self._root, self._log) == files:
+                    raise
 
     def _claim(self) -> Entry:
         self._log.make()
@@ -75,16 +87,20 @@ class Compaction:
             if last is None:
                 raise FatalError(f"{self._flow}: its log is gone", error_type=ErrorType.STORAGE)
             claimed = _entry(replace(last, epoch=last.epoch + 1))
-            if self._log.put(claimed):
-                break
+            try:
+                if self._log.put(claimed):
+                    break
+            except FileNotFoundError:
+                if not self._log.has(claimed.number):
+                    raise  # else another one has just claimed it, and has swept
         self._log.sweep(claimed.epoch)
         settle(self._root, self._log, claimed.epoch)
         return claimed
 
-    def _groups(self) -> Iterator[list[Standing]]:
+    def _groups(self, there: list[Standing]) -> Iterator[list[Standing]]:
         """Yield files of one folder that can become one."""
         folders: dict[Path, list[Standing]] = {}
-        for each in standing(self._root, self._log):
+        for each in there:
             folders.setdefault((self._root / each.file.name).parent, []).append(each)
         for files in folders.values():
             if len(files) > 1:
