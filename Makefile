@@ -13,11 +13,11 @@ demo: .venv/ready
 test: .venv/ready check
 	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow and not alone" || \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $$(grep -rl mark.alone tests --include='*.py')
 
 test-full: .venv/ready check
 	$(BIN)/python -m pytest $(AT_ONCE) -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $$(grep -rl mark.alone tests --include='*.py')
 
 # Hours: the fault tests in full size; WHAT chooses some, for example WHAT=power_cuts. Figures go to benchmarks/results.
 faults-full: .venv/ready

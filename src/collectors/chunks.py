@@ -157,9 +157,10 @@ class Drift(Struct, frozen=True):
     """A difference between the columns of a table and of rows that were to be stored in it, in one column of one commit.
 
     `existing` is the type that the table had, None where it had no such column; `brought` the one that it got or would
-    have needed. `rows` of the commit had a value to which that matters, `samples` are some of them as JSON, without
-    what `discard-column` leaves out, `location` (`flow:seq`) is where they came from. `action` says what was done: the column was `made` with the table, `added` or
-    `widened`, or `changed` where files keep the types of their rows; values were `left out`; rows were `set aside`; the commit was `refused`.
+    have needed. `rows` of the commit had a value to which that matters, `samples` are some of them as JSON, without what
+    `discard-column` leaves out, `location` (`flow:seq`) is where they came from. `action` says what was done: the column
+    was `made` with the table, `added` or `widened`, or `changed` where files keep the types of their rows; values were
+    `left out`; rows were `set aside`; the commit was `refused`.
     """
 
     table: str

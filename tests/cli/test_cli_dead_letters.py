@@ -72,6 +72,18 @@ def test_replay_after_the_fix(folder):
     assert "2 in all = 1 here + 1 replayed + 0 discarded" in text
 
 
+def test_a_column_that_comes_with_a_replay_is_told(folder):
+    strict = PIPELINE.replace("path: out.db", "path: out.db, schema: set-aside")
+    (folder / "p.yaml").write_text(strict)
+    with (folder / "in.ndjson").open("a") as file:
+        file.write('{"id": 5, "v": "50", "note": "x"}\n')
+    assert "such rows are set aside" in call(folder, "run", "p.yaml").stderr
+    (folder / "p.yaml").write_text(PIPELINE)
+    done = call(folder, "dead-letters", "replay", "p.yaml", "--step", "store sqlite", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "new column 'note' of type TEXT" in done.stderr
+
+
 def test_what_is_refused_again_is_linked_to_the_first_letter(folder):
     first = {letter["step"]: letter["id"] for letter in listed(folder)}
     assert call(folder, "dead-letters", "replay", "p.yaml", "--all", "--yes", "--json").returncode == 0

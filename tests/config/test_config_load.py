@@ -399,3 +399,13 @@ def test_a_file_of_records_is_no_pipeline_file(tmp_path):
         ConfigurationError, match=r"x\.ndjson:2:1 .*this is not a pipeline file.* sources and storage"
     ):
         load(tmp_path / "x.ndjson")
+
+
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029"])
+def test_lines_are_those_of_an_editor(write, sign):
+    """YAML 1.1 would begin a line behind each of these; a text that was copied from a page may hold them."""
+    text = f'name: "a"\n# {sign} {sign}\nsources: [{{type: stdin}}]\nstorage:\n  - {{type: sqlite, path: x.db, tabel: y}}\n'
+    with pytest.raises(ConfigurationError, match=r"pipeline\.yaml:5:\d+ .*tabel"):
+        load(write(text))
+    with pytest.raises(ConfigurationError, match=r"pipeline\.yaml:6:1 .* begun in line 5;"):
+        load(write(text.replace("}\n", "\n")))

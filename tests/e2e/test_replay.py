@@ -101,7 +101,7 @@ def check_letters(folder: Path) -> None:
     ("storage", "step"),
     [
         (SQLITE, 5),
-        (PARQUET, 7),
+        pytest.param(PARQUET, 7, marks=pytest.mark.slow),
         pytest.param(SQLITE + PARQUET, 9, marks=pytest.mark.slow),
         pytest.param(DUCKDB, 5, marks=pytest.mark.slow),
     ],

@@ -57,7 +57,7 @@ def check(folder: Path) -> None:
 
 @pytest.mark.timeout(3000)
 def test_a_damaged_log_costs_nothing(memory, full, figure):
-    wanted, seed, moved = 200 if full else 20, 0, 0
+    wanted, seed, moved = 200 if full else 10, 0, 0
     damaged: Counter[str] = Counter()
     while damaged.total() < wanted:
         told = lives(memory / f"{seed}", seed)

@@ -67,7 +67,9 @@ def test_one_call_fails(lives, memory, name, fault, full, figure):
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "duckdb" else name for name in STACKS]
+)
 def test_a_full_disk_holds_a_running_pipeline_up_and_no_more(lives, memory, name, full, figure):
     """From some point on every call that needs room fails, until people have been told twice that it does."""
     runs = 0

@@ -77,7 +77,7 @@ def until(condition, seconds: float) -> float:
 
 @pytest.mark.timeout(4000)
 def test_a_store_that_is_away(tmp_path, start, full, figure):
-    seconds, rows, width = (1800, 2000, 1380) if full else (60, 1000, 200)
+    seconds, rows, width = (1800, 2000, 1380) if full else (40, 1000, 200)
     (tmp_path / "away").touch()
     stop = tmp_path / "stop"
     process = start(
@@ -138,7 +138,7 @@ def test_the_first_commit_after_a_kill_with_a_full_spool(tmp_path, start, figure
 @pytest.mark.timeout(10_000)
 def test_soak(tmp_path, start, full, figure):
     """Memory and open files stay flat while data come in, are stored, and are refused for a second now and then."""
-    seconds, limit = (7200, 1 / 60) if full else (100, 2.0)
+    seconds, limit = (7200, 1 / 60) if full else (60, 3.0)
     stop = tmp_path / "stop"
     process = start(f'{{type: "_stores:Ticks", id: in, rows: 2000, seconds: 0.05, stop: "{stop}"}}')
     memory = psutil.Process(process.pid)

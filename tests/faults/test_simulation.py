@@ -39,7 +39,7 @@ def _few_collections():
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_schedules(full, figure, part):
-    count = (200_000 if full else 1_500) // PARTS
+    count = (200_000 if full else 1_000) // PARTS
     started = time.process_time()
     outcomes = [simulate(seed) for seed in range(part * count, (part + 1) * count)]
     seconds = time.process_time() - started

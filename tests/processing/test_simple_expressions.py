@@ -123,13 +123,13 @@ def expressions(draw, depth=3):
     return form.format(*(draw(expressions(depth - 1)) for _ in range(form.count("{}"))))
 
 
-@hypothesis_settings(max_examples=500, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 @given(expressions())
 def test_same_tree(text):
     same(text)
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.sampled_from(

@@ -8,6 +8,7 @@ Source of the schema: the YAML 1.2.2 specification, chapter 10.3.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
@@ -101,11 +102,30 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+class _Lines:
+    """The lines of a text as editors have them: YAML 1.1 would begin another one behind U+0085, U+2028 and U+2029 as well."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._begins = [0, *(found.end() for found in re.finditer(r"\r\n|\r|\n", text))]
+
+    def place(self, mark: yaml.Mark) -> tuple[int, int]:
+        """Return line and column, both from 1."""
+        line = bisect_right(self._begins, mark.index)
+        return line, mark.index - self._begins[line - 1] + 1
+
+    def text(self, line: int) -> str:
+        """Return a line without its end."""
+        end = self._begins[line] if line < len(self._begins) else None
+        return self._text[self._begins[line - 1] : end].rstrip("\r\n")
+
+
 class _Composer:
     """Makes nodes of PyYAML's events: its composer has no bounds and its resolver is YAML 1.1."""
 
     def __init__(self, text: str) -> None:
         self._events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._lines = _Lines(text)
         self._anchors: dict[str, Node | None] = {}
         self._aliases = 0
         self._errors: list[YamlError] = []
@@ -115,7 +135,7 @@ class _Composer:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    raise _error("a second document begins here; a pipeline file is one document", event)
+                    raise self._error("a second document begins here; a pipeline file is one document", event)
                 root = self._node(next(self._events), 0)
         return root, self._errors
 
@@ -123,7 +143,7 @@ class _Composer:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if depth >= MAX_DEPTH:
-            raise _error(f"nested more than {MAX_DEPTH} deep", event)
+            raise self._error(f"nested more than {MAX_DEPTH} deep", event)
         self._check_tag(event)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
@@ -135,13 +155,15 @@ class _Composer:
         else:
             node = self._mapping(event, depth)
         if node.size > MAX_NODES:
-            raise _error(f"this holds more than {MAX_NODES:,} values, with its aliases written out", event)
+            raise self._error(
+                f"this holds more than {MAX_NODES:,} values, with its aliases written out", event
+            )
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
 
     def _sequence(self, start: Any, depth: int) -> Sequence:
-        node = Sequence(*_place(start))
+        node = Sequence(*self._lines.place(start.start_mark))
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             item = self._node(event, depth + 1)
             node.items.append(item)
@@ -149,20 +171,20 @@ class _Composer:
         return node
 
     def _mapping(self, start: Any, depth: int) -> Mapping:
-        node = Mapping(*_place(start))
+        node = Mapping(*self._lines.place(start.start_mark))
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._node(event, depth + 1)
             value = self._node(next(self._events), depth + 1)
             node.size += value.size + 1
             if not isinstance(key, Scalar):
-                self._errors.append(_error("a key must be text, not a list or a mapping", event))
+                self._errors.append(self._error("a key must be text, not a list or a mapping", event))
             elif key.text == "<<" and key.style == "":
                 hint = "write the settings out, or put an alias in place of a whole value"
-                self._errors.append(_error("merge keys are not part of YAML 1.2", event, hint))
+                self._errors.append(self._error("merge keys are not part of YAML 1.2", event, hint))
             elif key.text in node.entries:
                 first = node.entries[key.text][0].line
                 message = f"the key '{key.text}' stands here a second time; the first is in line {first}"
-                self._errors.append(_error(message, event))
+                self._errors.append(self._error(message, event))
             else:
                 node.entries[key.text] = (key, value)
         return node
@@ -170,23 +192,25 @@ class _Composer:
     def _alias(self, event: Any) -> Node:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
-            raise _error(f"more than {MAX_ALIASES} aliases", event)
+            raise self._error(f"more than {MAX_ALIASES} aliases", event)
         if event.anchor not in self._anchors:
-            raise _error(
+            raise self._error(
                 f"there is no anchor '&{event.anchor}' before this alias",
                 event,
                 "text that begins with '*' must be in quotes",
             )
         node = self._anchors[event.anchor]
         if node is None:
-            raise _error(f"the alias '*{event.anchor}' stands inside the very value that it names", event)
+            raise self._error(
+                f"the alias '*{event.anchor}' stands inside the very value that it names", event
+            )
         return node
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None and event.tag not in _CORE_TAGS:
             shown = event.tag.replace(_TAG, "!!")
             hint = "leave it out; a pipeline file holds plain text, numbers, true, false, null, lists and mappings"
-            self._errors.append(_error(f"the tag '{shown}' is not allowed", event, hint))
+            self._errors.append(self._error(f"the tag '{shown}' is not allowed", event, hint))
 
     def _scalar(self, event: Any) -> Scalar:
         style = "" if event.style is None else event.style
@@ -194,10 +218,13 @@ class _Composer:
         try:
             value = _tagged(event.value, tag) if tag else _resolve(event.value, is_plain=style == "")
         except ValueError as error:
-            self._errors.append(_error(str(error), event))
+            self._errors.append(self._error(str(error), event))
             value = None
-        line, column = _place(event)
+        line, column = self._lines.place(event.start_mark)
         return Scalar(line, column, value, event.value, style, event.start_mark.index, event.end_mark.index)
+
+    def _error(self, message: str, event: Any, hint: str | None = None) -> YamlError:
+        return YamlError(message, *self._lines.place(event.start_mark), hint)
 
 
 def _resolve(text: str, *, is_plain: bool) -> Any:
@@ -234,22 +261,14 @@ def _integer(text: str) -> int:
         raise ValueError(f"a whole number of {len(text):,} digits is too long") from None
 
 
-def _place(event: Any) -> tuple[int, int]:
-    return event.start_mark.line + 1, event.start_mark.column + 1
-
-
-def _error(message: str, event: Any, hint: str | None = None) -> YamlError:
-    return YamlError(message, *_place(event), hint)
-
-
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> YamlError:
     """Say what PyYAML's scanner found in a sentence that helps."""
     mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    lines = text.splitlines()
-    written = lines[line - 1] if line <= len(lines) else ""
+    lines = _Lines(text)
+    line, column = lines.place(mark) if mark else (1, 1)
+    written = lines.text(line)
     problem = error.problem or "this is not YAML"
-    begun = f"begun in line {error.context_mark.line + 1}" if error.context_mark else "begun above"
+    begun = f"begun in line {lines.place(error.context_mark)[0]}" if error.context_mark else "begun above"
     message, hint = _explain(problem, begun, written[column - 1 : column])
     if "${" in written and re.search(r"[\[{].*\$\{", written):
         hint = 'inside { } and [ ], put a variable in quotes: "${NAME}"'

@@ -35,7 +35,7 @@ class Hooks(Struct, frozen=True):
     patience: Patience
     notify: Callable[[str | None], None]
     notify_reading: Callable[[str | None], None]
-    tell_drift: Callable[[Drift], None] = lambda _: None
+    tell_drift: Callable[[Drift], None]
 
     async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:
         """Attempt until it works, patience is at its end, or the time for draining is over."""

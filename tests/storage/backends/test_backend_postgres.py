@@ -21,3 +21,7 @@ class TestPostgres(BackendContract):
     def settings(self, folder: Path) -> dict[str, Any]:
         schema = "crash-{moment}" if str(folder) == "{folder}" else f"test-{hash(str(folder))}"
         return {"dsn": self.dsn, "in_schema": schema, "table": 'a "strange" table; --%s'}
+
+    @pytest.mark.slow
+    def test_dying_at_any_moment_loses_and_doubles_nothing(self, tmp_path: Path) -> None:
+        super().test_dying_at_any_moment_loses_and_doubles_nothing(tmp_path)
