@@ -137,8 +137,12 @@ def test_the_first_commit_after_a_kill_with_a_full_spool(tmp_path, start, figure
 
 @pytest.mark.timeout(10_000)
 def test_soak(tmp_path, start, full, figure):
-    """Memory and open files stay flat while data come in, are stored, and are refused for a second now and then."""
-    seconds, limit = (7200, 1 / 60) if full else (60, 3.0)
+    """Memory and open files stay flat while data come in, are stored, and are refused for a second now and then.
+
+    In hours a slope is seen; in the quick form it would be that of the saw's teeth, so the peaks of its halves are
+    compared: ten bytes kept of each row would be 12 MiB.
+    """
+    seconds = 7200 if full else 60
     stop = tmp_path / "stop"
     process = start(f'{{type: "_stores:Ticks", id: in, rows: 2000, seconds: 0.05, stop: "{stop}"}}')
     memory = psutil.Process(process.pid)
@@ -165,7 +169,10 @@ def test_soak(tmp_path, start, full, figure):
         rss_mib=round(samples[-1][1]),
         open_files=max(files),
     )
-    assert slope < limit
+    if full:
+        assert slope < 1 / 60
+    half = len(samples) // 2
+    assert max(mib for _, mib in samples[half:]) - max(mib for _, mib in samples[:half]) < 10
     assert max(files) - min(files) < 10
 
 
