@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = [
     "Called",
     "batches",
     "call_for_rows",
+    "can_stay",
     "dicts_of",
     "dicts_or_reasons",
     "encodable",
@@ -51,7 +52,7 @@ def _functions() -> Any:
     """Return the compiled code: what makes dicts, what takes them apart, and what does both around a function; None where
     it is not installed, or switched off by `COLLECTORS_NATIVE=0`.
     """
-    names = "collectors_to_dicts_1", "collectors_take_apart_1", "collectors_call_1"
+    names = "collectors_to_dicts_1", "collectors_take_apart_1", "collectors_call_2"
     found = native.functions(_LIBRARY, *names, with_lock=True)
     if found is None:
         return None
@@ -59,7 +60,7 @@ def _functions() -> Any:
     rows = (ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.py_object)
     make.argtypes = rows
     take.argtypes = (ctypes.py_object, ctypes.py_object)
-    call.argtypes = (ctypes.py_object, *rows, ctypes.py_object, ctypes.c_int)
+    call.argtypes = (ctypes.py_object, *rows, ctypes.py_object, ctypes.c_char_p, ctypes.c_int)
     make.restype = take.restype = call.restype = ctypes.py_object
     return make, take, call
 
@@ -77,6 +78,11 @@ class Called(msgspec.Struct):
     done: int
     result: Any
     error: BaseException | None
+
+
+def can_stay(column: pa.DataType) -> bool:
+    """Return whether values of this type cannot be changed by who has them, and come back as they were."""
+    return column in _NUMBERS
 
 
 def batches(count: int) -> Iterator[tuple[int, int]]:
@@ -105,11 +111,16 @@ def dicts_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def call_for_rows(
-    function: Callable[[dict[str, Any]], Any], names: Sequence[str], table: pa.Table, first: int
+    function: Callable[[dict[str, Any]], Any],
+    names: Sequence[str],
+    table: pa.Table,
+    first: int,
+    known: Container[str] = frozenset(),
 ) -> Called | None:
     """Call a function for rows as dicts, in order, as long as it returns None or dicts with these keys in this order, which
     hold what is simple in `take_apart`, of one kind in each column. Rows are numbered from `first` on. Of a table with
-    columns that compiled code does not know, only the first rows are taken.
+    columns that compiled code does not know, only the first rows are taken. Of `known` names the caller has the values; they
+    are nulls here.
 
     None where there is no compiled code or the table cannot be taken by it; the function was not called then.
     """
@@ -123,7 +134,8 @@ def call_for_rows(
         given = _given(batch)
     except _NOT_IN_PYTHON:
         return None
-    columns, rows, done, result, error = functions[2](function, *given, tuple(names), first)
+    skipped = bytes(name in known for name in names)
+    columns, rows, done, result, error = functions[2](function, *given, tuple(names), skipped, first)
     numbers = array("i", rows)
     return Called([_array(len(numbers), *column) for column in columns], numbers, done, result, error)
 

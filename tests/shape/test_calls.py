@@ -50,13 +50,15 @@ def sleeps(files, allowed=()):
     return found
 
 
-def code_from_data(files):
+def code_from_data(files, compares=()):
+    """Return calls that could run what comes from outside; a module that `compares` code may compile some."""
     found = []
     for file in files:
         found += [
             f"{file}:{node.lineno}: {name}"
             for node, name in calls(file)
-            if name in FORBIDDEN_CALLS or name.startswith("builtins.")
+            if (name in FORBIDDEN_CALLS and not (name == "compile" and file.module in compares))
+            or name.startswith("builtins.")
         ]
         for node in ast.walk(file.tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -104,7 +106,7 @@ def test_no_sleep_in_tests(tests):
 
 
 def test_no_code_from_data(sources):
-    assert code_from_data(sources) == []
+    assert code_from_data(sources, compares=("collectors.processing.projection",)) == []
 
 
 def test_no_values_in_sql(sources):

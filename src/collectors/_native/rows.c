@@ -226,15 +226,16 @@ PyObject *collectors_take_apart_1(PyObject *names, PyObject *records) {
     return result;
 }
 
-/* Like `take`, of a record whose keys are in order and whose values are of the kinds so far; where it returns 0, nothing
-   was taken. */
-static int take_alike(PyObject *record, PyObject **names, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
+/* Like `take`, of a record whose keys are in order and whose values are of the kinds so far, but for the columns of which
+   `known` says that nobody needs the values; where it returns 0, nothing was taken. */
+static int take_alike(PyObject *record, PyObject **names, const char *known, Column *columns, Py_ssize_t width, Py_ssize_t row, Py_ssize_t count) {
     PyObject *key, *value;
     Py_ssize_t place = 0, taken = 0;
     if (Py_TYPE(record) != &PyDict_Type || PyDict_Size(record) != width) return 0;
     for (; taken < width && PyDict_Next(record, &place, &key, &value); taken++) {
         int kind = columns[taken].kind;
         if (key != names[taken] && (!PyUnicode_CheckExact(key) || PyUnicode_Compare(key, names[taken]) != 0)) break;
+        if (known[taken]) continue;
         if (!add(&columns[taken], value, row, count)) {
             PyErr_NoMemory();
             return -1;
@@ -246,7 +247,8 @@ static int take_alike(PyObject *record, PyObject **names, Column *columns, Py_ss
     }
     if (taken == width) return 1;
     place = 0;
-    for (Py_ssize_t i = 0; i < taken && PyDict_Next(record, &place, &key, &value); i++) columns[i].nulls -= value == Py_None;
+    for (Py_ssize_t i = 0; i < taken && PyDict_Next(record, &place, &key, &value); i++)
+        columns[i].nulls -= !known[i] && value == Py_None;
     return 0;
 }
 
@@ -272,9 +274,9 @@ static PyObject *made(PyObject *empty, PyObject **names, const struct ArrowArray
 /* Calls a function for the rows of a table, which it releases, and takes the dicts that it returns apart while they are in
    the processor's cache. Returns (columns, rows, done, result, error): what `finished` makes of the columns with these new
    names, from which row each of their values is, as ints of 32 bits, and for how many rows that is; rows are numbered from
-   `first` on. Where it is not for all, the function was called for one more, and returned a result that is not None nor a
+   `first` on. Columns of which `known` has a one are nulls. Where it is not for all, the function was called for one more, and returned a result that is not None nor a
    dict like the others, or raised an error; if there is neither, it was not called, for the row is not to be had as a dict. */
-PyObject *collectors_call_1(PyObject *function, PyObject *names, struct ArrowArray *table, const char *kinds, PyObject *lists, PyObject *new_names, int first) {
+PyObject *collectors_call_2(PyObject *function, PyObject *names, struct ArrowArray *table, const char *kinds, PyObject *lists, PyObject *new_names, const char *known, int first) {
     Py_ssize_t width = PyTuple_Size(new_names), kept = 0, row = 0, count = table->length;
     PyObject *empty = PyDict_New(), *result = NULL, *error = NULL, *found = NULL, **items = items_of(names), **new_items = items_of(new_names);
     Column *columns = calloc((size_t)width + 1, sizeof *columns);
@@ -291,7 +293,7 @@ PyObject *collectors_call_1(PyObject *function, PyObject *names, struct ArrowArr
             break;
         }
         if (result != Py_None) {
-            taken = take_alike(result, new_items, columns, width, kept, count);
+            taken = take_alike(result, new_items, known, columns, width, kept, count);
             if (taken != 1) break;
             rows[kept++] = (int32_t)(first + row);
         }

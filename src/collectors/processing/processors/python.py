@@ -10,9 +10,13 @@
             return None                               # left out
         return {**record, "comfortable": 18 <= record["celsius"] <= 26}
 
-With `per: table` the function takes and returns a `pyarrow.Table`: all records of a chunk at once. A function may be `async def`; records are then awaited one after the other. From Python the function itself can be given
-instead of its name. Ints stay ints; a datetime without a zone is local time; what a column holds is said by its first
-record. A function must give the same result for the same record, or a replay stores other rows than the first run.
+With `per: table` the function takes and returns a `pyarrow.Table`: all records of a chunk at once. A function may be
+`async def`; records are then awaited one after the other. From Python the function itself can be given instead of its name.
+Ints stay ints; a datetime without a zone is local time; what a column holds is said by its first record. A function must
+give the same result for the same record, or a replay stores other rows than the first run.
+
+Columns that a function certainly does not look at are passed by and not made into Python's values: its source is there and
+uses the record only as in `record["name"]`, `record.get("name")`, `{**record, "name": …}` and `return record`.
 
 Delivery: a record whose function raises, or returns what no record or column can be, is set aside; the others go on and
 are not run twice. Functions of tables are called again on halves of a table that fails. Position: not concerned.
@@ -43,8 +47,9 @@ from collectors.errors import ConfigurationError, DataError, FatalError, Transie
 from collectors.processing._values import is_text, shown
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
+from collectors.processing.projection import projection_of
 from collectors.processing.records import Columns
-from collectors.rows import BATCH_ROWS, Called, call_for_rows, dicts_or_reasons
+from collectors.rows import BATCH_ROWS, Called, call_for_rows, can_stay, dicts_or_reasons
 
 __all__ = ["COMPONENT", "Python", "PythonConfig"]
 
@@ -85,6 +90,7 @@ class Python(Processor[PythonConfig]):
         given = self.config.function
         self._function: Callable[[Any], Any] = _load(given) if isinstance(given, str) else given
         check_function(self._function)
+        self._projection = projection_of(self._function) if self.config.per == "record" else None
         self._names: tuple[str, ...] = ()  # of what the last table became
 
     @property
@@ -97,7 +103,8 @@ class Python(Processor[PythonConfig]):
         if self.config.per == "table":
             return super().apply(table)
         columns, rows = Columns(), array("i")
-        problems = self._call_all_rows(table, columns, rows)
+        given, stays = self._given(table)
+        problems = self._call_all_rows(given, columns, rows, stays)
         while True:
             left_out = {number for number, row in enumerate(rows) if row in problems} if problems else set()
             result, misfits = columns.table(table.schema, left_out)
@@ -107,11 +114,30 @@ class Python(Processor[PythonConfig]):
                 problems.setdefault(rows[number], reason)
         if len(left_out) == len(rows):
             result = table.slice(0, 0)
+        elif stays:
+            kept = [row for number, row in enumerate(rows) if number not in left_out] if left_out else rows
+            result = _with_columns(result, table, stays, kept)
         rejected = [Rejected(row_bytes(table, row), problems[row], row) for row in sorted(problems)]
         return Outcome(result, rejected)
 
-    def _call_all_rows(self, table: pa.Table, columns: Columns, rows: array[int]) -> dict[int, str]:
-        """Add the records that the function makes, and of which row each is; return why rows failed."""
+    def _given(self, table: pa.Table) -> tuple[pa.Table, set[str]]:
+        """Return the columns that the function looks at, and the names of those that stay as they are in what it makes."""
+        names, projection = table.column_names, self._projection
+        if projection is None or len(set(names)) < len(names):
+            return table, set()
+        looked_at = [name for name in names if name in projection.columns] or names[:1]
+        if not projection.passes_on:
+            return table.select(looked_at), set()
+        stays = {name for name in names if name not in looked_at or can_stay(table.schema.field(name).type)}
+        return table.select(looked_at), stays - projection.changed
+
+    def _call_all_rows(
+        self, table: pa.Table, columns: Columns, rows: array[int], stays: set[str]
+    ) -> dict[int, str]:
+        """Add the records that the function makes, and of which row each is; return why rows failed.
+
+        The values of columns that stay as they are may be left out.
+        """
         problems: dict[int, str] = {}
 
         def take(made: _Made) -> None:
@@ -124,7 +150,9 @@ class Python(Processor[PythonConfig]):
         start = 0
         while start < table.num_rows:
             names = columns.names if columns.count else self._names
-            called = call_for_rows(self._function, names, table.slice(start), start) if names else None
+            called = None
+            if names:
+                called = call_for_rows(self._function, names, table.slice(start), start, stays)
             if called is not None:
                 start += called.done
                 if called.rows:
@@ -283,6 +311,17 @@ def _outcome(called: Called, _record: Any) -> Any:
     if called.error is not None:
         raise called.error
     return called.result
+
+
+def _with_columns(result: pa.Table, table: pa.Table, stays: set[str], rows: Sequence[int]) -> pa.Table:
+    """Return what became of these rows of a table with the columns that stay as they were, each in its place."""
+    columns = dict(zip(result.column_names, result.columns, strict=True))
+    others = table.select([name for name in table.column_names if name in stays])
+    if len(rows) < table.num_rows:
+        numbers = pa.py_buffer(rows) if isinstance(rows, array) else pa.py_buffer(array("i", rows))
+        others = others.take(pa.Array.from_buffers(pa.int32(), len(rows), [None, numbers]))
+    columns |= dict(zip(others.column_names, others.columns, strict=True))
+    return pa.table({name: columns[name] for name in [*table.column_names, *columns] if name in columns})
 
 
 def _made(results: list[Any], first: int, problems: dict[int, str]) -> _Made:
