@@ -49,7 +49,7 @@ _HINTS = {
 }
 
 
-_Send = Callable[[str, URL, dict[str, str], bytes | None], Awaitable[Answer]]
+_Send = Callable[[str, URL, Mapping[str, str], bytes | None], Awaitable[Answer]]
 """Sends one request: method, address, headers, body."""
 
 
@@ -156,7 +156,7 @@ class Client:
         async with AsyncExitStack() as stack:
             bodies: list[aiohttp.StreamReader] = []
 
-            async def begin(method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+            async def begin(method: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> Answer:
                 await self._may_ask(url)
                 with self.errors_of(url):
                     response = await stack.enter_async_context(
@@ -178,7 +178,7 @@ class Client:
         async with AsyncExitStack() as stack:
             made: list[WebSocket] = []
 
-            async def begin(method: str, url: URL, headers: dict[str, str], body: bytes | None) -> Answer:
+            async def begin(method: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> Answer:
                 await self._may_ask(url)
                 try:
                     with self.errors_of(url):
@@ -240,13 +240,12 @@ class Client:
         url, method, body, own = call.url, call.method, call.body, True
         for _ in range(_MAX_REDIRECTS + 1):
             own = own and origin_of(url) == origin_of(call.url)
-            headers = dict(common)
-            target = url
+            kind = {} if body is None else {"Content-Type": "application/json"}
+            headers, target = CIMultiDict({**common, **kind}), url
             if own:
-                headers |= {**conditions, **self._own, **await self._login.headers(self._token)}
+                for more in (conditions, self._own, await self._login.headers(self._token)):
+                    headers.update(more)
                 target = self._login.signed(url)
-            if body is not None:
-                headers.setdefault("Content-Type", "application/json")
             answer = await send(method, target, headers, body)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or location is None:

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from collectors.collection.sources.http import HttpSource
+from collectors.collection.sources.sse import SseSource
+from collectors.collection.sources.websocket import WebsocketSource
 from collectors.errors import FatalError, TransientError
 from collectors.http_client.answers import seconds_to_wait
 from collectors.http_client.client import Client
@@ -248,6 +250,39 @@ def test_another_port_is_another_origin_and_a_post_stays():
         api.answers["/z"] = lambda _: web.json_response([{"id": 1}])
         collect({"url": f"{api.url}/x", "allow_private": True, "body": {"a": 1}})
         assert api.seen[-1][3] == b'{"a":1}'
+
+
+@pytest.mark.parametrize("kind", [HttpSource, SseSource, WebsocketSource])
+def test_own_headers_replace_the_usual_ones_however_they_are_written(kind):
+    """Two of a name would be joined by the server, or one of them taken, nobody knows which."""
+    seen = []
+    own = {"user-agent": "mine", "accept": "text/x-own", "ACCEPT-encoding": "br"}
+    with Api() as api:
+        api.answers["/x"] = lambda request: seen.append(request.headers) or web.Response(status=404)
+
+        async def work():
+            url = api.url.replace("http", "ws") if kind is WebsocketSource else api.url
+            source = kind(url=f"{url}/x", allow_private=True, headers=own)
+            try:
+                await source.connect()
+                await anext(source.stream(None))
+            finally:
+                await source.disconnect()
+
+        with pytest.raises(FatalError, match="404 Not Found"):
+            asyncio.run(work())
+    (headers,) = seen
+    assert {name: headers.getall(name) for name in own} == {name: [value] for name, value in own.items()}
+
+
+def test_the_body_of_a_request_has_the_type_that_the_settings_say():
+    with Api() as api:
+        seen = []
+        api.answers["/x"] = lambda request: seen.append(request.headers) or web.json_response([])
+        for own in ({}, {"content-type": "application/vnd.api+json"}):
+            collect({"url": f"{api.url}/x", "allow_private": True, "body": {"a": 1}, "headers": own})
+    usual, said = (headers.getall("Content-Type") for headers in seen)
+    assert (usual, said) == (["application/json"], ["application/vnd.api+json"])
 
 
 def test_cookies_are_not_kept():
