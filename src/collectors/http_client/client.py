@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -26,11 +24,11 @@ from collectors.http_client.answers import (
     seconds_to_wait,
     where_to,
 )
-from collectors.http_client.guard import Guard, GuardedResolver, origin_of, shown
+from collectors.http_client.guard import Guard, origin_of, shown
 from collectors.http_client.limits import Pace
 from collectors.http_client.login import Login
 
-__all__ = ["Client", "WebSocket", "only_upgraded", "session"]
+__all__ = ["Client", "WebSocket", "only_upgraded"]
 
 WebSocket = aiohttp.ClientWebSocketResponse[Literal[False]]
 """A connection that gives text as bytes."""
@@ -80,40 +78,11 @@ async def _close(socket: WebSocket) -> None:
             await socket.close()
 
 
-@asynccontextmanager
-async def session(
-    guard: Guard,
-    resolver: AbstractResolver | None,
-    patience: float,
-    *,
-    silence: float | None = None,
-    context: ssl.SSLContext | None = None,
-    middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
-) -> AsyncIterator[aiohttp.ClientSession]:
-    """Make a session whose connections go only to addresses that the guard has seen; no cookies, no proxies.
-
-    A server may say nothing for `silence`, if that is given, else for `patience`; 0: for ever.
-    """
-    names = GuardedResolver(resolver or aiohttp.ThreadedResolver(), guard)
-    connector = aiohttp.TCPConnector(resolver=names, use_dns_cache=False, ssl=context or True)
-    reading = (patience if silence is None else silence) or None
-    limits = aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=reading)
-    try:
-        async with aiohttp.ClientSession(
-            connector=connector,
-            timeout=limits,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            max_field_size=_PIECE,
-            max_line_size=_PIECE,
-            middlewares=middlewares,
-        ) as made:
-            yield made
-    finally:
-        await names.close()
-
-
 class Client:
-    """Asks, and says what an answer that is none means: try again, and when, or stop."""
+    """Asks, and says what an answer that is none means: try again, and when, or stop. Made by `connected`.
+
+    `login` and `pace` are for the client after it, when it connects again.
+    """
 
     def __init__(
         self,
@@ -128,8 +97,8 @@ class Client:
     ) -> None:
         self._session = made
         self._guard = guard
-        self._pace = pace
-        self._login = login
+        self.pace = pace
+        self.login = login
         self._own = dict(headers)
         self._most = most
         self._now = now
@@ -174,7 +143,7 @@ class Client:
 
     @asynccontextmanager
     async def websocket(self, url: URL, **options: Any) -> AsyncIterator[tuple[WebSocket, URL]]:
-        """Yield a connection, and with whom; the session has `only_upgraded`. Raises TransientError and FatalError."""
+        """Yield a connection, and with whom. Raises TransientError and FatalError."""
         async with AsyncExitStack() as stack:
             made: list[WebSocket] = []
 
@@ -206,7 +175,7 @@ class Client:
         FatalError.
         """
         answer = await self._sent(call, headers)
-        if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
+        if answer.status == HTTPStatus.UNAUTHORIZED and self.login.forget():
             answer = await self._sent(call, headers)
         if answer.status in passing:
             return answer
@@ -220,15 +189,15 @@ class Client:
 
     async def _sent(self, call: Call, headers: Mapping[str, str]) -> Answer:
         every = CIMultiDict(self._common)
-        for more in (headers, self._own, await self._login.headers(self._token)):
+        for more in (headers, self._own, await self.login.headers(self._token)):
             every.update(more)
-        return await self._once(call.method, self._login.signed(call.url), every, call.body, whole=False)
+        return await self._once(call.method, self.login.signed(call.url), every, call.body, whole=False)
 
     async def _answer(
         self, call: Call, common: Mapping[str, str], conditions: Mapping[str, str], send: _Send
     ) -> Answer:
         answer = await self._follow(call, common, conditions, send)
-        if answer.status == HTTPStatus.UNAUTHORIZED and self._login.forget():
+        if answer.status == HTTPStatus.UNAUTHORIZED and self.login.forget():
             answer = await self._follow(call, common, conditions, send)
         self._check(answer)
         return answer
@@ -243,9 +212,9 @@ class Client:
             kind = {} if body is None else {"Content-Type": "application/json"}
             headers, target = CIMultiDict({**common, **kind}), url
             if own:
-                for more in (conditions, self._own, await self._login.headers(self._token)):
+                for more in (conditions, self._own, await self.login.headers(self._token)):
                     headers.update(more)
-                target = self._login.signed(url)
+                target = self.login.signed(url)
             answer = await send(method, target, headers, body)
             location = answer.headers.get("Location")
             if answer.status not in _REDIRECTS or location is None:
@@ -277,7 +246,7 @@ class Client:
         return answer.body
 
     async def _may_ask(self, url: URL) -> None:
-        await self._pace.request()
+        await self.pace.request()
         self._guard.check_url(url)
 
     async def _once(
@@ -320,7 +289,7 @@ class Client:
         while piece := await response.content.read(_PIECE):
             size += len(piece)
             pieces.append(piece)
-            await self._pace.received(len(piece))
+            await self.pace.received(len(piece))
             if not wanted and size >= enough:
                 break
             if wanted and size > self._most:
@@ -350,7 +319,7 @@ class Client:
 
     def clean(self, text: str) -> str:
         """Return text without the secrets that a server or a library may repeat."""
-        for secret in (*self._login.secrets(), *self._own.values()):
+        for secret in (*self.login.secrets(), *self._own.values()):
             if secret:
                 text = text.replace(secret, "***")
         return text

@@ -129,6 +129,14 @@ class RemoteConfig(Settings):
         if self.auth is not None and url.scheme == schemes[0] and not (here or self.insecure):
             raise ValueError(f"{name}: credentials need {schemes[1]}; `insecure: true` sends them without")
 
+    def shown(self) -> str:
+        """Return the address for messages: without what may be secret in it."""
+        from yarl import URL
+
+        from collectors.http_client.guard import shown
+
+        return shown(URL(self.url))
+
     def own_headers(self) -> dict[str, str]:
         """Return the further headers in clear text."""
         return {name: each.get_secret_value() for name, each in self.headers.items()}

@@ -582,13 +582,13 @@ def test_rate_limit_of_a_source_lasts_over_connections():
             async def wait(seconds):
                 waits.append(seconds)
 
-            source._pace._wait = wait
+            source._client.pace._wait = wait
             async for _ in source.stream(None):
                 pass
-            pace = source._pace
+            pace = source._client.pace
             await source.disconnect()
             await source.connect()
-            assert source._pace is pace
+            assert source._client.pace is pace
             await source.disconnect()
 
         asyncio.run(work())

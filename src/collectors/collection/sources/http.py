@@ -49,7 +49,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from collectors.client_tls import client_context
 from collectors.collection.base import Source, SourceConfig
 from collectors.collection.sources._http_config import EndpointConfig, RequestConfig
 from collectors.collection.sources._http_marks import digest
@@ -64,8 +63,6 @@ if TYPE_CHECKING:
 
     from collectors.collection.sources._http_work import Work
     from collectors.http_client.client import Client
-    from collectors.http_client.limits import Pace
-    from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
 
@@ -125,8 +122,6 @@ class HttpSource(Source[HttpConfig]):
         self.resolver: AbstractResolver | None = None
         """Resolves names; that of the system when there is none."""
         self._told: set[str] = set()
-        self._login: Login | None = None
-        self._pace: Pace | None = None
         self._client: Client | None = None
 
     def format(self) -> str | dict[str, Any]:
@@ -135,30 +130,24 @@ class HttpSource(Source[HttpConfig]):
 
     async def open(self) -> None:
         """Make the session; nothing is asked yet."""
-        self._client = await self.enter(self._connected())
+        await self.enter(self._connected())
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
-        from collectors.http_client.client import Client, session
-        from collectors.http_client.guard import Guard
-        from collectors.http_client.limits import Pace
-        from collectors.http_client.login import Login
+        from collectors.http_client.connecting import connected
 
         config = self.config
-        guard = Guard(config.allow_private)
-        self._login = self._login or Login(config.auth, monotonic)
-        self._pace = self._pace or Pace(config.rate_limit, monotonic)
-        context = client_context(config.tls) if config.tls is not None else None
-        async with session(guard, self.resolver, config.timeout, context=context) as made:
-            yield Client(
-                made,
-                guard=guard,
-                pace=self._pace,
-                login=self._login,
-                headers=config.own_headers(),
-                most=config.max_response,
-                now=self.now,
-            )
+        async with connected(
+            config,
+            resolver=self.resolver,
+            now=self.now,
+            patience=config.timeout,
+            most=config.max_response,
+            limit=config.rate_limit,
+            before=self._client,
+        ) as client:
+            self._client = client
+            yield client
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield the pages that are left of a reading, else those of a new one."""
@@ -216,7 +205,7 @@ class HttpSource(Source[HttpConfig]):
     def _unsigned(self, address: str) -> str:
         from yarl import URL
 
-        return str(self._login.unsigned(URL(address))) if self._login is not None else address
+        return str(self._client.login.unsigned(URL(address))) if self._client is not None else address
 
     def _tell_once(self, what: str) -> None:
         """Tell what each reading would say again."""

@@ -30,14 +30,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from collectors.client_tls import client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
 from collectors.collection.sources._sse_memory import Mark, Memory, name_of
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
 
     from collectors.http_client.answers import Answer
     from collectors.http_client.client import Client
-    from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "SseConfig", "SseSource"]
 
@@ -109,7 +106,6 @@ class SseSource(Source[SseConfig]):
         self._first = self._mark = self._kept = Mark(0, self.config.last_event_id or "")
         self._asked: float | None = None
         self._over = self._told = False
-        self._login: Login | None = None
         self._client: Client | None = None
 
     def needs_spool(self) -> bool:
@@ -129,31 +125,19 @@ class SseSource(Source[SseConfig]):
 
     async def open(self) -> None:
         """Make the session; nothing is asked yet."""
-        self._client = await self.enter(self._connected())
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Client]:
-        from collectors.http_client.client import Client, session
-        from collectors.http_client.guard import Guard
-        from collectors.http_client.limits import Pace
-        from collectors.http_client.login import Login
+        from collectors.http_client.connecting import connected
 
         config = self.config
-        guard = Guard(config.allow_private)
-        self._login = self._login or Login(config.auth, monotonic)
-        context = client_context(config.tls) if config.tls is not None else None
-        async with session(
-            guard, self.resolver, config.timeout, silence=config.silence, context=context
-        ) as made:
-            yield Client(
-                made,
-                guard=guard,
-                pace=Pace(None, monotonic),
-                login=self._login,
-                headers=config.own_headers(),
-                most=_MAX_BODY,
-                now=self.now,
-            )
+        connecting = connected(
+            config,
+            resolver=self.resolver,
+            now=self.now,
+            patience=config.timeout,
+            most=_MAX_BODY,
+            silence=config.silence,
+            before=self._client,
+        )
+        self._client = await self.enter(connecting)
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield events as they come, over streams that end, until the server says that there are no more."""
@@ -196,7 +180,7 @@ class SseSource(Source[SseConfig]):
             answer, body = await self._ask(client, stack)
             if answer.status == _NO_CONTENT:
                 self._over = True
-                self.tell(f"{self._shown}: there are no more events (204 No Content)")
+                self.tell(f"{self.config.shown()}: there are no more events (204 No Content)")
                 return
             self._check(answer)
             parser = Parser(self.config.max_record, self._mark.id)
@@ -222,16 +206,20 @@ class SseSource(Source[SseConfig]):
                     client.stream(Call("GET", URL(self.config.url)), headers)
                 )
         except TimeoutError:
-            raise TransientError(f"{self._shown}: no response within {self.config.timeout:g} s") from None
+            raise TransientError(
+                f"{self.config.shown()}: no response within {self.config.timeout:g} s"
+            ) from None
 
     def _check(self, answer: Answer) -> None:
         if answer.status != _OK:
-            raise FatalError(f"{self._shown}: expected a stream of events, got status {answer.status}")
+            raise FatalError(
+                f"{self.config.shown()}: expected a stream of events, got status {answer.status}"
+            )
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != _STREAM:
-            raise FatalError(f"{self._shown}: expected {_STREAM}, got '{kind[:_SHOWN]}'; check `url`")
+            raise FatalError(f"{self.config.shown()}: expected {_STREAM}, got '{kind[:_SHOWN]}'; check `url`")
         if answer.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-            raise FatalError(f"{self._shown}: the stream is compressed, which was not asked for")
+            raise FatalError(f"{self.config.shown()}: the stream is compressed, which was not asked for")
 
     async def _piece(self, client: Client, body: aiohttp.StreamReader) -> bytes:
         """Return what has come, waiting for it; nothing when the stream has ended."""
@@ -243,16 +231,8 @@ class SseSource(Source[SseConfig]):
                 return await body.readany()
             except aiohttp.SocketTimeoutError:
                 raise TransientError(
-                    f"{self._shown}: nothing came for {self.config.silence:g} s, not even a comment"
+                    f"{self.config.shown()}: nothing came for {self.config.silence:g} s, not even a comment"
                 ) from None
-
-    @property
-    def _shown(self) -> str:
-        from yarl import URL
-
-        from collectors.http_client.guard import shown
-
-        return shown(URL(self.config.url))
 
     def _chunks(self, events: list[Event]) -> Iterator[CollectedData]:
         """Yield events as few chunks."""
@@ -270,7 +250,9 @@ class SseSource(Source[SseConfig]):
     def _payload(self, event: Event) -> Payload[Event]:
         if not event.id and not self._told:
             self._told = True
-            self.tell(f"{self._shown}: there are no ids; what is sent while nobody is connected is lost")
+            self.tell(
+                f"{self.config.shown()}: there are no ids; what is sent while nobody is connected is lost"
+            )
         if event.reason is not None:
             return Payload(event.data, event, event.reason)
         raw, reason = record_of(

@@ -29,12 +29,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from collectors.client_tls import client_context
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
 from collectors.errors import FatalError, TransientError
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 
     from collectors.collection.sources._websocket_connection import Connection, Message
     from collectors.http_client.client import Client, WebSocket
-    from collectors.http_client.login import Login
 
 __all__ = ["COMPONENT", "WebsocketConfig", "WebsocketSource"]
 
@@ -115,7 +112,7 @@ class WebsocketSource(Source[WebsocketConfig]):
         """Resolves names; that of the system when there is none."""
         self._number = 0
         self._ready: deque[CollectedData] = deque()
-        self._login: Login | None = None
+        self._client: Client | None = None
         self._connection: Connection | None = None
 
     def needs_spool(self) -> bool:
@@ -133,48 +130,34 @@ class WebsocketSource(Source[WebsocketConfig]):
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
         from collectors.collection.sources._websocket_connection import Connection, Patience
+        from collectors.http_client.connecting import connected
 
         config = self.config
+        connecting = connected(
+            config,
+            resolver=self.resolver,
+            now=self.now,
+            patience=config.timeout,
+            most=_MAX_BODY,
+            before=self._client,
+        )
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(self._client())
+            client = await stack.enter_async_context(connecting)
+            self._client = client
             try:
                 async with asyncio.timeout(config.timeout):
                     socket = await self._shake_hands(client, stack)
             except TimeoutError:
-                raise TransientError(f"{self._shown}: no connection within {config.timeout:g} s") from None
+                raise TransientError(f"{config.shown()}: no connection within {config.timeout:g} s") from None
             connection = Connection(
                 socket,
-                self._shown,
+                config.shown(),
                 Patience(config.ping, config.silence),
                 (config.chunk_size, config.max_record),
                 clean=client.clean,
                 count_lost=self.count_lost,
             )
             yield await stack.enter_async_context(connection)
-
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[Client]:
-        from collectors.http_client.client import Client, only_upgraded, session
-        from collectors.http_client.guard import Guard
-        from collectors.http_client.limits import Pace
-        from collectors.http_client.login import Login
-
-        config = self.config
-        guard = Guard(config.allow_private)
-        self._login = self._login or Login(config.auth, monotonic)
-        context = client_context(config.tls) if config.tls is not None else None
-        async with session(
-            guard, self.resolver, config.timeout, context=context, middlewares=[only_upgraded]
-        ) as made:
-            yield Client(
-                made,
-                guard=guard,
-                pace=Pace(None, monotonic),
-                login=self._login,
-                headers=config.own_headers(),
-                most=_MAX_BODY,
-                now=self.now,
-            )
 
     async def _shake_hands(self, client: Client, stack: AsyncExitStack) -> WebSocket:
         """Connect and send what subscribes."""
@@ -196,11 +179,11 @@ class WebsocketSource(Source[WebsocketConfig]):
         socket, found = await stack.enter_async_context(connecting)
         if config.subscribe and origin_of(found) != origin_of(url):
             raise FatalError(
-                f"{self._shown}: `subscribe` is not sent to another origin, {shown(found)}; set `url` to where it leads"
+                f"{config.shown()}: `subscribe` is not sent to another origin, {shown(found)}; set `url` to where it leads"
             )
         if config.subprotocols and socket.protocol is None:
             raise FatalError(
-                f"{self._shown}: the server takes none of the subprotocols {', '.join(config.subprotocols)}"
+                f"{config.shown()}: the server takes none of the subprotocols {', '.join(config.subprotocols)}"
             )
         with client.errors_of(url):
             for each in config.subscribe:
@@ -209,14 +192,6 @@ class WebsocketSource(Source[WebsocketConfig]):
                 else:
                     await socket.send_str(msgspec.json.encode(each).decode())
         return socket
-
-    @property
-    def _shown(self) -> str:
-        from yarl import URL
-
-        from collectors.http_client.guard import shown
-
-        return shown(URL(self.config.url))
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield messages as they come, all that are there as few chunks."""
@@ -227,7 +202,7 @@ class WebsocketSource(Source[WebsocketConfig]):
                 yield self._ready.popleft()
             messages = await connection.take()
             if not messages:
-                raise connection.error or TransientError(f"{self._shown}: the connection is over")
+                raise connection.error or TransientError(f"{self.config.shown()}: the connection is over")
             self._ready.extend(self._chunks(messages))
 
     async def rest(self) -> AsyncIterator[CollectedData]:

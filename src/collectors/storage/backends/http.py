@@ -31,7 +31,6 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import NAMESPACE_URL, uuid5
 
@@ -39,7 +38,6 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from collectors.chunks import Attempt, ChunkKey
-from collectors.client_tls import client_context
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError, TransientError
 from collectors.http_client.settings import RateLimitConfig, RemoteConfig
@@ -173,10 +171,7 @@ class HttpBackend(Backend[HttpConfig]):
 
     async def open(self) -> None:
         """Make the session; nothing is asked yet."""
-        from collectors.http_client.client import Client, session
-        from collectors.http_client.guard import Guard
-        from collectors.http_client.limits import Pace
-        from collectors.http_client.login import Login
+        from collectors.http_client.connecting import connected
 
         config = self.config
         self._flows: dict[str, Progress] = {}
@@ -184,20 +179,15 @@ class HttpBackend(Backend[HttpConfig]):
         self._address = Address(config.url)
         self._body = Body(config.body, config.envelope, config.compression)
         self._stack = AsyncExitStack()
-        guard = Guard(config.allow_private)
-        limit = RateLimitConfig(requests_per_second=config.requests_per_second)
-        context = client_context(config.tls) if config.tls is not None else None
-        made = await self._stack.enter_async_context(
-            session(guard, self.resolver, config.timeout, context=context)
-        )
-        self._client = Client(
-            made,
-            guard=guard,
-            pace=Pace(limit, monotonic),
-            login=Login(config.auth, monotonic),
-            headers=config.own_headers(),
-            most=_TOKEN_BYTES,
-            now=partial(datetime.now, UTC),
+        self._client = await self._stack.enter_async_context(
+            connected(
+                config,
+                resolver=self.resolver,
+                now=partial(datetime.now, UTC),
+                patience=config.timeout,
+                most=_TOKEN_BYTES,
+                limit=RateLimitConfig(requests_per_second=config.requests_per_second),
+            )
         )
 
     async def close(self) -> None:
