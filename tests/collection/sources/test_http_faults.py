@@ -201,18 +201,19 @@ def test_connections_that_are_cut(tmp_path, impatient, moment):
 
 
 def test_a_storage_that_is_behind_another_after_a_kill(tmp_path):
-    """One is locked from the fourth page on, and the process killed at the twelfth: what it lacks is asked for again."""
+    """One is locked once it has a page, and the process killed eight pages later: what it lacks is asked for again."""
     with Api(rows(range(1, 100)), size=5) as api:
         pipeline = write(tmp_path, api.port, "cursor")
         with pipeline.open("a") as file:
             file.write("  - {type: sqlite, id: second, path: second.db, table: things}\n")
         lock = sqlite3.connect(tmp_path / "second.db", check_same_thread=False, isolation_level=None)
-        running = []
+        running, locked = [], []
 
         def act(_):
-            if len(api.seen) == 4:
+            if not locked and lock.execute("select 1 from sqlite_master where name = 'things'").fetchone():
                 lock.execute("begin immediate")
-            if len(api.seen) == 12:
+                locked.append(len(api.seen))
+            if locked and len(api.seen) == locked[0] + 8:
                 os.kill(running[0].pid, signal.SIGKILL)
 
         api.answers["/cursor"] = act
