@@ -122,6 +122,19 @@ def test_events_that_are_not_wanted_are_skipped_and_not_asked_for_again(pauses):
         assert ids(read_all(make(api, events="a"))) == [1]
 
 
+@pytest.mark.parametrize("first", [None, "7"])
+def test_events_that_are_not_wanted_are_not_asked_for_again_after_an_error(first):
+    """Although there was no chunk yet that reading could go on behind."""
+    skipped = lines(event(8, "a"), event(9, "a"), hold=True)
+    with answers(skipped, lambda _: web.Response(status=503), STOP) as api:
+        source = make(api, events="b", silence=0.3, last_event_id=first)
+        for _ in range(2):
+            with pytest.raises(TransientError):
+                read_all(source)
+        read_all(source)
+        assert asked(api) == [first, "9", "9"]
+
+
 def test_a_server_says_how_long_to_wait_within_bounds(pauses):
     streams = [
         lines(),
@@ -224,6 +237,15 @@ def test_what_is_committed_is_noted_and_outlives_an_empty_spool(tmp_path, pauses
         assert recalled(tmp_path, api)[0] == "3"
         api.seen.clear()
         assert recalled(tmp_path, api, url=f"{api.url}/x?more=1")[0] == "3"
+
+
+def test_events_that_are_not_wanted_are_not_asked_for_again_in_a_new_process(tmp_path, pauses):
+    with answers(lines(event(1, "a"), event(2, "a")), STOP) as api:
+        source = make(api, events="b")
+        source.remember(tmp_path, [])
+        read_all(source)
+        api.seen.clear()
+        assert recalled(tmp_path, api, events="b")[0] == "2"
 
 
 def test_what_the_spool_knows_is_noted_before_it_can_be_trimmed(tmp_path, pauses):

@@ -121,7 +121,7 @@ class SseSource(Source[SseConfig]):
         mark, problems = self._memory.recall(folder, kept)
         for problem in problems:
             self.tell(problem)
-        self._first = self._kept = Mark(mark.number, mark.id or self._first.id)
+        self._first = self._mark = self._kept = Mark(mark.number, mark.id or self._first.id)
 
     async def open(self) -> None:
         """Make the session; nothing is asked yet."""
@@ -144,10 +144,9 @@ class SseSource(Source[SseConfig]):
         from collectors.http_client.limits import pause
 
         assert self._client is not None  # noqa: S101  # the source is open
-        if since is None:
-            self._mark = self._first
-        elif since["event"] != self._mark.number:
-            self._mark = Mark(since["event"], since["id"])
+        behind = self._first if since is None else Mark(since["event"], since["id"])
+        if behind.number != self._mark.number:  # else events that made no record may have come since
+            self._mark = behind
         self._over = False
         try:
             while not self._over:
