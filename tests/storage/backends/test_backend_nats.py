@@ -7,7 +7,8 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +24,7 @@ from msgspec.structs import replace
 from nats.js.api import DiscardPolicy, StreamSource
 
 from collectors import registry
-from collectors.chunks import Checkpoint
+from collectors.chunks import Checkpoint, ChunkKey
 from collectors.config.load import from_mapping
 from collectors.errors import ConfigurationError, DataError, FatalError, FencedError, TransientError
 from collectors.runtime.guarantee import Level, guarantees
@@ -386,23 +387,94 @@ def ids(found: list[Any]) -> list[str]:
     return [each.headers["Nats-Msg-Id"] for each in found]
 
 
+@contextmanager
+def dying_before_the_position() -> Iterator[None]:
+    """Have what is committed here published, and no position noted behind it."""
+
+    async def dies(*_: Any) -> None:
+        raise TransientError("killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_nats_positions.Positions, "write", dies)
+        with pytest.raises(TransientError, match="killed"):
+            yield
+
+
+async def commit_what_is_taken(backend: Any, what: Any) -> None:
+    """Commit as the runtime does: without the rows that are refused."""
+    while True:
+        try:
+            await backend.call(backend.commit, what)
+        except DataError as error:
+            left = [row for row in range(what.table.num_rows) if row not in error.rows]
+            what = replace(what, table=what.table.take(pa.array(left, pa.int64())))
+        else:
+            return
+
+
+def with_large(what: Any, *bad: int) -> Any:
+    """Return a delivery in which the rows with these numbers are too large for a stream that takes 1000 bytes."""
+    texts = ["x" * (2000 if n in bad else 10) for n in what.table["n"].to_pylist()]
+    return replace(what, table=pa.table({"n": what.table["n"], "text": texts}))
+
+
+async def limit(js: Any, name: str) -> None:
+    """Have the stream take no more than 1000 bytes; a backend that is connected does not know yet."""
+    await js.update_stream((await js.stream_info(name)).config, max_msg_size=1000)
+
+
+@pytest.mark.parametrize("bad", [[5], [0, 2], [3, 4, 5], [2, 5, 8]])
+def test_rows_beside_refused_ones_keep_their_ids_however_they_are_grouped(bad: list[int]) -> None:
+    """A delivery ends with rows that are refused; after a crash, another one has its end there."""
+
+    async def scenario(backend: Any, js: Any, name: str) -> None:
+        await backend.call(backend.claim, FLOW)
+        await limit(js, name)
+        with dying_before_the_position():
+            await commit_what_is_taken(backend, with_large(delivery(1, 3, letters=0), *bad))
+        await backend.call(backend.claim, FLOW)
+        for first, last in ((1, 2), (3, 3), (4, 4)):
+            await commit_what_is_taken(backend, with_large(delivery(first, last, 2, letters=0), *bad))
+
+    found = run(scenario)
+    assert sorted(numbers(found)) == [n for n in range(12) if n not in bad]
+
+
+def test_rows_beside_refused_ones_keep_their_ids_when_the_connection_breaks() -> None:
+    """Refused, tried again without, not acknowledged, and tried again: the numbers are still those of the first try."""
+
+    async def scenario(backend: Any, js: Any, name: str) -> None:
+        await backend.call(backend.claim, FLOW)
+        await limit(js, name)
+        what = with_large(delivery(1, 2, letters=0), 1)
+        with dying_before_the_position():
+            await commit_what_is_taken(backend, what)
+        left = replace(what, table=what.table.take([0, 2, 3, 4, 5]))
+        await backend.call(backend.commit, left)
+
+    assert sorted(numbers(run(scenario))) == [0, 2, 3, 4, 5]
+
+
+def test_rows_beside_refused_ones_keep_their_ids_under_the_key_of_a_write() -> None:
+    async def scenario(backend: Any, js: Any, name: str) -> None:
+        await limit(js, name)
+        table, key = with_large(delivery(1, 2, letters=0), 1).table, ChunkKey(FLOW, 1, 1)
+        with pytest.raises(DataError) as raised:
+            await backend.call(backend.write, table, key)
+        assert list(raised.value.rows) == [1]
+        assert await backend.call(backend.write, table.take([0, 2, 3, 4, 5]), key) == 5
+
+    assert sorted(numbers(run(scenario))) == [0, 2, 3, 4, 5]
+
+
 def test_rows_that_come_again_are_dropped_however_they_are_grouped() -> None:
     """As after a crash behind the rows and before the position: the deliveries of the next life have other ends."""
 
     async def scenario(backend: Any, js: Any, name: str) -> None:
         await backend.call(backend.claim, FLOW)
         await backend.call(backend.commit, delivery(1, 2, letters=0))
-        write = _nats_positions.Positions.write
-
-        async def dies(*_: Any) -> None:
-            raise TransientError("killed")
-
-        _nats_positions.Positions.write = dies  # type: ignore[method-assign]
-        try:
-            with pytest.raises(TransientError, match="killed"):
-                await backend.call(backend.commit, delivery(3, 6, letters=0))
-        finally:
-            _nats_positions.Positions.write = write  # type: ignore[method-assign]
+        with dying_before_the_position():
+            await backend.call(backend.commit, delivery(3, 6, letters=0))
         assert (await js.stream_info(name)).state.messages == 18
         assert await backend.call(backend.claim, FLOW) == Checkpoint(2, 2, {"offset": 200}, b"\x00schema\xff")
         for first, last in ((3, 3), (4, 5), (6, 7)):
@@ -426,17 +498,10 @@ def test_equal_rows_are_all_there() -> None:
 def test_rows_in_another_order_are_there_twice_but_none_is_lost() -> None:
     async def scenario(backend: Any, *_: Any) -> None:
         await backend.call(backend.claim, FLOW)
-        write = _nats_positions.Positions.write
-
-        async def dies(*_: Any) -> None:
-            raise TransientError("killed")
-
-        _nats_positions.Positions.write = dies  # type: ignore[method-assign]
-        with pytest.raises(TransientError):
+        with dying_before_the_position():
             await backend.call(
                 backend.commit, replace(delivery(1, 1, letters=0), table=pa.table({"n": [1, 2, 3]}))
             )
-        _nats_positions.Positions.write = write  # type: ignore[method-assign]
         await backend.call(
             backend.commit, replace(delivery(1, 1, letters=0), table=pa.table({"n": [2, 1, 3]}))
         )

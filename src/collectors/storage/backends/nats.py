@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -123,6 +123,23 @@ class _Link(Struct):
     broken: CollectorsError | None = None
 
 
+class _Numbers(Struct):
+    """Which numbers the rows have that are left of a delivery.
+
+    Where some were refused the others keep theirs, and the next delivery begins behind all of them: read again after a
+    crash, and with other ends, every row has the same number.
+    """
+
+    key: ChunkKey
+    rows: int
+    """How many it had in the beginning."""
+    left: Sequence[int]
+
+    def without(self, bad: Container[int]) -> None:
+        """Leave rows out."""
+        self.left = [number for row, number in enumerate(self.left) if row not in bad]
+
+
 class NatsBackend(Backend[NatsConfig]):
     """Publishes, then notes the position; connects anew where the connection has ended."""
 
@@ -136,7 +153,7 @@ class NatsBackend(Backend[NatsConfig]):
         self._link: _Link | None = None
         self._opening = asyncio.Lock()
         self._places: dict[str, Place] = {}
-        self._numbers: dict[str, tuple[ChunkKey, list[int]]] = {}
+        self._numbers: dict[str, _Numbers] = {}
 
     async def open(self) -> None:
         """Connect, and see that there is such a stream."""
@@ -151,7 +168,8 @@ class NatsBackend(Backend[NatsConfig]):
     async def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Publish the rows and return their number; the server drops those that it has under the same key."""
         link = await self._connected()
-        await self._publish(link, table, f"{key.flow}:{key.seq}", range(table.num_rows))
+        await self._publish(link, table, key, f"{key.flow}:{key.seq}")
+        del self._numbers[key.flow]
         return int(table.num_rows)
 
     async def claim(self, flow: str) -> Checkpoint:
@@ -175,14 +193,8 @@ class NatsBackend(Backend[NatsConfig]):
         if not check_follows(place.checkpoint, delivery):
             self._places[key.flow] = place
             return place.checkpoint.seq
-        numbers = self._numbers_of(key, table.num_rows)
-        try:
-            await self._publish(link, table, place.life, [place.rows + number for number in numbers])
-        except DataError as error:
-            self._numbers[key.flow] = key, [n for row, n in enumerate(numbers) if row not in error.rows]
-            raise
+        rows = place.rows + await self._publish(link, table, key, place.life, place.rows)
         behind = Checkpoint(key.epoch, key.seq, delivery.position, delivery.schema)
-        rows = place.rows + (numbers[-1] + 1 if numbers else 0)
         found = await link.positions.write(key.flow, place, behind, rows)
         if found is None:
             found = await link.positions.read(key.flow)
@@ -270,14 +282,30 @@ class NatsBackend(Backend[NatsConfig]):
             config.get("num_replicas", 1),
         )
 
-    def _numbers_of(self, key: ChunkKey, rows: int) -> Sequence[int]:
-        """Return the number that each row had in its delivery: where some were refused, the others keep theirs."""
-        before, numbers = self._numbers.pop(key.flow, (None, []))
-        return numbers if before == key and len(numbers) == rows else range(rows)
+    def _numbers_of(self, key: ChunkKey, rows: int) -> _Numbers:
+        """Return those of a delivery, which may have been tried before, with rows that were refused then."""
+        known = self._numbers.get(key.flow)
+        if known is None or known.key != key or len(known.left) != rows:
+            known = self._numbers[key.flow] = _Numbers(key, rows, range(rows))
+        return known
 
-    async def _publish(self, link: _Link, table: pa.Table, life: str, numbers: Sequence[int]) -> None:
-        """Publish the rows. Raises DataError for those that are refused; the others may be there then."""
-        messages = await self.call(self._messages, table, life, numbers)
+    async def _publish(self, link: _Link, table: pa.Table, key: ChunkKey, life: str, behind: int = 0) -> int:
+        """Publish the rows, numbered behind those of the `life`; return how many there were before any was refused.
+
+        Raises DataError for those that are refused; the others may be there then.
+        """
+        numbers = self._numbers_of(key, table.num_rows)
+        try:
+            messages = await self.call(
+                self._messages, table, life, [behind + number for number in numbers.left]
+            )
+            await self._send(link, messages)
+        except DataError as error:
+            numbers.without(error.rows)
+            raise
+        return numbers.rows
+
+    async def _send(self, link: _Link, messages: Sequence[Message]) -> None:
         bad = _unfit(messages, link.stream)
         if bad:  # the stream may have been changed
             link.stream = await self._look(link.connection)
