@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from collectors.chunks import ChunkKey
 from collectors.storage.backends.stdout import StdoutBackend
 from collectors.testing.backend_contract import BackendContract
 
@@ -88,10 +89,25 @@ def test_a_table_is_for_people_and_cannot_steer_their_terminal(capfd: pytest.Cap
     assert out.splitlines()[2].split() == ["–", "20"]
 
 
+def test_what_another_owner_has_under_the_same_numbers_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Another one may have taken the flow over meanwhile, and have cut it otherwise: only a repeated key is left out."""
+
+    async def main() -> None:
+        backend = StdoutBackend()
+        await backend.connect()
+        for epoch, seq, rows in ((1, 5, [0, 1]), (1, 5, [0, 1]), (3, 4, [2]), (3, 5, [3]), (3, 5, [3])):
+            await backend.call(backend.write, pa.table({"n": rows}), ChunkKey("p/s", epoch, seq))
+        await backend.disconnect()
+
+    asyncio.run(main())
+    assert [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()] == [0, 1, 2, 3]
+
+
 def test_a_reader_that_went_away_is_told_in_one_line() -> None:
     program = """
 import asyncio
 from collectors.errors import FatalError
+from collectors.chunks import ChunkKey
 from collectors.storage.backends.stdout import StdoutBackend
 async def main():
     backend = StdoutBackend()

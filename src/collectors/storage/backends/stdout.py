@@ -36,18 +36,21 @@ class StdoutConfig(BackendConfig):
 
 
 class StdoutBackend(Backend[StdoutConfig]):
-    """Prints; remembers the last chunk of each flow, so that a repeated one is not printed again."""
+    """Prints; remembers the last key of each flow, so that what is tried again is not printed again.
+
+    No more than that one: an owner that took the flow over in between may have other rows under the same numbers.
+    """
 
     def open(self) -> None:
         """Begin with no flow printed."""
-        self._printed: dict[str, int] = {}
+        self._printed: dict[str, ChunkKey] = {}
 
     def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Print the rows and return their number."""
-        if self._printed.get(key.flow, 0) >= key.seq:
+        if self._printed.get(key.flow) == key:
             return 0
         _print(_as_table(table) if self.config.format == "table" else to_exact_json_lines(table))
-        self._printed[key.flow] = key.seq
+        self._printed[key.flow] = key
         return int(table.num_rows)
 
     def describe(self) -> str:
