@@ -16,6 +16,7 @@ from collectors.config.load import from_mapping
 from collectors.errors import DataError, FatalError, TransientError
 from collectors.runtime.engine import Engine
 from collectors.runtime.state import State
+from collectors.storage.backends.stdout import StdoutBackend
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.criteria import select_rows
 from collectors.testing.clock import ManualEnv
@@ -173,6 +174,63 @@ def test_a_state_file_that_fails_while_it_learns_of_it(tmp_path, monkeypatch, mo
     assert flow.balanced
     assert backend.stored_rows == GOOD
     assert positions(tmp_path) == (7, 20, len(GOOD), 2)
+
+
+@pytest.mark.parametrize("per_chunk", [1, 4, 20])
+@pytest.mark.parametrize("moment", ["before", "behind"])
+def test_what_the_state_file_did_not_get_it_gets_from_the_next_owner(
+    tmp_path, monkeypatch, capfd, moment, per_chunk
+):
+    """The flow ends behind a `write`, and is started anew in this process with other chunks: each row is printed once."""
+    commits = []
+    commit = State.commit
+
+    async def failing(self, delivery):
+        commits.append(delivery)
+        if moment == "behind":
+            await commit(self, delivery)
+        if len(commits) == 2:
+            raise FatalError("the disk is gone")
+        return delivery.key.seq if moment == "behind" else await commit(self, delivery)
+
+    monkeypatch.setattr(State, "commit", failing)
+    backend = StdoutBackend()
+    slow = Numbers()
+    slow.slow = True
+    assert str(run(tmp_path, slow, backend).error) == "the disk is gone"
+    assert run(tmp_path, Numbers(per_chunk=per_chunk), backend).error is None
+    printed = [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()]
+    assert printed == GOOD
+    assert positions(tmp_path)[1:] == (20, len(GOOD), 2)
+    assert backend.unnoted == {}
+
+
+def test_what_the_state_file_did_not_get_is_dropped_when_another_owner_was_there(
+    tmp_path, monkeypatch, capfd
+):
+    """That one has read the rows itself, and cut them otherwise."""
+    failing = ["once"]
+    commit = State.commit
+
+    async def fails(self, delivery):
+        if failing and delivery.first_seq > 1:
+            failing.pop()
+            raise FatalError("the disk is gone")
+        return await commit(self, delivery)
+
+    monkeypatch.setattr(State, "commit", fails)
+    here, elsewhere = StdoutBackend(), StdoutBackend()
+    slow = Numbers()
+    slow.slow = True
+    assert str(run(tmp_path, slow, here).error) == "the disk is gone"
+    own = [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()]
+    run(tmp_path, Numbers(limit=15, per_chunk=1), elsewhere)
+    others = [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()]
+    assert run(tmp_path, Numbers(), here).error is None
+    last = [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()]
+    assert last == [n for n in range(15, 20) if n != 17]
+    assert set(own + others + last) == set(GOOD)
+    assert here.unnoted == {}
 
 
 class Numbered(Backend[BackendConfig]):

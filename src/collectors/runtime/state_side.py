@@ -1,6 +1,7 @@
 """What the state file keeps of one flow at a storage that has no place for it, and when it learns of it.
 
-Behind each `write` it gets the position; where the storage makes rows durable later, once that has happened. For a storage
+Behind each `write` it gets the position; where the storage makes rows durable later, once that has happened. What it could
+not get before the flow was stopped, it gets in front of the next claim of this process: no row is written twice. For a storage
 that numbers what it sends, so that it is known again, it also has how many rows were under way: after a crash as many come
 in one delivery, with the same numbers, before anything else.
 """
@@ -12,11 +13,13 @@ import json
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec.structs import replace
 
 from collectors.chunks import Attempt, Checkpoint, Counts, Delivery
+from collectors.errors import FencedError
 from collectors.runtime.preparing import Prepared
 from collectors.runtime.state import State
 from collectors.storage.base import AcknowledgesLater, Backend, SendsAgain
@@ -53,6 +56,7 @@ class StateSide:
 
     async def claim(self, flow: str) -> Checkpoint:
         """Take the flow over, and look what was under way."""
+        await self._catch_up(flow)
         checkpoint = await self._state.claim(flow)
         self._waiting.clear()
         self._durable, self._unsure = checkpoint.seq, False
@@ -76,14 +80,25 @@ class StateSide:
 
     async def put(self, delivery: Delivery) -> int:
         """Remember a delivery whose rows were written, once they are durable; returns the last seq that is."""
-        if not self._later:
-            return await self._state.commit(delivery)
         key = delivery.key
+        if not self._later:
+            self._backend.unnoted[key.flow] = delivery
+            seq = await self._state.commit(delivery)
+            del self._backend.unnoted[key.flow]
+            return seq
         if not self._waiting or self._waiting[-1].key.seq < key.seq:
             if delivery.dead_letters:  # so that they need not be kept in memory
                 await self._state.replace_letters(f"{key.flow}@", delivery)
             self._waiting.append(replace(delivery, dead_letters=[]))
         return await self.settle(key.flow)
+
+    async def _catch_up(self, flow: str) -> None:
+        """Remember what was written by an earlier owner in this process, unless another one has taken the flow over."""
+        written: Delivery | None = self._backend.unnoted.get(flow)
+        if written is not None:
+            with suppress(FencedError):
+                await self._state.commit(written)
+            del self._backend.unnoted[flow]
 
     async def settle(self, flow: str) -> int:
         """Remember what has become durable since; returns the last seq that is."""

@@ -223,6 +223,8 @@ class Backend(IStorageBackend, Generic[ConfigT]):
         """Runs `commit` for the runtime."""
         self.drifts: dict[str, list[Drift]] = {}
         """What the last commit of each flow found about columns, for who called it to take out."""
+        self.unnoted: dict[str, Delivery] = {}
+        """What `write` stored last of each flow, without its rows, as long as the state file has not got the position."""
 
     def open(self) -> Any:
         """Open the store. Raises TransientError when it is away, ConfigurationError or FatalError when it cannot be."""
