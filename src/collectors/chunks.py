@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 import pyarrow as pa
 from msgspec import Struct, field
 
 from collectors.models import Position
 
-__all__ = ["Attempt", "Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Drift", "Rejected"]
+__all__ = ["Attempt", "Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Drift", "Reading", "Rejected"]
+
+Reading = Literal["", "begins", "within", "ends"]
+"""Where a chunk stands in a reading of everything that its source has: that begins here or is whole now, both without rows, or
+the rows are of the one that has begun. Empty: nobody has asked for it, or the rows are of no reading."""
 
 
 class Rejected(Struct, frozen=True):
@@ -151,6 +156,7 @@ class Delivery(Struct, frozen=True):
     counts: Counts
     dead_letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[DeadLetter] = field(default_factory=list)
+    reading: Reading = ""
 
 
 class Drift(Struct, frozen=True):

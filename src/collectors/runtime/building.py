@@ -69,19 +69,15 @@ class Builder(Struct, frozen=True):
         routes = [route for route in config.routes if name in route.sources]
         ways = [Way(route.label, make_pipeline(route)) for route in routes]
         report = self._listen(source, FlowReport(name))
+        ends = [backends[backend] for route in routes for backend in route.backends]
+        source.marks_readings = any(backend.config.replaces_readings() for backend in ends)
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
         notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
         spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
         told = notify, notify_reading, partial(self.on_drift, report)
         hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), *told)
         edges = [
-            Edge(
-                route.flow(config.name, name),
-                backends[backend],
-                number,
-                hooks,
-                route_name=way.name,
-            )
+            Edge(route.flow(config.name, name), backends[backend], number, hooks, route_name=way.name)
             for number, (route, way) in enumerate(zip(routes, ways, strict=True))
             for backend in route.backends
         ]

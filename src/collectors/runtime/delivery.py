@@ -7,8 +7,8 @@
    never repeated blindly.
 
 A backend that keeps no position gets its rows first, then the state file remembers the position behind them: a crash
-between the two stores those rows twice (`state_side`). Dead letters that a backend has no room for go to the state file before the
-commit, replacing what an earlier try left there.
+between the two stores those rows twice (`state_side`). Dead letters that a backend has no room for go to the state file
+first, in the place of those of an earlier try.
 """
 
 from __future__ import annotations
@@ -198,6 +198,7 @@ class Edge:
             counts=sum((part.counts for part in parts), Counts(stored=table.num_rows)),
             dead_letters=letters,
             resolved=[letter for item in group for letter in item.resolved] if self.holds_letters else [],
+            reading=last.reading,
         )
         self.reaching = last.seq
         await self._retrying(partial(self._side.expect, delivery))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from collectors.chunks import Reading
 from collectors.runtime.preparing import Prepared
 
 __all__ = ["Grouping"]
@@ -13,6 +14,8 @@ GROUP_ROWS = 64 * 1024
 MOST_LETTERS = 1024
 WAIT_SECONDS = 1.0
 """Behind this a commit waits no more for rows that are being decoded."""
+_ALONE = {"begins", "ends"}
+"""Where a reading begins and ends are commits of their own."""
 
 
 class Grouping:
@@ -28,12 +31,14 @@ class Grouping:
         self._now = now
         self._since = 0.0
         self._rows = self._records = self._letters = self._size = 0
+        self._reading: Reading = ""
 
     def begin(self, first: Prepared) -> Callable[[Prepared], bool]:
         """Begin with a group; what it returns says of each further one, in order, whether it joins."""
         self._rows = self._records = self._letters = self._size = 0
         self._since = self._now()
-        self._joins(first)
+        self._reading = first.reading
+        self._add(first)
         return self._joins
 
     def wants_more(self) -> bool:
@@ -42,13 +47,18 @@ class Grouping:
 
     def _are_few(self) -> bool:
         few_rows = self._rows < self._wish and self._records < 2 * self._wish
-        return few_rows and self._letters < MOST_LETTERS
+        return few_rows and self._letters < MOST_LETTERS and self._reading not in _ALONE
 
     def _joins(self, item: Prepared) -> bool:
-        part = item.parts[self._route]
+        if item.reading != self._reading or item.reading in _ALONE:
+            return False
         few = self._are_few()
+        self._add(item)
+        return (few or self._rows <= GROUP_ROWS) and self._size <= GROUP_BYTES
+
+    def _add(self, item: Prepared) -> None:
+        part = item.parts[self._route]
         self._rows += part.table.num_rows
         self._records += item.read
         self._letters += len(item.letters) + len(part.letters)
         self._size += max(part.table.nbytes, item.size)
-        return (few or self._rows <= GROUP_ROWS) and self._size <= GROUP_BYTES

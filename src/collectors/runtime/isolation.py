@@ -184,6 +184,7 @@ class IsolatedPreparer(Preparer):
             read=answer.read,
             letters=answer.letters,
             parts=parts,
+            reading=item.reading,
         )
 
 

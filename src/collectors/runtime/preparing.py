@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from collectors.chunks import Counts, DeadLetter, Rejected
+from collectors.chunks import Counts, DeadLetter, Reading, Rejected
 from collectors.codecs.base import Codec, Decoded
 from collectors.errors import FatalError
 from collectors.models import CollectedData, Position
@@ -33,6 +33,11 @@ class Item(Struct):
     since: Position | None
     data: CollectedData
     size: int
+
+    @property
+    def reading(self) -> Reading:
+        """Where it stands in a reading of everything, where its source says so."""
+        return cast("Reading", self.data.metadata.get("reading", ""))
 
 
 class Part(Struct):
@@ -63,6 +68,7 @@ class Prepared(Struct):
     parts: list[Part]
     resolved: list[DeadLetter] = field(default_factory=list)
     takers: int = 0
+    reading: Reading = ""
 
     @property
     def held(self) -> int:
@@ -165,7 +171,8 @@ class Preparer(Struct):
     def joining(self, first: Item) -> Callable[[Item], bool]:
         """Return what says of each waiting chunk whether it may be decoded together with those before it."""
         data_format, path = first.data.data_format, first.data.metadata.get("path")
-        if data_format == "rejected" or not self.codec_for(data_format).joinable:
+        reading = first.reading
+        if data_format == "rejected" or reading in {"begins", "ends"} or not self.codec_for(data_format).joinable:
             return lambda _: False
         size = len(first.data.raw_data)
 
@@ -173,7 +180,7 @@ class Preparer(Struct):
             nonlocal size
             size += len(item.data.raw_data)
             same = item.data.data_format == data_format and item.data.metadata.get("path") == path
-            return same and size <= JOINED_BYTES
+            return same and item.reading == reading and size <= JOINED_BYTES
 
         return joins
 
@@ -201,6 +208,7 @@ class Preparer(Struct):
             read=decoded.read,
             letters=letters,
             parts=parts,
+            reading=first.reading,
         )
 
     def _decode(self, group: list[Item]) -> Decoded:

@@ -63,6 +63,10 @@ class BackendConfig(Settings):
         """Return whether a row can take the place of another, so that fewer are there than were stored."""
         return False
 
+    def replaces_readings(self) -> bool:
+        """Return whether the rows of one reading take the place of those of the reading before."""
+        return False
+
 
 ConfigT = TypeVar("ConfigT", bound=BackendConfig)
 

@@ -44,6 +44,8 @@ class _Saved(Struct, omit_defaults=True):
 class Work:
     """One reading of all endpoints, depth first: the children of a page come before the next page.
 
+    With `conditional` the API may say that an endpoint has not changed; its records are not given then.
+
     The stack is all that is left to do, so that a position in the middle needs nothing read again.
     """
 
@@ -55,11 +57,15 @@ class Work:
         most_pages: int,
         unsigned: Callable[[str], str],
         tell: Callable[[str], None],
+        conditional: bool = True,
     ) -> None:
         self._endpoints = {each.name: each for each in endpoints}
         self._most_pages = most_pages
         self._unsigned = unsigned
         self._tell = tell
+        self._conditional = conditional
+        self.unchanged = True
+        """Whether the API has said of all that was asked so far that it is what it was."""
         self._saved = msgspec.convert(since or {}, _Saved)
         saved = self._saved
         gone = {frame.endpoint for frame in saved.stack} - set(self._endpoints)
@@ -89,7 +95,7 @@ class Work:
         since = start_param(endpoint.incremental, mark) if endpoint.incremental is not None else {}
         call = endpoint.call(frame.parents[0], frame.state, since, self._place)
         conditions: dict[str, str] = {}
-        if frame.state is None and mark.request == _name_of(call):
+        if self._conditional and frame.state is None and mark.request == _name_of(call):
             conditions = {"If-None-Match": mark.etag, "If-Modified-Since": mark.modified}
         return call, {name: value for name, value in conditions.items() if value}
 
@@ -100,6 +106,7 @@ class Work:
             self._behind(None)
             lines = b""
         else:
+            self.unchanged = False
             lines = self._read(call, answer)
         if self.ended:
             self._finish()

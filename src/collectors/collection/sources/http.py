@@ -68,6 +68,9 @@ __all__ = ["COMPONENT", "HttpConfig", "HttpSource"]
 
 _CHUNK = "chunk"
 """Where a position has what stands for the records in front of it."""
+_MARK = "reading"
+"""Where a chunk and its position say where in a reading it stands, when somebody has to know that."""
+_OURS = _CHUNK, _MARK
 _LARGE = 2**18
 """Responses that are larger are read in a thread."""
 
@@ -123,6 +126,7 @@ class HttpSource(Source[HttpConfig]):
         """Resolves names; that of the system when there is none."""
         self._told: set[str] = set()
         self._client: Client | None = None
+        self._before: Client | None = None  # whose login and pace the next one goes on with
 
     def format(self) -> str | dict[str, Any]:
         """Return the codec of the settings, else one JSON object a line."""
@@ -130,7 +134,7 @@ class HttpSource(Source[HttpConfig]):
 
     async def open(self) -> None:
         """Make the session; nothing is asked yet."""
-        await self.enter(self._connected())
+        self._client = await self.enter(self._connected())
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
@@ -144,34 +148,55 @@ class HttpSource(Source[HttpConfig]):
             patience=config.timeout,
             most=config.max_response,
             limit=config.rate_limit,
-            before=self._client,
+            before=self._before,
         ) as client:
-            self._client = client
+            self._before = client
             yield client
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield the pages that are left of a reading, else those of a new one."""
         assert self._client is not None  # noqa: S101  # the source is open
+        if self.marks_readings and _MARK not in (since or {}):
+            since = None  # what was read, or had not changed, was stored without a place to be replaced in
         work = self._work(since)
-        behind = {key: value for key, value in (since or {}).items() if key != _CHUNK}
+        behind = {key: value for key, value in (since or {}).items() if key not in _OURS}
+        begun = not self.marks_readings or (since or {}).get(_MARK) == "within"
         while not work.ended:
             name = work.endpoint.name
             lines = await self._page(self._client, work)
+            if not begun and not work.unchanged:
+                begun = True
+                yield self.mark("begins", {**behind, _MARK: "begins"})
             if lines:
                 behind = work.position()
-                yield self.chunk(lines, {**behind, _CHUNK: digest(lines)}, endpoint=name)
-        if work.position() != behind:
+                place = {**behind, _CHUNK: digest(lines), **self._within}
+                yield self.chunk(lines, place, endpoint=name, **self._within)
+        if self.marks_readings:
+            if begun:
+                yield self.mark("ends", {**work.position(), _MARK: "ends"})
+        elif work.position() != behind:
             yield self.chunk(b"", work.position())
+
+    def reads_everything(self) -> bool:
+        """Return whether no endpoint goes on from where the last reading was."""
+        config = self.config
+        return config.incremental is None and all(each.incremental is None for each in config.endpoints)
+
+    @property
+    def _within(self) -> dict[str, Any]:
+        return {_MARK: "within"} if self.marks_readings else {}
 
     def replay(self, since: Position | None, until: Position) -> CollectedData:
         """Return the chunk that ended at `until` once more: its page is asked for again."""
+        if until.get(_MARK) in {"begins", "ends"}:
+            return self.mark(until[_MARK], until)
         lines = asyncio.run(self._again(since)) if _CHUNK in until else b""
         if digest(lines) != until.get(_CHUNK, digest(b"")):
             self._tell_once(
                 "the API has changed a page that one storage had before a crash, and another had not; that one gets it as "
                 "it is now"
             )
-        return self.chunk(lines, until)
+        return self.chunk(lines, until, **self._within)
 
     async def _again(self, since: Position | None) -> bytes:
         async with self._connected() as client:
@@ -191,6 +216,7 @@ class HttpSource(Source[HttpConfig]):
             most_pages=self.config.max_pages,
             unsigned=self._unsigned,
             tell=self._tell_once,
+            conditional=not (self.marks_readings and self.config.endpoints[1:]),
         )
 
     async def _page(self, client: Client, work: Work) -> bytes:
@@ -205,7 +231,7 @@ class HttpSource(Source[HttpConfig]):
     def _unsigned(self, address: str) -> str:
         from yarl import URL
 
-        return str(self._client.login.unsigned(URL(address))) if self._client is not None else address
+        return str(self._before.login.unsigned(URL(address))) if self._before is not None else address
 
     def _tell_once(self, what: str) -> None:
         """Tell what each reading would say again."""

@@ -148,6 +148,14 @@ class SqlSource(Source[SqlConfig]):
         """Return whether there is no order in which one could go on behind a row."""
         return not self.config.order
 
+    def reads_everything(self) -> bool:
+        """Return whether each reading is a pass over everything."""
+        return not self.config.order
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"reading": "within"} if self.marks_readings else {}
+
     async def open(self) -> None:
         """Connect, and check what the settings name."""
         stack = await self.enter(contextlib.AsyncExitStack())
@@ -238,6 +246,8 @@ class SqlSource(Source[SqlConfig]):
             if until is None:
                 self._tell_nulls(selection)
                 return
+        if self.marks_readings:
+            yield self.mark("begins", None)
         with selection.snapshot():
             self._tell_nulls(selection)
             with selection.rows(since, until) as fetch:
@@ -248,6 +258,8 @@ class SqlSource(Source[SqlConfig]):
                         break
                     yield from self._hand_on(selection, rows)
         yield Room(0)
+        if self.marks_readings:
+            yield self.mark("ends", None)
 
     def _row_count(self) -> int:
         return max(1, min(int(self.config.chunk_size / self._row_bytes), _MOST_ROWS))
@@ -263,11 +275,13 @@ class SqlSource(Source[SqlConfig]):
         for number in [*sorted(bad), len(rows)]:
             if number > first:
                 yield self.chunk(
-                    stream(table.slice(first, number - first)), self._behind(selection, rows[number - 1])
+                    stream(table.slice(first, number - first)),
+                    self._behind(selection, rows[number - 1]),
+                    **self._about,
                 )
             if number < len(rows):
                 raw = letter(selection.columns, rows[number])
-                yield self.refuse(raw, self._behind(selection, rows[number]), bad[number])
+                yield self.refuse(raw, self._behind(selection, rows[number]), bad[number], **self._about)
             first = number + 1
 
     def _behind(self, selection: Selection, row: Row) -> Position | None:
