@@ -251,7 +251,11 @@ class Source(IDataSource, Generic[ConfigT]):
         return None
 
     async def rest(self) -> AsyncIterator[CollectedData]:
-        """Yield, when a stop was asked for and `read` is over, what was received and nobody can be asked for again."""
+        """Yield what was received and nobody can be asked for again, once `read` is over.
+
+        Called when a stop was asked for: `read` is closed behind the chunk that it has yielded, or where it waits. Comes to
+        an end soon, however much goes on coming.
+        """
         for nothing in list[CollectedData]():
             yield nothing
 

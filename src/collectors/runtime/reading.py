@@ -89,7 +89,7 @@ class Reader:
     A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
     each failure and the wait, and None when it works again, `count_missed` of readings that were left out because the
     one before took longer than the interval. Reading stops when `until` is set: when a stop is asked for, unless told
-    otherwise; what the source has received by then is its last chunks.
+    otherwise, however much more is ready; what the source has received by then (`rest`) is its last chunks.
     """
 
     def __init__(
@@ -125,7 +125,9 @@ class Reader:
             while not self._until.is_set():
                 self._schedule.begin(anew=self._backoff.failures > 0)
                 try:
-                    await self._source.connect()
+                    await interrupt.cut(self._source.connect())
+                    if self._until.is_set():
+                        break
                     async with aclosing(self._source.stream(since)) as stream:
                         for number in count(1):
                             data = await interrupt.cut(anext(stream, None))
@@ -135,6 +137,8 @@ class Reader:
                             since = data.position if data.position is not None else since
                             yield data
                             del data
+                            if self._until.is_set():  # whatever else it has ready is for `rest`
+                                break
                             if number % IN_A_ROW == 0:
                                 await asyncio.sleep(0)
                     self._succeeded()
@@ -143,7 +147,7 @@ class Reader:
                     wait = self._after(error)
                     await self._source.disconnect()
                 if wait is None:
-                    return
+                    break
                 await interrupt.cut(self._env.sleep(wait))
         finally:
             interrupt.close()
