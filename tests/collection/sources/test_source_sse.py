@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+import threading
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -184,6 +185,57 @@ def test_without_ids_it_says_what_is_lost(pauses):
         assert all("mark" not in chunk.metadata for chunk in chunks)
     assert told[0] == f"{api.url}/x: there are no ids; what is sent while nobody is connected is lost"
     assert len(told) == 2
+
+
+def test_what_has_come_is_given_when_it_stops():
+    """Without ids nobody can be asked for it again: what was cut and not handed on, and what is in the buffers."""
+    sent = threading.Event()
+
+    async def handle(request):
+        found = await lines(*(b'data: {"id": %d, "text": "%s"}\n\n' % (n, 100 * b"x") for n in range(2000)))(
+            request
+        )
+        sent.set()
+        return found
+
+    with answers(handle) as api:
+
+        async def check():
+            source = make(api, chunk_size="8 KiB")
+            await source.connect()
+            stream = source.stream(None)
+            chunks = [await anext(stream)]
+            await asyncio.to_thread(sent.wait, 20)
+            await stream.aclose()
+            chunks += [chunk async for chunk in source.rest()]
+            await source.disconnect()
+            assert ids(chunks) == [*range(2000)]
+
+        run(check())
+
+
+def test_a_server_that_goes_on_does_not_hold_up_the_end():
+    async def handle(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b": still here\n\n")
+                await asyncio.sleep(0.001)
+        return response
+
+    with answers(handle) as api:
+
+        async def check():
+            source = make(api)
+            await source.connect()
+            stream = source.stream(None)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.2)
+            assert [chunk async for chunk in source.rest()] == []
+            await source.disconnect()
+
+        run(asyncio.wait_for(check(), 5))
 
 
 # What is known in a new process.

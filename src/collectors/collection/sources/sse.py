@@ -29,18 +29,20 @@ Position: none; the spool has the last event id with the events. A changed `url`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, aclosing, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from collectors.collection.base import ByteSourceConfig, Source
+from collectors.collection.sources._arrived import receive_what_is_there
 from collectors.collection.sources._broker_records import Add, Payload, check_add, groups, record_of
 from collectors.collection.sources._sse_memory import Mark, Memory, name_of
 from collectors.collection.sources._sse_parser import Event, Parser
-from collectors.errors import FatalError, TransientError
+from collectors.errors import CollectorsError, FatalError, TransientError
 from collectors.http_client.settings import RemoteConfig
 from collectors.models import CollectedData, Position
 from collectors.settings import Duration, OneOrMore
@@ -107,6 +109,9 @@ class SseSource(Source[SseConfig]):
         self._asked: float | None = None
         self._over = self._told = False
         self._client: Client | None = None
+        self._response = AsyncExitStack()
+        self._coming: tuple[aiohttp.StreamReader, Parser] | None = None
+        self._ready: deque[CollectedData] = deque()
 
     def needs_spool(self) -> bool:
         """Return True: not every server can be asked again, and none for ever."""
@@ -138,6 +143,7 @@ class SseSource(Source[SseConfig]):
             before=self._client,
         )
         self._client = await self.enter(connecting)
+        self._response = await self.enter(AsyncExitStack())
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield events as they come, over streams that end, until the server says that there are no more."""
@@ -147,12 +153,15 @@ class SseSource(Source[SseConfig]):
         behind = self._first if since is None else Mark(since["event"], since["id"])
         if behind.number != self._mark.number:  # else events that made no record may have come since
             self._mark = behind
+            self._ready.clear()
         self._over = False
         try:
             while not self._over:
-                async with aclosing(self._events(self._client)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
+                self._coming = await self._begin(self._client)
+                while self._coming is not None:
+                    while self._ready:
+                        yield self._ready.popleft()
+                    await self._receive()
                 if not self._over:
                     await pause(self._asked or self.config.retry)
         except TransientError as error:
@@ -162,6 +171,13 @@ class SseSource(Source[SseConfig]):
             if self._kept.number == self._mark.number:  # the ids of events that made no record
                 with suppress(TransientError):
                     await self._save(self._mark)
+
+    async def rest(self) -> AsyncIterator[CollectedData]:
+        """Yield what was received and not handed on."""
+        with suppress(CollectorsError):
+            await receive_what_is_there(self._receive)
+        while self._ready:
+            yield self._ready.popleft()
 
     async def commit(self, position: Position) -> None:
         """Know everything up to the position again in another process."""
@@ -173,25 +189,34 @@ class SseSource(Source[SseConfig]):
             async with self._saving:
                 await asyncio.to_thread(self._memory.save, mark)
 
-    async def _events(self, client: Client) -> AsyncGenerator[CollectedData, None]:
-        """Ask for the stream, and yield what comes until it ends."""
-        async with AsyncExitStack() as stack:
-            answer, body = await self._ask(client, stack)
-            if answer.status == _NO_CONTENT:
-                self._over = True
-                self.tell(f"{self.config.shown()}: there are no more events (204 No Content)")
-                return
-            self._check(answer)
-            parser = Parser(self.config.max_record, self._mark.id)
-            while piece := await self._piece(client, body):
-                for chunk in self._chunks(parser.feed(piece)):
-                    yield chunk
-                self._mark = Mark(self._mark.number, parser.last_id)
-                if parser.retry is not None:
-                    least, most = _RETRY_SECONDS
-                    self._asked = min(max(parser.retry / 1000, least), most)
+    async def _begin(self, client: Client) -> tuple[aiohttp.StreamReader, Parser] | None:
+        """Ask for the stream; return what comes of it, None when it is over for good."""
+        self._coming = None
+        await self._response.aclose()
+        answer, body = await self._ask(client)
+        if answer.status == _NO_CONTENT:
+            self._over = True
+            self.tell(f"{self.config.shown()}: there are no more events (204 No Content)")
+            return None
+        self._check(answer)
+        return body, Parser(self.config.max_record, self._mark.id)
 
-    async def _ask(self, client: Client, stack: AsyncExitStack) -> tuple[Answer, aiohttp.StreamReader]:
+    async def _receive(self) -> int | None:
+        """Take over what has come, waiting for it; return its size, None when the stream has ended."""
+        if self._coming is None:
+            return None
+        body, parser = self._coming
+        if not (piece := await self._piece(body)):
+            self._coming = None
+            return None
+        self._ready += self._chunks(parser.feed(piece))
+        self._mark = Mark(self._mark.number, parser.last_id)
+        if parser.retry is not None:
+            least, most = _RETRY_SECONDS
+            self._asked = min(max(parser.retry / 1000, least), most)
+        return len(piece)
+
+    async def _ask(self, client: Client) -> tuple[Answer, aiohttp.StreamReader]:
         from yarl import URL
 
         from collectors.http_client.answers import Call
@@ -201,7 +226,7 @@ class SseSource(Source[SseConfig]):
             headers["Last-Event-ID"] = self._mark.id
         try:
             async with asyncio.timeout(self.config.timeout):
-                return await stack.enter_async_context(
+                return await self._response.enter_async_context(
                     client.stream(Call("GET", URL(self.config.url)), headers)
                 )
         except TimeoutError:
@@ -220,12 +245,13 @@ class SseSource(Source[SseConfig]):
         if answer.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
             raise FatalError(f"{self.config.shown()}: the stream is compressed, which was not asked for")
 
-    async def _piece(self, client: Client, body: aiohttp.StreamReader) -> bytes:
+    async def _piece(self, body: aiohttp.StreamReader) -> bytes:
         """Return what has come, waiting for it; nothing when the stream has ended."""
         import aiohttp
         from yarl import URL
 
-        with client.errors_of(URL(self.config.url)):
+        assert self._client is not None  # noqa: S101  # it gave the body
+        with self._client.errors_of(URL(self.config.url)):
             try:
                 return await body.readany()
             except aiohttp.SocketTimeoutError:
