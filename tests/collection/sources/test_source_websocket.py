@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 import tracemalloc
 import zlib
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +19,11 @@ from test_http_security import Names
 
 from collectors import registry
 from collectors.collection.sources.websocket import WebsocketSource
+from collectors.config.load import from_mapping
 from collectors.errors import FatalError, TransientError
+from collectors.runtime.engine import Engine
+from collectors.storage.backends.sqlite import SqliteBackend
+from collectors.testing.clock import ManualEnv
 from collectors.testing.proxy import Proxy
 from collectors.testing.source_contract import SourceContract
 
@@ -405,6 +410,60 @@ def test_what_has_come_is_given_when_it_stops():
             assert ids(chunks) == [*range(800)]
 
         run(check())
+
+
+@pytest.mark.parametrize("what", ["messages", "pings"])
+def test_a_server_that_goes_on_does_not_hold_up_the_end(what):
+    async def talk(socket):
+        number = 0
+        while True:
+            await (socket.ping() if what == "pings" else socket.send_str(json.dumps({"id": number})))
+            number += 1
+            await asyncio.sleep(0.001)
+
+    with serves(talk) as api:
+
+        async def check():
+            source = make(api)
+            await source.connect()
+            chunks = [chunk async for chunk in source.rest()]
+            await source.disconnect()
+            found = ids(chunks)
+            assert found == [*range(len(found))]
+
+        run(asyncio.wait_for(check(), 8))
+
+
+def test_after_a_reconnect_it_subscribes_once_and_nothing_comes_twice(tmp_path):
+    """Each connection sends what is asked for, and what it was asked for; the second one goes on until the stop."""
+    asked = []
+
+    async def talk(socket):
+        asked.append([])
+        first = len(asked) == 1
+        async for message in socket:
+            asked[-1].append(message.data)
+            for number in range(10):
+                await socket.send_str(json.dumps({"id": 10 * len(asked) + number}))
+            if first:
+                break
+
+    with serves(talk) as api:
+        source, store = make(api, subscribe=["go"]), SqliteBackend(path=str(tmp_path / "out.db"), table="t")
+        config = from_mapping({"sources": [source], "storage": [store]}, folder=tmp_path, name="test")
+        engine = Engine(config, env=ManualEnv(hurry=True))
+
+        async def main():
+            running = asyncio.ensure_future(engine.run())
+            while engine.report.totals() == {} or engine.report.flows[0].read < 20:
+                await asyncio.sleep(0.01)
+            engine.stop()
+            return await running
+
+        assert run(main()).balanced
+    assert asked == [["go"], ["go"]]
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        assert sorted(n for (n,) in database.execute("select id from t")) == [*range(10, 30)]
 
 
 # Handshakes.

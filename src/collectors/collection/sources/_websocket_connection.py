@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Self
 
 import aiohttp
 from msgspec import Struct
 
+from collectors.collection.sources._arrived import receive_what_is_there
 from collectors.collection.sources._intake import Intake
 from collectors.errors import CollectorsError, TransientError
 from collectors.http_client.client import WebSocket
@@ -19,8 +19,6 @@ __all__ = ["Connection", "Message", "Patience"]
 _MESSAGES = {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}
 _AROUND_BYTES = 128
 _MOMENT = 0.01
-_REST_BYTES = 4 * 2**20
-"""So much is taken at the end of what the system and the library have received."""
 _CODES = {
     1000: "normal closure",
     1001: "going away",
@@ -98,15 +96,16 @@ class Connection:
         messages = await self._intake.take()
         if self._pending is not None:
             messages.append(self._pending)
-        left = _REST_BYTES
-        with suppress(TimeoutError):
-            while self.error is None and left > 0:
-                message = await self._socket.receive(_MOMENT)
-                if message.type in _MESSAGES:
-                    messages.append(Message(message.data))
-                    left -= messages[-1].size
-                elif message.type not in {aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG}:
-                    break
+
+        async def receive() -> int | None:
+            message = await self._socket.receive()
+            if message.type in _MESSAGES:
+                messages.append(Message(message.data))
+                return messages[-1].size
+            return 0 if message.type in {aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG} else None
+
+        if self.error is None:
+            await receive_what_is_there(receive)
         return messages
 
     async def _stop(self) -> None:
