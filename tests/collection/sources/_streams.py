@@ -9,8 +9,14 @@ import threading
 import time
 from contextlib import suppress
 
+from _broker_pipeline import stored
 from _rest_api import Api
 from aiohttp import web
+
+from collectors.config.load import from_mapping
+from collectors.runtime.engine import Engine
+from collectors.storage.backends.sqlite import SqliteBackend
+from collectors.testing.clock import ManualEnv
 
 FOREVER = 3600
 
@@ -139,8 +145,8 @@ class Load:
         self._thread.join()
 
 
-def lines(*parts, status=200, headers=None, hold=False):
-    """Return a handler that sends these parts of an event stream, and then ends it, or says nothing more."""
+def lines(*parts, status=200, headers=None, hold=False, sent=None):
+    """Return a handler that sends these parts of an event stream, and then ends it, or says nothing more; `sent` is set then."""
 
     async def handle(request):
         about = {"Content-Type": "text/event-stream; charset=utf-8", **(headers or {})}
@@ -149,6 +155,8 @@ def lines(*parts, status=200, headers=None, hold=False):
         for part in parts:
             await response.write(part)
             await asyncio.sleep(0)
+        if sent is not None:
+            sent.set()
         if hold:
             with suppress(ConnectionError):
                 await asyncio.wait_for(asyncio.Event().wait(), FOREVER)
@@ -166,3 +174,21 @@ def in_turn(*handlers):
         return await found if asyncio.iscoroutine(found) else found
 
     return handle
+
+
+def stored_when_stopped(source, sent, folder):
+    """Run a pipeline until a stop that is asked for at the first chunk, when the server has sent all; return what is stored."""
+    store = SqliteBackend(path=str(folder / "out.db"), table="numbers")
+    config = from_mapping({"sources": [source], "storage": [store]}, folder=folder, name="test")
+    engine = Engine(config, env=ManualEnv())
+    usual, stopped = source.chunk, []
+
+    def chunk(*about, **more):
+        if not stopped:
+            assert sent.wait(20)
+            stopped.append(engine.stop())
+        return usual(*about, **more)
+
+    source.chunk = chunk
+    assert asyncio.run(asyncio.wait_for(engine.run(), 20)).balanced
+    return stored(folder)

@@ -8,12 +8,14 @@ import sqlite3
 import threading
 import tracemalloc
 import zlib
+from collections import Counter
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from _broker_reading import ids, read, read_on, records
 from _rest_api import Api, certificate
+from _streams import stored_when_stopped
 from aiohttp import web
 from test_http_security import Names
 
@@ -394,22 +396,12 @@ def test_what_is_no_websocket_message():
         assert ids(chunks) == [1]
 
 
-def test_what_has_come_is_given_when_it_stops():
+def test_what_has_come_is_stored_when_it_stops(tmp_path):
     """What was cut and not handed on, what waits to be, and what is in the buffers of the library and the system."""
     server, sent = sends_all(800)
     with server as api:
-
-        async def check():
-            source = make(api, chunk_size="8 KiB")
-            await connected_behind(source, sent)
-            stream = source.stream(None)
-            chunks = [await anext(stream)]
-            await stream.aclose()
-            chunks += [chunk async for chunk in source.rest()]
-            await source.disconnect()
-            assert ids(chunks) == [*range(800)]
-
-        run(check())
+        found = stored_when_stopped(make(api, chunk_size="8 KiB"), sent, tmp_path)
+    assert found == Counter(range(800))
 
 
 @pytest.mark.parametrize("what", ["messages", "pings"])
