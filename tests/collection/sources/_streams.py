@@ -9,14 +9,8 @@ import threading
 import time
 from contextlib import suppress
 
-from _broker_pipeline import stored
 from _rest_api import Api
 from aiohttp import web
-
-from collectors.config.load import from_mapping
-from collectors.runtime.engine import Engine
-from collectors.storage.backends.sqlite import SqliteBackend
-from collectors.testing.clock import ManualEnv
 
 FOREVER = 3600
 
@@ -174,21 +168,3 @@ def in_turn(*handlers):
         return await found if asyncio.iscoroutine(found) else found
 
     return handle
-
-
-def stored_when_stopped(source, sent, folder):
-    """Run a pipeline until a stop that is asked for at the first chunk, when the server has sent all; return what is stored."""
-    store = SqliteBackend(path=str(folder / "out.db"), table="numbers")
-    config = from_mapping({"sources": [source], "storage": [store]}, folder=folder, name="test")
-    engine = Engine(config, env=ManualEnv())
-    usual, stopped = source.chunk, []
-
-    def chunk(*about, **more):
-        if not stopped:
-            assert sent.wait(20)
-            stopped.append(engine.stop())
-        return usual(*about, **more)
-
-    source.chunk = chunk
-    assert asyncio.run(asyncio.wait_for(engine.run(), 20)).balanced
-    return stored(folder)

@@ -6,10 +6,12 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import psutil
 import pytest
+from _stopping import stored_when_stopped
 
 from collectors.collection.sources.exec import ExecSource
 from collectors.errors import ConfigurationError, TransientError
@@ -36,13 +38,12 @@ class TestExec(SourceContract):
         }
 
 
-class TestRunning(TestExec):
-    """A command that does not end."""
+class TestRunning(SourceContract):
+    """A command that does not end, and still runs when it is read again."""
 
+    component = "exec"
     endless = True
-    waive = {
-        rule: reason for rule, reason in TestExec.waive.items() if rule != "nothing_twice_at_the_end"
-    } | {"nothing_twice_at_the_end": "reading again after it was stopped runs the command again"}
+    waive = {"position_survives_json": NO_POSITION, "resume_from_every_position": NO_POSITION}
 
     @asynccontextmanager
     async def rig(self, ids):
@@ -217,3 +218,11 @@ def test_it_is_run_again_on_a_schedule_only():
 def test_secrets_in_arguments_are_not_in_messages():
     _, error = run(command=["sh", "-c", "exit 1", "hunter2"])
     assert "hunter2" not in str(error)
+
+
+def test_what_it_has_written_is_stored_when_it_stops(tmp_path):
+    done = tmp_path / "done"
+    os.mkfifo(done)
+    script = f"seq -f '{{\"id\": %.0f}}' 3000; echo yes > {done}; exec sleep 60"
+    source = ExecSource(command=script, shell=True, chunk_size="1 KiB")
+    assert stored_when_stopped(source, tmp_path, done.read_text) == Counter(range(1, 3001))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import decimal
+import itertools
 import json
 import threading
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
+from _stopping import stored_when_stopped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -358,6 +361,33 @@ def test_cancelling_closes_generators_and_ends_their_threads_and_tasks():
         assert closed == ["plain", "async"]
 
     asyncio.run(main())
+
+
+def numbers(given, item):
+    """Give numbers as fast as they are taken, a few at a time or one, and note them."""
+    for first in itertools.count(0, item):
+        given += range(first, first + item)
+        yield [{"id": n, "text": 1000 * "x"} for n in range(first, first + item)]
+
+
+@pytest.mark.parametrize("item", [1, 5])
+def test_what_a_generator_has_given_is_stored_when_it_stops(tmp_path, item):
+    """Also what waits for room; a function without positions cannot be asked again."""
+    given = []
+    source = PythonSource(function=lambda: numbers(given, item), chunk_size="8 KiB")
+    assert stored_when_stopped(source, tmp_path, lambda: len(given) > 5) == Counter(given)
+
+
+@pytest.mark.parametrize("item", [1, 5])
+def test_what_an_async_generator_has_given_is_stored_when_it_stops(tmp_path, item):
+    given = []
+
+    async def function():
+        for each in numbers(given, item):
+            yield each
+
+    source = PythonSource(function=function, chunk_size="8 KiB")
+    assert stored_when_stopped(source, tmp_path) == Counter(given)
 
 
 def test_a_function_that_hangs_does_not_hold_up_the_end():

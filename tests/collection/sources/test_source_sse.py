@@ -8,11 +8,13 @@ import threading
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from _broker_reading import ids, read, records
 from _rest_api import Api, certificate
-from _streams import Feed, FeedServer, event, in_turn, lines, stored_when_stopped
+from _stopping import stored_when_stopped
+from _streams import Feed, FeedServer, event, in_turn, lines
 from aiohttp import web
 from test_http_security import Names
 
@@ -195,7 +197,7 @@ def test_what_has_come_is_stored_when_it_stops(tmp_path):
         *(b'data: {"id": %d, "text": "%s"}\n\n' % (n, 100 * b"x") for n in range(800)), hold=True, sent=sent
     )
     with answers(stream) as api:
-        found = stored_when_stopped(make(api, chunk_size="8 KiB"), sent, tmp_path)
+        found = stored_when_stopped(make(api, chunk_size="8 KiB"), tmp_path, partial(sent.wait, 20))
     assert found == Counter(range(800))
 
 

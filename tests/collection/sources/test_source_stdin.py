@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import asynccontextmanager, suppress
+
+from _stopping import stored_when_stopped
 
 from collectors.collection.sources.stdin import StdinSource
 from collectors.testing.source_contract import SourceContract
@@ -143,3 +146,11 @@ def test_each_chunk_has_the_header_line_in_front():
     assert [chunk.raw_data for chunk in chunks] == [b"a,b\n1,2\n", b"a,b\n3,4\n5,6\n"]
     assert [chunk.metadata["offset"] for chunk in chunks] == [0, 4]
     assert {chunk.data_format for chunk in chunks} == {"csv"}
+
+
+def test_what_is_in_the_pipe_is_stored_when_it_stops(tmp_path):
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as file, os.fdopen(writer, "wb", buffering=0) as pipe:
+        pipe.write(b"".join(b'{"id": %d}\n' % n for n in range(3000)))
+        source = StdinSource(file=file, chunk_size="1 KiB")
+        assert stored_when_stopped(source, tmp_path) == Counter(range(3000))

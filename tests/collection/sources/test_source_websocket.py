@@ -11,11 +11,12 @@ import zlib
 from collections import Counter
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from _broker_reading import ids, read, read_on, records
 from _rest_api import Api, certificate
-from _streams import stored_when_stopped
+from _stopping import stored_when_stopped
 from aiohttp import web
 from test_http_security import Names
 
@@ -400,7 +401,7 @@ def test_what_has_come_is_stored_when_it_stops(tmp_path):
     """What was cut and not handed on, what waits to be, and what is in the buffers of the library and the system."""
     server, sent = sends_all(800)
     with server as api:
-        found = stored_when_stopped(make(api, chunk_size="8 KiB"), sent, tmp_path)
+        found = stored_when_stopped(make(api, chunk_size="8 KiB"), tmp_path, partial(sent.wait, 20))
     assert found == Counter(range(800))
 
 

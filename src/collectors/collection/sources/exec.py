@@ -16,14 +16,14 @@ Position: none.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from pydantic import model_validator
 
 from collectors.collection.base import ByteSourceConfig, Source
+from collectors.collection.sources._arrived import receive_what_is_there
 from collectors.collection.sources._cutting import Cutter, Piece
 from collectors.errors import TransientError
 from collectors.models import CollectedData, Position
@@ -102,15 +102,12 @@ class ExecSource(Source[ExecConfig]):
         run, cutter = self._run, self._cutter
         try:
             while True:
-                while (piece := cutter.take()) is not None:
-                    yield self._chunk(piece)
+                for chunk in self._chunks():
+                    yield chunk
                 if run.code is not None:
                     break
-                if data := await run.read(min(self.config.chunk_size, self.config.max_record)):
-                    cutter.feed(data)
-                elif self._succeeded(run):
-                    cutter.finish()
-        except (asyncio.CancelledError, TransientError):
+                await self._receive(run)
+        except TransientError:
             await self._stop()
             raise
         if self._succeeded(run):
@@ -120,6 +117,36 @@ class ExecSource(Source[ExecConfig]):
             yield self._chunk(cutter.tear(f"{run.failure()}; the record is not whole"))
         self._run = None
         raise TransientError(run.failure())
+
+    async def rest(self) -> AsyncIterator[CollectedData]:
+        """Yield what the command has written by now."""
+        if (run := self._run) is None:
+            return
+        chunks = [*self._chunks()]
+
+        async def receive() -> int | None:
+            size = await self._receive(run)
+            chunks.extend(self._chunks())
+            return size
+
+        with contextlib.suppress(TransientError):
+            await receive_what_is_there(receive)
+        for chunk in chunks:
+            yield chunk
+
+    def _chunks(self) -> Iterator[CollectedData]:
+        while (piece := self._cutter.take()) is not None:
+            yield self._chunk(piece)
+
+    async def _receive(self, run: Run) -> int | None:
+        """Take over what the command has written, waiting for it; return its size, None at the end."""
+        data = await run.read(min(self.config.chunk_size, self.config.max_record))
+        if data:
+            self._cutter.feed(data)
+            return len(data)
+        if self._succeeded(run):
+            self._cutter.finish()
+        return None
 
     def _succeeded(self, run: Run) -> bool:
         return run.code in self.config.ok_codes

@@ -136,6 +136,14 @@ class PythonSource(Source[PythonConfig]):
         if producer.error is not None:
             raise producer.error
 
+    async def rest(self) -> AsyncIterator[CollectedData]:
+        """End the function, and yield what it has given; with positions it is asked for that again."""
+        if self._positions:
+            return
+        await self._stop()
+        while self._parcels and (chunk := self._next_chunk(False)) is not None:
+            yield chunk
+
     def _arguments(self, since: Position | None) -> dict[str, Any]:
         return {"since": since} if self._positions else {}
 
@@ -186,10 +194,13 @@ class PythonSource(Source[PythonConfig]):
         return self.chunk(raw, self._behind, data_format=first.data_format or "ndjson")
 
     async def _stop(self) -> None:
+        """End the function; what it has given is kept, unless it can be asked for that again."""
         producer, self._producer = self._producer, None
-        self._parcels.clear()
         if producer is not None:
             await producer.stop()
+            self._parcels.extend(await producer.rest())
+        if self._positions:
+            self._parcels.clear()
 
 
 class _Producer:
@@ -212,6 +223,7 @@ class _Producer:
         self._limit = limit
         self._bytes_format = bytes_format
         self._intake: Intake[Parcel] = Intake(limit)
+        self._left: deque[Parcel] = deque()
         self._is_async = is_async
         self._running = asyncio.ensure_future(self._run_async()) if is_async else _threads.call(self._run)
 
@@ -219,6 +231,12 @@ class _Producer:
         """Return what has come since the last time; `ended` is set with the last of it."""
         parcels = await self._intake.take()
         self.ended = not parcels
+        return parcels
+
+    async def rest(self) -> list[Parcel]:
+        """Return what the function has given by now, once it was stopped, with what there was no room for."""
+        parcels = await self._intake.take() + list(self._left)
+        self._left.clear()
         return parcels
 
     async def stop(self) -> None:
@@ -272,11 +290,15 @@ class _Producer:
             self._intake.end()
 
     def _put_all(self, item: Any) -> bool:
-        return all(self._intake.put(parcel) for parcel in self._parcels(item))
+        self._left.extend(self._parcels(item))
+        while self._left and self._intake.put(self._left[0]):
+            self._left.popleft()
+        return not self._left
 
     async def _put(self, item: Any) -> None:
-        for parcel in self._parcels(item):
-            await self._intake.put_soon(parcel)
+        self._left.extend(self._parcels(item))
+        while self._left and await self._intake.put_soon(self._left[0]):
+            self._left.popleft()
 
     def _parcels(self, item: Any) -> list[Parcel]:
         return parcels_of(item, positions=self.positions, bytes_format=self._bytes_format, limit=self._limit)

@@ -18,10 +18,11 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from collectors.collection.base import ByteSourceConfig, Source
+from collectors.collection.sources._arrived import receive_what_is_there
 from collectors.collection.sources._cutting import Cutter
 from collectors.errors import TransientError
 from collectors.models import CollectedData, Position
@@ -43,6 +44,7 @@ class StdinSource(Source[StdinConfig]):
         self._file = file
         self._cutter: Cutter | None = None
         self._ended = False
+        self._wake: _Wake | None = None
 
     def needs_spool(self) -> bool:
         """Return True: what a pipe gave cannot be read again."""
@@ -54,32 +56,68 @@ class StdinSource(Source[StdinConfig]):
 
     async def open(self) -> None:
         """Make the pipe that wakes a waiting read when it is cancelled."""
-        self._wake = await self.enter(contextlib.closing(_Wake()))
+        await self.enter(self._waking())
+
+    @contextlib.contextmanager
+    def _waking(self) -> Iterator[None]:
+        with contextlib.closing(_Wake()) as wake:
+            self._wake = wake
+            try:
+                yield
+            finally:
+                self._wake = None
 
     async def read(self, since: Position | None) -> AsyncIterator[CollectedData]:
         """Yield whole records as they come; all of it is kept when reading stops half-way, and given at the next time."""
-        block = min(self.config.chunk_size, self.config.max_record)
         if self._cutter is None:
             self._cutter = Cutter(self.framing, self.config.max_record)
         while True:
-            while (piece := self._cutter.take()) is not None:
-                offset = piece.start - piece.lead
-                if piece.reason is not None:
-                    yield self.refuse(piece.raw, None, piece.reason, offset=offset)
-                else:
-                    yield self.chunk(piece.raw, None, offset=offset)
+            for chunk in self._chunks(self._cutter):
+                yield chunk
             if self._ended:
                 return
-            await self._feed(self._cutter, block)
+            await self._feed(self._cutter)
 
-    async def _feed(self, cutter: Cutter, block: int) -> None:
-        """Read what is there, in a thread; when cancelled, wake that thread and wait for it, keeping what it has read."""
-        step = asyncio.ensure_future(asyncio.to_thread(self._take, block))
+    async def rest(self) -> AsyncIterator[CollectedData]:
+        """Yield what was read and what is in the pipe: who has written it does not write it again."""
+        cutter = self._cutter
+        if cutter is None:
+            return
+        chunks = [*self._chunks(cutter)]
+
+        async def receive() -> int | None:
+            size = await self._feed(cutter)
+            chunks.extend(self._chunks(cutter))
+            return size
+
+        with contextlib.suppress(TransientError):
+            await receive_what_is_there(receive)
+        for chunk in (*chunks, *self._chunks(cutter)):  # the last may have been read when the time was over
+            yield chunk
+
+    def _chunks(self, cutter: Cutter) -> Iterator[CollectedData]:
+        while (piece := cutter.take()) is not None:
+            offset = piece.start - piece.lead
+            if piece.reason is not None:
+                yield self.refuse(piece.raw, None, piece.reason, offset=offset)
+            else:
+                yield self.chunk(piece.raw, None, offset=offset)
+
+    async def _feed(self, cutter: Cutter) -> int | None:
+        """Read what is there, in a thread, and return its size, None at the end of the input.
+
+        When cancelled, wake that thread and wait for it, keeping what it has read.
+        """
+        if (wake := self._wake) is None or self._ended:
+            return None
+        block = min(self.config.chunk_size, self.config.max_record)
+        step = asyncio.ensure_future(asyncio.to_thread(self._take, block, wake))
         try:
-            await asyncio.shield(step)
+            found = await asyncio.shield(step)
+            return len(found) if found else None
         finally:
             if not step.done():
-                self._wake.set()
+                wake.set()
                 await asyncio.wait([step])
             if not step.cancelled() and step.exception() is None:
                 data = step.result()
@@ -89,7 +127,7 @@ class StdinSource(Source[StdinConfig]):
                     cutter.finish()
                     self._ended = True
 
-    def _take(self, block: int) -> bytes | None:
+    def _take(self, block: int, wake: _Wake) -> bytes | None:
         """Return what is there, waiting for the first bytes; none at the end of the input, None when woken."""
         file = self._file if self._file is not None else sys.stdin.buffer
         try:
@@ -99,7 +137,7 @@ class StdinSource(Source[StdinConfig]):
         parts: list[bytes] = []
         size = 0
         try:
-            while size < block and self._wake.ready(number, wait=not parts):
+            while size < block and wake.ready(number, wait=not parts):
                 data = os.read(number, block - size)
                 parts.append(data)
                 size += len(data)
