@@ -313,6 +313,21 @@ def test_core_subjects():
     run(check)
 
 
+def test_what_has_come_and_was_not_handed_on_is_given_when_it_stops():
+    async def check():
+        async with connected() as client:
+            source = make(subject="core.rest", chunk_size="1 KiB")
+            await source.connect()
+            await publish_core(client, "core.rest", 500)
+            async with aclosing(source.stream(None)) as stream:
+                chunks = [await anext(stream)]
+            chunks += [chunk async for chunk in source.rest()]
+            await source.disconnect()
+            assert ids(chunks) == [*range(500)]
+
+    run(check)
+
+
 def test_members_of_a_queue_get_each_message_once():
     async def check():
         async with connected() as client:

@@ -30,6 +30,7 @@ Position: the sequence in the stream; with `durable` also which of those before 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -131,6 +132,7 @@ class NatsSource(Source[NatsConfig]):
         self._reading: Reading | None = None
         self._broken: CollectorsError | None = None
         self._held = Held()
+        self._ready: deque[CollectedData] = deque()
 
     def needs_spool(self) -> bool:
         """Return whether it is core NATS: what is published there is sent once."""
@@ -189,10 +191,11 @@ class NatsSource(Source[NatsConfig]):
             raise self._broken or TransientError("the connection is lost")
         if self._listener is not None:
             while True:
+                while self._ready:
+                    yield self._ready.popleft()
                 messages = await self._listener.take()
                 self._count_dropped(self._connection)
-                for chunk in self._chunks(messages, lambda _: None):
-                    yield chunk
+                self._ready.extend(self._chunks(messages, lambda _: None))
         reading = self._reading = self._stream_reading(self._connection)
         left: list[Delivered] = []
         try:
@@ -218,8 +221,9 @@ class NatsSource(Source[NatsConfig]):
         """Yield what was published to subjects and has come, and listen no more."""
         if self._listener is not None:
             await self._listener.close()
-            for chunk in self._chunks(self._listener.rest(), lambda _: None):
-                yield chunk
+            self._ready.extend(self._chunks(self._listener.rest(), lambda _: None))
+        while self._ready:
+            yield self._ready.popleft()
 
     def _stream_reading(self, connection: Connection) -> Reading:
         config = self.config
