@@ -501,6 +501,22 @@ async def test_what_is_not_mqtt_ends_the_connection_and_costs_nothing_before_it(
 
 
 @run
+async def test_what_has_arrived_is_given_when_it_stops(tmp_path):
+    """With QoS 0 it does not come again."""
+    message = b"\x30\x04\x00\x01a1"
+    async with Scripted(OK3, b"\x90\x03\x00\x01\x00" + 100_000 * message) as server:
+        source = MqttSource(url=f"mqtt://127.0.0.1:{server.port}", topics=["a"], qos=0)
+        source.remember(tmp_path, [])
+        await source.connect()
+        stream = source.stream(None)
+        chunks = [await anext(stream)]
+        await stream.aclose()
+        chunks += [chunk async for chunk in source.rest()]
+        await source.disconnect()
+    assert sum(chunk.raw_data.count(b"\n") for chunk in chunks) == 100_000
+
+
+@run
 async def test_a_broker_that_grants_less_is_told(tmp_path):
     async with (
         Scripted(OK3, b"\x90\x03\x00\x01\x00") as server,

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 __all__ = ["receive_what_is_there"]
 
-_MOMENT = 0.01
+_MOMENT = 0.05
 """What was sent before is there when nothing comes for so long."""
 _MOST_SECONDS = 1.0
 _MOST_BYTES = 4 * 2**20

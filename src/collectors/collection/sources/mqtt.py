@@ -34,7 +34,7 @@ import secrets
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -43,6 +43,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from collectors.client_tls import ClientTls, client_context, is_this_machine
 from collectors.collection.base import ByteSourceConfig, Source
 from collectors.collection.sources import _mqtt_packets as wire
+from collectors.collection.sources._arrived import receive_what_is_there
 from collectors.collection.sources._cutting import SAMPLE_BYTES
 from collectors.collection.sources._mqtt_connection import Broker, Connection, parse_url
 from collectors.collection.sources._mqtt_exchanges import Exchange
@@ -57,7 +58,7 @@ from collectors.collection.sources._mqtt_records import (
 )
 from collectors.collection.sources._mqtt_session import Session
 from collectors.collection.sources._mqtt_topics import Filter, parse_filter
-from collectors.errors import TransientError
+from collectors.errors import CollectorsError, TransientError
 from collectors.models import CollectedData, Position
 from collectors.settings import Duration, Name, Settings
 
@@ -201,10 +202,11 @@ class MqttSource(Source[MqttConfig]):
             str(parse_url(config.url)[1]), config.client_id, _made_up(), lambda line: self.tell(line)
         )
         lowest, highest = (choose(qos for _, qos in self._filters) for choose in (min, max))
+        self._sent_once = lowest == 0
         self.lost_before_spool = (
-            ""
-            if lowest
-            else "what came with QoS 0 and was not yet written there when the process died is lost"
+            "what came with QoS 0 and was not yet written there when the process died is lost"
+            if self._sent_once
+            else ""
         )
         if 1 in {lowest, highest}:
             self.doubled_before_spool = (
@@ -278,7 +280,11 @@ class MqttSource(Source[MqttConfig]):
             await self._receive(self._connection)
 
     async def rest(self) -> AsyncIterator[CollectedData]:
-        """Yield what was received and not handed on."""
+        """Yield what was received and not handed on; with QoS 0 also what has arrived, since it does not come again."""
+        connection = self._connection
+        if self._sent_once and connection is not None:
+            with suppress(CollectorsError):
+                await receive_what_is_there(lambda: self._receive(connection))
         for chunk in self._taken():
             yield chunk
 
@@ -294,8 +300,8 @@ class MqttSource(Source[MqttConfig]):
             self._handed.popleft()
         await self._session.answer(self._session.exchanges.settle(position["message"]))
 
-    async def _receive(self, connection: Connection) -> None:
-        """Wait for packets, and do what each of them asks for."""
+    async def _receive(self, connection: Connection) -> int:
+        """Wait for packets, do what each of them asks for, and return their size."""
         packets = await connection.read()
         if self._lines is not None:
             self._lines.at(self.now())
@@ -324,6 +330,7 @@ class MqttSource(Source[MqttConfig]):
             await self._session.over(over)
         for packet in subscribed:
             await self._session.subscribed(packet)
+        return sum(size for _, _, size in packets)
 
     def _take(self, packet: Packet, pieces: Pieces, again: list[Exchange]) -> None:
         """Add a message to the pieces, unless it was handed on before."""

@@ -22,7 +22,7 @@ are followed, each checked, and another origin gets no credentials. A status of 
 Delivery: exactly once, over kills of this process, restarts of the server and cut connections, from a server that gives
 each event an id of its own and sends all behind the last one again. Events without an id that come behind one with an id
 are stored again after a break. Without any ids, or where the server keeps fewer events than were missed, what it sends
-while nobody is connected is lost; what has come is stored once from the spool on.
+while nobody is connected is lost; what has come is stored once from the spool on, on a stop what has arrived, too.
 Position: none; the spool has the last event id with the events. A changed `url`, its query aside, begins anew.
 """
 

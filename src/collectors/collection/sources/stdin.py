@@ -7,7 +7,8 @@
 Records are handed on as soon as they are there; the end of the input ends the source.
 
 Delivery: exactly once from the spool on. What was read from a pipe cannot be read again, so it is written to the spool
-first; in a crash, the last that was read and was not there yet is lost. To lose nothing, write to a file and follow it.
+first; in a crash, the last that was read and was not there yet is lost. On a stop, what is in the pipe is stored. To lose
+nothing, write to a file and follow it.
 Position: none.
 """
 

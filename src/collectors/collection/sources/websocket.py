@@ -19,7 +19,8 @@ are followed, each checked, and another origin gets no credentials, and nothing 
 refused with a status of 408, 425, 429 or 5xx is tried again, when `Retry-After` says; with any other, the source stops.
 
 Delivery: exactly once from the spool on. What the server sends while nobody is connected is lost, unless it sends it
-again by itself; so is what was received and not yet written to the spool when the process dies.
+again by itself; so is what was received and not yet written to the spool when the process dies. On a stop, what has
+arrived is stored.
 Position: none; the spool has one.
 """
 
