@@ -6,9 +6,8 @@
 3. After a failure the stored seq is asked for before anything is tried again: a commit whose outcome is unknown is
    never repeated blindly.
 
-A backend that keeps no position gets its rows first, then the state file remembers the position behind them: a crash
-between the two stores those rows twice (`state_side`). Dead letters that a backend has no room for go to the state file
-first, in the place of those of an earlier try.
+A backend that keeps no position gets its rows first, then the state file the position behind them (`state_side`). Dead
+letters that a backend has no room for go to the state file before the commit, replacing what an earlier try left there.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from collectors.runtime.ledger import EdgeReport
 from collectors.runtime.preparing import Prepared
 from collectors.runtime.runs import stored_counts
 from collectors.runtime.state_side import StateSide
-from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Rehearses
+from collectors.storage.base import Backend, KeepsDeadLetters, KeepsPosition, Recovers, Rehearses
 
 __all__ = ["Edge"]
 
@@ -97,7 +96,7 @@ class Edge:
         return checkpoint
 
     async def stored(self) -> Checkpoint:
-        """Return how far the flow is stored at this backend, without taking it over."""
+        """Return how far the flow is stored at this backend, to who is about to claim it."""
         return await self._retrying(self._look)
 
     async def skip_to(self, front: Checkpoint) -> None:
@@ -175,8 +174,7 @@ class Edge:
                 await self.flush()
 
     def _taken(self) -> bool:
-        more = self.on_taken is not None and self.on_taken()
-        return more and self._grouping.wants_more()
+        return self.on_taken is not None and self.on_taken() and self._grouping.wants_more()
 
     async def _deliver(self, group: list[Prepared]) -> None:
         last = group[-1]
@@ -325,6 +323,8 @@ class Edge:
 
     async def _look(self) -> Checkpoint:
         await self.backend.connect()
+        if isinstance(self.backend, Recovers):
+            return await self.backend.call(self.backend.recover, self._flow)  # type: ignore[no-any-return]
         return await self._stored()
 
     async def _claim(self) -> Checkpoint:

@@ -42,6 +42,7 @@ __all__ = [
     "KeepsPosition",
     "KeepsSchema",
     "ListsFlows",
+    "Recovers",
     "Rehearses",
     "SendsAgain",
     "as_table",
@@ -88,6 +89,17 @@ class KeepsPosition(Protocol):
 
     def stored(self, flow: str) -> Checkpoint:
         """Return how far the flow is durably stored, without taking it over; epoch 0 for one that was never claimed."""
+
+
+@runtime_checkable
+class Recovers(Protocol):
+    """A backend that keeps positions, in transactions that outlive their owner and hide meanwhile what is stored."""
+
+    def recover(self, flow: str) -> Checkpoint:
+        """Return what `stored` does, to who is about to claim the flow: a transaction that a dead owner left is aborted.
+
+        One that an owner may still commit gets the time for it.
+        """
 
 
 @runtime_checkable

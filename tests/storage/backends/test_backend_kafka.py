@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from _kafka_topics import Topics
@@ -19,9 +21,11 @@ from msgspec.structs import replace
 
 from collectors import registry
 from collectors.chunks import Checkpoint, ChunkKey
+from collectors.config.load import from_mapping
 from collectors.errors import ConfigurationError, DataError, FatalError, FencedError, TransientError
 from collectors.kafka_client import Watch
-from collectors.storage.backends import _kafka_positions, _kafka_sending
+from collectors.runtime.engine import Engine
+from collectors.storage.backends import _kafka_positions, _kafka_sending, kafka
 from collectors.storage.backends.kafka import KafkaBackend
 from collectors.storage.base import KeepsPosition
 from collectors.testing.backend_contract import BackendContract
@@ -79,6 +83,18 @@ def run(
             await backend.disconnect()
 
     asyncio.run(main())
+
+
+@asynccontextmanager
+async def beside(first: Any, **settings: Any) -> AsyncIterator[Any]:
+    """A second backend, as in another process, with the settings of the first one."""
+    given = first.config.model_dump(exclude={"id"}) | settings
+    backend = registry.create("backend", "kafka", given)
+    await backend.connect()
+    try:
+        yield backend
+    finally:
+        await backend.disconnect()
 
 
 def sent(topics: Topics, rows: Any, **settings: Any) -> list[Any]:
@@ -525,6 +541,7 @@ def test_a_commit_whose_outcome_is_unknown_is_decided_first(
 ) -> None:
     """The answer to it is lost, or it never arrived: what was stored is known only when nothing is open any more."""
     topic = topics.make()
+    monkeypatch.setattr(kafka, "MOMENT", 0.1)
     real = _kafka_sending.Sender.commit
     failing = [True]
 
@@ -570,7 +587,6 @@ def test_owners_that_do_not_know_of_another(topics: Topics) -> None:
             with pytest.raises(TransientError), first._meant():
                 session.sender.commit()
             first._give_up(session)
-            # Asking takes the brokers' side away from the second one, for a moment; it stays the owner.
             assert (await first.call(first.stored, FLOW)).epoch == 2
             with pytest.raises(FencedError, match="epoch 2, ours is 1"):
                 await first.call(first.commit, delivery(2, 2))
@@ -579,17 +595,8 @@ def test_owners_that_do_not_know_of_another(topics: Topics) -> None:
                 await first.call(first.commit, delivery(2, 2))
             assert (await second.call(second.stored, FLOW)).seq == 2
 
-        async def main() -> None:
-            backend = registry.create(
-                "backend", "kafka", {"brokers": [topics.address], "topic": topic, "timeout": "10s"} | place
-            )
-            await backend.connect()
-            try:
-                await other(backend)
-            finally:
-                await backend.disconnect()
-
-        await main()
+        async with beside(first) as second:
+            await other(second)
 
     run(topics, topic, scenario, **place)
     assert numbers(topics.options, topic) == list(range(6))
@@ -611,15 +618,122 @@ def test_what_is_committed_while_another_owner_takes_over_is_seen(
             first.commit(delivery(1, 1))
             take_over(self)
 
-        second = registry.create("backend", "kafka", first.config.model_dump(exclude={"id"}))
-        await second.connect()
-        try:
+        async with beside(first) as second:
             monkeypatch.setattr(_kafka_sending.Sender, "take_over", late)
             assert (await second.call(second.claim, FLOW)).seq == 1
-        finally:
-            await second.disconnect()
 
     run(topics, topic, scenario, **place)
+    assert numbers(topics.options, topic) == [0, 1, 2]
+
+
+# Transactions that stay open.
+
+
+def left_open(backend: Any, what: Any) -> None:
+    """Leave a delivery as a process does that dies before its commit: all of it is there, and open."""
+    session = backend._session(what.key.flow)
+    session.sender.begin()
+    assert session.sender.send(backend._messages(what.table), bytearray(what.table.num_rows)) == {}
+    record = {"epoch": what.key.epoch, "seq": what.key.seq, "position": what.position}
+    session.sender.produce(
+        backend.config.positions,
+        _kafka_positions._key(backend.config, what.key.flow),
+        msgspec.json.encode(record),
+    )
+    session.sender._producer.flush(10)
+
+
+def test_a_start_ends_what_a_dead_process_has_left_open(
+    topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for the brokers to do that, which takes them as long as a transaction may be open."""
+    monkeypatch.setattr(kafka, "MOMENT", 0.1)
+    topic = topics.make()
+    settings = {"brokers": [topics.address], "topic": topic, "timeout": "20s", **positions_of(topics, topic)}
+    for name, first in (("s", 0), ("t", 5)):
+        lines = (f'{{"n": {n}}}\n' for n in range(first, first + 5))
+        (tmp_path / f"{name}.ndjson").write_text("".join(lines))
+    pipeline = {
+        "name": "p",
+        "sources": [{"type": "file", "id": name, "path": f"{name}.ndjson"} for name in ("s", "t")],
+        "storage": [{"type": "kafka", **settings}],
+    }
+
+    async def scenario(dead: Any) -> None:
+        for flow in ("p/s", "p/t"):
+            await dead.call(dead.claim, flow)
+        for flow in ("p/s", "p/t"):
+            left_open(dead, delivery(1, 1, flow=flow))
+        async with asyncio.timeout(10):
+            report = await Engine(from_mapping(pipeline, folder=tmp_path)).run()
+        assert [flow.error for flow in report.flows] == [None, None]
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+    assert numbers(topics.options, topic) == list(range(10))
+
+
+def test_who_only_asks_disturbs_no_transaction(topics: Topics) -> None:
+    topic = topics.make()
+
+    async def scenario(first: Any) -> None:
+        await first.call(first.claim, FLOW)
+        session = first._sessions[FLOW]
+        left_open(first, delivery(1, 1))
+        async with beside(first, timeout="1s") as second:
+            for ask in (second.stored, second.flows):
+                with pytest.raises(
+                    TransientError,
+                    match="not readable to its end within 1 s; a transaction may be open, which the brokers abort after 31 s",
+                ):
+                    await second.call(ask, FLOW)
+            assert second._sessions == {}
+        session.sender.commit()
+        assert (await first.call(first.stored, FLOW)).seq == 1
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+    assert numbers(topics.options, topic) == [0, 1, 2]
+
+
+def test_who_starts_lets_a_commit_that_is_under_way_be_made(topics: Topics) -> None:
+    topic = topics.make()
+
+    async def scenario(first: Any) -> None:
+        await first.call(first.claim, FLOW)
+        session = first._sessions[FLOW]
+        left_open(first, delivery(1, 1))
+        async with beside(first) as second:
+            starting = asyncio.ensure_future(second.call(second.recover, FLOW))
+            done, _ = await asyncio.wait([starting], timeout=0.3)
+            assert not done
+            session.sender.commit()
+            assert (await starting).seq == 1
+        session.checkpoint = replace(session.checkpoint, seq=1)
+        await first.call(first.commit, delivery(2, 2))  # nobody has fenced it
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+    assert numbers(topics.options, topic) == list(range(6))
+
+
+def test_an_owner_from_before_does_not_disturb_the_one_of_now(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told that it is fenced, and only looks then; the transaction of the other one goes on."""
+    topic = topics.make()
+
+    async def scenario(first: Any) -> None:
+        await first.call(first.claim, FLOW)
+        async with beside(first) as second:
+            assert (await second.call(second.claim, FLOW)).epoch == 2
+            session = second._sessions[FLOW]
+            session.sender.begin()
+            table = delivery(1, 1, 2).table
+            assert session.sender.send(second._messages(table), bytearray(table.num_rows)) == {}
+            with pytest.raises(FencedError, match="epoch 2, ours is 1"):
+                await first.call(first.commit, delivery(1, 1))
+            assert (await first.call(first.stored, FLOW)).epoch == 2
+            session.sender.commit()
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
     assert numbers(topics.options, topic) == [0, 1, 2]
 
 
@@ -645,23 +759,6 @@ def test_an_open_transaction_of_another_flow_hides_nothing(topics: Topics) -> No
     run(topics, topic, scenario, **positions_of(topics, topic))
 
 
-def test_an_open_transaction_that_stays_is_told(topics: Topics) -> None:
-    topic = topics.make()
-
-    async def scenario(backend: Any) -> None:
-        await backend.call(backend.claim, FLOW)
-        sender = backend._sessions[FLOW].sender
-        sender.begin()
-        sender.produce(f"{topic}-positions", b"k", b"{}")
-        sender._producer.flush(10)
-        with pytest.raises(
-            TransientError, match="not readable to its end within 1 s; a transaction may be open"
-        ):
-            await backend.call(backend.stored, FLOW)
-
-    run(topics, topic, scenario, timeout="1s", **positions_of(topics, topic))
-
-
 def test_the_position_of_a_flow_that_rests_is_found(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_kafka_positions, "TAIL", 10)
     topic = topics.make()
@@ -683,7 +780,7 @@ def test_a_flow_has_a_position_for_each_topic(topics: Topics) -> None:
     one, two = topics.make(), topics.make()
 
     async def scenario(first: Any) -> None:
-        async def beside(second: Any) -> None:
+        async with beside(first, topic=two) as second:
             for backend, last in ((first, 2), (second, 1)):
                 assert await backend.call(backend.claim, FLOW) == Checkpoint(1)
                 for seq in range(1, last + 1):
@@ -692,14 +789,6 @@ def test_a_flow_has_a_position_for_each_topic(topics: Topics) -> None:
                 assert (await backend.call(backend.stored, FLOW)).seq == last
                 assert await backend.call(backend.flows, FLOW) == [FLOW]
             await first.call(first.commit, delivery(3, 3, letters=0))
-
-        settings = first.config.model_dump(exclude={"id"}) | {"topic": two}
-        second = registry.create("backend", "kafka", settings)
-        await second.connect()
-        try:
-            await beside(second)
-        finally:
-            await second.disconnect()
 
     run(topics, one, scenario, **positions_of(topics, one))
     assert numbers(topics.options, one) == list(range(9))

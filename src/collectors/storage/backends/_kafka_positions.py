@@ -3,6 +3,10 @@
 Who owns a flow is what this topic says, by the epoch of the last record. A session may commit only what follows the record
 that it has read behind `init_transactions`. Whoever claims the flow later calls that too, with the same transactional id:
 the brokers refuse the older session from then on, and a newer one of the same process reads the epoch of the other.
+
+An owner that dies between the record and the end of its transaction leaves it open, and what is behind it cannot be read
+until the brokers abort it, or `init_transactions` does. That is for owners, and for who is about to claim the flow: all
+others only read, and disturb no transaction.
 """
 
 from __future__ import annotations
@@ -21,12 +25,15 @@ from collectors.chunks import Checkpoint
 from collectors.errors import ConfigurationError, TransientError
 from collectors.kafka_client import Watch, explained, shared_options
 from collectors.models import Position
-from collectors.storage.backends._kafka_sending import FENCED, Messages, Sender
+from collectors.storage.backends._kafka_sending import FENCED, Messages, Sender, transaction_seconds
 
 if TYPE_CHECKING:
     from collectors.storage.backends.kafka import KafkaConfig
 
-__all__ = ["Positions", "Session"]
+__all__ = ["MOMENT", "OpenTransactionError", "Positions", "Session"]
+
+MOMENT = 2.0
+"""So many seconds an owner has between the record of a position and the end of its transaction, before it is thought dead."""
 
 TAIL = 2000
 """A flow that goes on has its last record among so many; for one that rests all are read."""
@@ -39,6 +46,10 @@ _TOPIC = {"cleanup.policy": "compact", "segment.bytes": str(16 * 2**20), "segmen
 def _key(config: KafkaConfig, flow: str) -> bytes:
     """Return the key of a flow's records: it has a position for each topic that it goes to."""
     return msgspec.json.encode([flow, config.topic])
+
+
+class OpenTransactionError(TransientError):
+    """A transaction is open that hides how far flows are stored."""
 
 
 class _Record(Struct, omit_defaults=True):
@@ -65,10 +76,10 @@ class Session:
         transaction = f"{self._topic}/{flow}/{config.topic}"
         self.sender = Sender(config, name, transaction=transaction, careful=careful)
 
-    def begin(self, positions: Positions) -> None:
+    def begin(self, positions: Positions, patience: float | None = None) -> None:
         """End the other producers; then read how far the flow is stored, which nobody else can change any more."""
         self.sender.take_over()
-        self.checkpoint = positions.stored(self.flow)
+        self.checkpoint = positions.stored(self.flow, patience)
 
     def commit(self, messages: Messages, behind: Checkpoint) -> dict[int, KafkaError]:
         """Commit the messages and the checkpoint behind them, unless there are errors of messages, which are returned."""
@@ -136,14 +147,14 @@ class Positions:
                     f"{self._about}: expected cleanup.policy=compact, it has '{policy}', by which positions are forgotten"
                 )
 
-    def stored(self, flow: str) -> Checkpoint:
-        """Return how far a flow is stored."""
+    def stored(self, flow: str, patience: float | None = None) -> Checkpoint:
+        """Return how far a flow is stored. Raises OpenTransactionError when that is hidden for longer than `patience`."""
         end = self._end()
         if not end:
             return Checkpoint(0)
         key = _key(self._config, flow)
         for begin in dict.fromkeys((max(0, end - TAIL), 0)):
-            found = [value for each, value in self._records(begin, end) if each == key]
+            found = [value for each, value in self._records(begin, end, patience) if each == key]
             if found:
                 return _checkpoint(found[-1])
         return Checkpoint(0)
@@ -172,12 +183,15 @@ class Positions:
         except KafkaException as error:
             raise explained(error.args[0], self._about) from None
 
-    def _records(self, begin: int, end: int) -> Iterator[tuple[bytes, bytes | None]]:
+    def _records(
+        self, begin: int, end: int, patience: float | None = None
+    ) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield key and value of the committed records of these offsets, once no transaction is open there.
 
         Without a value it says that everything before it is to be forgotten.
         """
-        deadline = time.monotonic() + self._config.timeout
+        patience = min(patience or self._config.timeout, self._config.timeout)
+        deadline = time.monotonic() + patience
         self._consumer.assign([TopicPartition(self._place.topic, 0, begin)])
         try:
             while True:
@@ -186,13 +200,14 @@ class Positions:
                     if message.offset() >= end and (error is None or error.code() == _END):
                         return
                     if error is None:
-                        deadline = time.monotonic() + self._config.timeout
+                        deadline = time.monotonic() + patience
                         yield message.key() or b"", message.value()
                     elif error.code() != _END:
                         raise explained(error, self._about)
                 if time.monotonic() > deadline:
-                    raise TransientError(
-                        f"{self._about}: not readable to its end within {self._config.timeout:g} s; a transaction may be open"
+                    raise OpenTransactionError(
+                        f"{self._about}: not readable to its end within {patience:g} s; a transaction may be open, which the "
+                        f"brokers abort after {transaction_seconds(self._config):g} s"
                     )
         finally:
             self._consumer.unassign()

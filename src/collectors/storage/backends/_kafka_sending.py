@@ -19,7 +19,18 @@ from collectors.kafka_client import LASTING, Watch, explained, shared_options
 if TYPE_CHECKING:
     from collectors.storage.backends.kafka import KafkaConfig
 
-__all__ = ["FENCED", "OWNED", "REFUSED", "TOO_LARGE", "Messages", "Progress", "Sender", "meaning", "worst"]
+__all__ = [
+    "FENCED",
+    "OWNED",
+    "REFUSED",
+    "TOO_LARGE",
+    "Messages",
+    "Progress",
+    "Sender",
+    "meaning",
+    "transaction_seconds",
+    "worst",
+]
 
 OWNED = {
     **kafka_client.OWNED,
@@ -216,6 +227,11 @@ class Progress:
         self._last[key.flow] = last, bytearray(mark for row, mark in enumerate(marks) if row not in bad)
 
 
+def transaction_seconds(config: KafkaConfig, *, careful: bool = False) -> float:
+    """Return how long a transaction may be open before the brokers abort it."""
+    return config.timeout * (_CAREFUL if careful else 1) + _TRANSACTION_SECONDS
+
+
 def meaning(error: KafkaError, about: str) -> CollectorsError:
     """Return what to raise for an error: where only the producer is broken, a new one is worth a try."""
     found = explained(error, about, doing="write")
@@ -247,5 +263,5 @@ def _options(config: KafkaConfig, name: str, transaction: str | None, *, careful
         options["batch.num.messages"] = 1
     if transaction is not None:
         options["transactional.id"] = transaction
-        options["transaction.timeout.ms"] = milliseconds + int(_TRANSACTION_SECONDS * 1000)
+        options["transaction.timeout.ms"] = int(transaction_seconds(config, careful=careful) * 1000)
     return options | shared_options(config)

@@ -38,7 +38,7 @@ from collectors.chunks import Checkpoint, ChunkKey, Delivery
 from collectors.errors import ConfigurationError, DataError, TransientError
 from collectors.kafka_client import KafkaSettings, Topic
 from collectors.settings import Duration, meant
-from collectors.storage.backends._kafka_positions import Positions, Session
+from collectors.storage.backends._kafka_positions import MOMENT, OpenTransactionError, Positions, Session
 from collectors.storage.backends._kafka_sending import (
     FENCED,
     OWNED,
@@ -274,7 +274,9 @@ class _Transactional(KafkaBackend):
                 except KafkaException as error:
                     if error.args[0].code() not in FENCED:
                         raise
-                    continue  # the next session knows whether it was an owner, or one that asked what is stored
+                    # By an owner, which is not disturbed then; or by one that was about to claim the flow and did not.
+                    check_follows(self._known().stored(key.flow), delivery)
+                    continue
                 if careful or not any(error.code() == TOO_LARGE for error in errors.values()):
                     break
                 careful = True
@@ -282,9 +284,22 @@ class _Transactional(KafkaBackend):
         return key.seq
 
     def stored(self, flow: str) -> Checkpoint:
-        """Return how far the flow is stored; where the outcome of a commit is unknown, it is decided first."""
+        """Return how far the flow is stored; where the outcome of our own commit is unknown, it is decided first."""
+        if flow in self._unsure:
+            return self.recover(flow)
         with self._meant():
-            return self._session(flow).checkpoint if flow in self._unsure else self._known().stored(flow)
+            return self._known().stored(flow)
+
+    def recover(self, flow: str) -> Checkpoint:
+        """Return how far the flow is stored; a transaction that hides it for more than a moment is aborted."""
+        with self._meant():
+            try:
+                found = self._known().stored(flow, MOMENT)
+            except OpenTransactionError:
+                self._drop(flow)
+                found = self._session(flow, patience=MOMENT).checkpoint  # others may have to recover, too
+        self._unsure.discard(flow)
+        return found
 
     def flows(self, source: str) -> list[str]:
         """Return the flows of a source of which anything is stored."""
@@ -296,14 +311,14 @@ class _Transactional(KafkaBackend):
             self._positions = Positions(self.config, self.get_backend_id())
         return self._positions
 
-    def _session(self, flow: str, *, careful: bool = False) -> Session:
+    def _session(self, flow: str, *, careful: bool = False, patience: float | None = None) -> Session:
         """Return the session of a flow, a new one where the last one failed: it ends what that one has left open."""
         session = self._sessions.get(flow)
         if session is None or session.sender.careful != careful:
             self._drop(flow)
             session = Session(self.config, self.get_backend_id(), flow, careful=careful)
             try:
-                session.begin(self._known())
+                session.begin(self._known(), patience)
             except BaseException:
                 session.sender.close()
                 raise
@@ -315,16 +330,18 @@ class _Transactional(KafkaBackend):
         """Commit, unless there are errors of messages, which are returned."""
         try:
             errors = session.commit(messages, behind)
-        except BaseException:
-            self._give_up(session)
+        except BaseException as error:
+            self._give_up(session, error)
             raise
         if errors:
             self._give_up(session)
         return errors
 
-    def _give_up(self, session: Session) -> None:
-        """Have the next session decide what became of the last transaction."""
-        self._unsure.add(session.flow)
+    def _give_up(self, session: Session, error: BaseException | None = None) -> None:
+        """End a session; what became of its transaction is to be decided, unless it was fenced, which ended it."""
+        fenced = isinstance(error, KafkaException) and error.args[0].code() in FENCED
+        if not fenced:
+            self._unsure.add(session.flow)
         self._drop(session.flow)
 
     def _drop(self, flow: str) -> None:
