@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +29,8 @@ from collectors.storage.base import KeepsPosition
 from collectors.testing.backend_contract import BackendContract
 from collectors.testing.deliveries import delivery
 
+from ._brokers import EXACT, FLOW, IN_JSON, beside, connected, without
 from ._kafka_log import in_log, numbers
-
-FLOW = "contract/source"
 
 
 @pytest.fixture(scope="module")
@@ -71,30 +68,11 @@ def run(
     server: Topics, topic: str, scenario: Callable[[Any], Coroutine[Any, Any, None]], **settings: Any
 ) -> None:
     async def main() -> None:
-        backend = registry.create(
-            "backend",
-            "kafka",
-            {"brokers": [server.address], "topic": topic, "timeout": "10s"} | settings,
-        )
-        await backend.connect()
-        try:
+        given = {"brokers": [server.address], "topic": topic, "timeout": "10s"} | settings
+        async with connected("kafka", given) as backend:
             await scenario(backend)
-        finally:
-            await backend.disconnect()
 
     asyncio.run(main())
-
-
-@asynccontextmanager
-async def beside(first: Any, **settings: Any) -> AsyncIterator[Any]:
-    """A second backend, as in another process, with the settings of the first one."""
-    given = first.config.model_dump(exclude={"id"}) | settings
-    backend = registry.create("backend", "kafka", given)
-    await backend.connect()
-    try:
-        yield backend
-    finally:
-        await backend.disconnect()
 
 
 def sent(topics: Topics, rows: Any, **settings: Any) -> list[Any]:
@@ -111,31 +89,10 @@ def sent(topics: Topics, rows: Any, **settings: Any) -> list[Any]:
 
 
 def test_a_message_is_a_json_object_with_exact_values(topics: Topics) -> None:
-    table = pa.table(
-        {
-            "big": pa.array([2**64 - 1], pa.uint64()),
-            "decimal": [Decimal("1.10")],
-            "time": [datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)],
-            "bytes": [b"\x00\xff"],
-            "float": [float("nan")],
-            "nested": [{"a": [1, None]}],
-            "text": ["a\nb"],
-            "nothing": pa.nulls(1),
-        }
-    )
-    ((key, value, headers, _),) = sent(topics, table, compression="zstd")
+    ((key, value, headers, _),) = sent(topics, EXACT, compression="zstd")
     assert (key, headers) == (None, {})
     assert b"\n" not in value
-    assert json.loads(value) == {
-        "big": 2**64 - 1,
-        "decimal": "1.10",
-        "time": "2026-01-02T03:04:05.000006Z",
-        "bytes": "AP8=",
-        "float": "NaN",
-        "nested": {"a": [1, None]},
-        "text": "a\nb",
-        "nothing": None,
-    }
+    assert json.loads(value) == IN_JSON
 
 
 def test_keys_and_headers_are_columns(topics: Topics) -> None:
@@ -367,8 +324,7 @@ def test_batches_that_are_refused_are_sent_one_by_one(
             await store(what)
         assert sorted(raised.value.rows) == [7, 20]
         assert "does not take it, 2,0" in raised.value.rows[7]
-        left = table.filter(pa.array([n not in {7, 20} for n in range(30)]))
-        await store(replace(what, table=left))
+        await store(replace(what, table=without(table, {7, 20})))
         if positions:
             assert (await backend.call(backend.stored, FLOW)).seq == 1
 
@@ -386,7 +342,7 @@ def test_what_the_client_refuses_itself_is_set_aside(topics: Topics) -> None:
         with pytest.raises(DataError) as raised:
             await backend.call(backend.write, rows, key)
         assert list(raised.value.rows) == [1]
-        assert await backend.call(backend.write, rows.take(pa.array([0, 2])), key) == 0
+        assert await backend.call(backend.write, without(rows, {1}), key) == 0
 
     run(topics, topic, scenario, options={"message.max.bytes": 2000})
     assert numbers(topics.options, topic) == [0, 2]
@@ -529,7 +485,7 @@ def test_a_row_that_cannot_be_sent_leaves_nothing_behind(topics: Topics) -> None
             await backend.call(backend.commit, what)
         assert list(raised.value.rows) == [3]
         assert (await backend.call(backend.stored, FLOW)).seq == 0
-        await backend.call(backend.commit, replace(what, table=table.take(pa.array([0, 1, 2, 4]))))
+        await backend.call(backend.commit, replace(what, table=without(table, {3})))
 
     run(topics, topic, scenario, options={"message.max.bytes": 2000}, **positions_of(topics, topic))
     assert numbers(topics.options, topic) == [0, 1, 2, 4]

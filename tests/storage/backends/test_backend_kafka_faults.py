@@ -20,15 +20,13 @@ import psutil
 import pytest
 from _kafka_topics import Topics
 
-from collectors import registry
-from collectors.errors import TransientError
 from collectors.testing.deliveries import delivery
 from collectors.testing.kafka_server import KafkaServer
 
+from ._brokers import FLOW, connected, deliver, takes_over, tried
 from ._kafka_log import Following, numbers
 from ._sink_pipeline import SinkPipeline, lives, wait_for
 
-FLOW = "contract/source"
 POSITIONS = {"positions": "positions"}
 
 
@@ -138,33 +136,24 @@ def test_connections_are_cut(topics: Topics, kafka_server: Any, exactly: bool) -
     settings = storage(topics, topic, **more)
     del settings["type"]
 
-    async def attempt(backend: Any, seq: int) -> None:
-        what = delivery(seq, seq, letters=0)
-        for tries in range(50):
-            try:
-                if not exactly:
-                    await backend.call(backend.write, what.table, what.key)
-                elif tries == 0 or (await backend.call(backend.stored, FLOW)).seq < seq:
-                    await backend.call(backend.commit, what)
-            except TransientError:
-                continue
-            return
-        raise AssertionError("it never works")
+    async def store(backend: Any, what: Any) -> None:
+        if exactly:
+            await deliver(backend, what)
+        else:
+            await tried(lambda: backend.call(backend.write, what.table, what.key))
 
     async def main() -> None:
-        backend = registry.create("backend", "kafka", settings)
-        await backend.connect()
-        if exactly:
-            await backend.call(backend.claim, FLOW)
-        cuts = 0
-        for seq in range(1, last + 1):
-            trying = asyncio.ensure_future(attempt(backend, seq))
-            for _ in range(seq % 3):
-                await asyncio.wait([trying], timeout=chance.random() / 100)
-                cuts += cut(kafka_server.port)
-            await trying
-        assert cuts > 5
-        await backend.disconnect()
+        async with connected("kafka", settings) as backend:
+            if exactly:
+                await backend.call(backend.claim, FLOW)
+            cuts = 0
+            for seq in range(1, last + 1):
+                storing = asyncio.ensure_future(store(backend, delivery(seq, seq, letters=0)))
+                for _ in range(seq % 3):
+                    await asyncio.wait([storing], timeout=chance.random() / 100)
+                    cuts += cut(kafka_server.port)
+                await storing
+            assert cuts > 5
 
     asyncio.run(main())
     assert numbers(topics.options, topic) == once(3 * last)
@@ -174,20 +163,6 @@ def test_two_processes_with_one_flow_store_each_row_once(tmp_path: Path, topics:
     """As on two machines; who comes later takes the flow over, and the other one ends with code 75."""
     topic = topics.make(2)
     place = storage(topics, topic, positions=f"{topic}-p")
-    one, two = (SinkPipeline(tmp_path / name, place, follow=True) for name in ("one", "two"))
-    two.file.unlink()
-    two.file.symlink_to(one.file)
-    with one, Following(topics.options, topic) as log:
-        one.append(2000)
-        wait_for(lambda: log.count() >= 1000)
-        with two:
-            for _ in range(400):
-                one.append(10)
-                assert one.process is not None
-                if one.process.poll() is not None:
-                    break
-                threading.Event().wait(0.05)
-            assert one.process.wait(30) == 75, one.log()
-            wait_for(lambda: len(numbers(topics.options, topic)) >= one.rows)
-            assert two.ends() == 0, two.log()
-    assert Counter(numbers(topics.options, topic)) == Counter(range(one.rows))
+    with Following(topics.options, topic) as log:
+        rows = takes_over(tmp_path, place, log.count)
+    assert Counter(numbers(topics.options, topic)) == Counter(range(rows))

@@ -6,24 +6,21 @@ import asyncio
 import itertools
 import json
 import re
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from _nats_world import connected, shared_server, stream_of
+from _nats_world import connected as client_of
+from _nats_world import shared_server, stream_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from nats.js.api import DiscardPolicy, StreamSource
 
-from collectors import registry
 from collectors.chunks import Checkpoint, ChunkKey
 from collectors.config.load import from_mapping
 from collectors.errors import ConfigurationError, DataError, FatalError, FencedError, TransientError
@@ -35,7 +32,8 @@ from collectors.testing.deliveries import delivery
 from collectors.testing.nats_server import NatsServer
 from collectors.testing.proxy import Proxy
 
-FLOW = "contract/source"
+from ._brokers import EXACT, FLOW, IN_JSON, beside, commit_what_is_taken, connected, deliver, tried, without
+from ._nats_log import make_stream, messages, numbers
 
 
 class TestNats(BackendContract):
@@ -63,18 +61,6 @@ class TestNats(BackendContract):
 NUMBERS = itertools.count(1)
 
 
-def make_stream(name: str) -> None:
-    """Make a stream from a thread of its own: the contract asks for settings inside of a loop, too."""
-
-    async def make() -> None:
-        async with connected() as client:
-            await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
-
-    thread = threading.Thread(target=lambda: asyncio.run(make()))
-    thread.start()
-    thread.join()
-
-
 def run(
     scenario: Callable[[Any, Any, str], Coroutine[Any, Any, None]],
     *,
@@ -95,24 +81,11 @@ def run(
                 key: value.replace("STREAM", name) if isinstance(value, str) else value
                 for key, value in settings.items()
             }
-            backend = registry.create("backend", "nats", given)
-            await backend.connect()
-            try:
+            async with connected("nats", given) as backend:
                 await scenario(backend, js, name)
-            finally:
-                await backend.disconnect()
             return await messages(js, name)
 
     return asyncio.run(main())
-
-
-async def messages(js: Any, name: str) -> list[Any]:
-    state = (await js.stream_info(name)).state
-    return [await js.get_msg(name, seq) for seq in range(state.first_seq or 1, state.last_seq + 1)]
-
-
-def numbers(found: list[Any]) -> list[int]:
-    return [json.loads(each.data)["n"] for each in found]
 
 
 def stored(rows: Any, **settings: Any) -> list[Any]:
@@ -126,25 +99,8 @@ def stored(rows: Any, **settings: Any) -> list[Any]:
 
 
 def test_a_message_is_a_json_object_with_exact_values() -> None:
-    table = pa.table(
-        {
-            "big": pa.array([2**64 - 1], pa.uint64()),
-            "decimal": [Decimal("1.10")],
-            "time": [datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)],
-            "bytes": [b"\x00\xff"],
-            "float": [float("-inf")],
-            "nested": [{"a": [1, None]}],
-        }
-    )
-    (found,) = stored(table)
-    assert json.loads(found.data) == {
-        "big": 2**64 - 1,
-        "decimal": "1.10",
-        "time": "2026-01-02T03:04:05.000006Z",
-        "bytes": "AP8=",
-        "float": "-Infinity",
-        "nested": {"a": [1, None]},
-    }
+    (found,) = stored(EXACT)
+    assert json.loads(found.data) == IN_JSON
 
 
 def test_subjects_and_headers_are_columns() -> None:
@@ -364,7 +320,7 @@ def test_a_login_that_is_not_enough_is_told() -> None:
     with NatsServer(permissions) as server:
 
         async def main() -> None:
-            async with connected(server.url, user="admin", password="secret") as client:
+            async with client_of(server.url, user="admin", password="secret") as client:
                 await client.jetstream().add_stream(name="S", subjects=["S.>"])
             settings = {"servers": server.url, "stream": "S", "subject": "S.rows", "timeout": "1s"}
             backend = NatsBackend(**settings, user="me", password="secret")
@@ -398,18 +354,6 @@ def dying_before_the_position() -> Iterator[None]:
         patch.setattr(_nats_positions.Positions, "write", dies)
         with pytest.raises(TransientError, match="killed"):
             yield
-
-
-async def commit_what_is_taken(backend: Any, what: Any) -> None:
-    """Commit as the runtime does: without the rows that are refused."""
-    while True:
-        try:
-            await backend.call(backend.commit, what)
-        except DataError as error:
-            left = [row for row in range(what.table.num_rows) if row not in error.rows]
-            what = replace(what, table=what.table.take(pa.array(left, pa.int64())))
-        else:
-            return
 
 
 def with_large(what: Any, *bad: int) -> Any:
@@ -449,7 +393,7 @@ def test_rows_beside_refused_ones_keep_their_ids_when_the_connection_breaks() ->
         what = with_large(delivery(1, 2, letters=0), 1)
         with dying_before_the_position():
             await commit_what_is_taken(backend, what)
-        left = replace(what, table=what.table.take([0, 2, 3, 4, 5]))
+        left = replace(what, table=without(what.table, {1}))
         await backend.call(backend.commit, left)
 
     assert sorted(numbers(run(scenario))) == [0, 2, 3, 4, 5]
@@ -462,7 +406,7 @@ def test_rows_beside_refused_ones_keep_their_ids_under_the_key_of_a_write() -> N
         with pytest.raises(DataError) as raised:
             await backend.call(backend.write, table, key)
         assert list(raised.value.rows) == [1]
-        assert await backend.call(backend.write, table.take([0, 2, 3, 4, 5]), key) == 5
+        assert await backend.call(backend.write, without(table, {1}), key) == 5
 
     assert sorted(numbers(run(scenario))) == [0, 2, 3, 4, 5]
 
@@ -528,9 +472,7 @@ def test_a_flow_has_a_position_for_each_subject() -> None:
     """Two storages of a pipeline, which keep their positions in one bucket, know nothing of each other."""
 
     async def scenario(first: Any, js: Any, name: str) -> None:
-        second = NatsBackend(first.config.model_copy(update={"subject": f"{name}.others"}))
-        await second.connect()
-        try:
+        async with beside(first, subject=f"{name}.others") as second:
             for backend, last in ((first, 2), (second, 1)):
                 assert await backend.call(backend.claim, FLOW) == Checkpoint(1)
                 for seq in range(1, last + 1):
@@ -538,8 +480,6 @@ def test_a_flow_has_a_position_for_each_subject() -> None:
             for backend, last in ((first, 2), (second, 1)):
                 assert (await backend.call(backend.stored, FLOW)).seq == last
                 assert await backend.call(backend.flows, FLOW) == [FLOW]
-        finally:
-            await second.disconnect()
 
     assert numbers(run(scenario)) == [*range(6), *range(3)]
 
@@ -575,15 +515,11 @@ def test_owners_that_do_not_know_of_another() -> None:
     async def scenario(first: Any, js: Any, name: str) -> None:
         await first.call(first.claim, FLOW)
         await first.call(first.commit, delivery(1, 1, letters=0))
-        second = NatsBackend(first.config)
-        await second.connect()
-        try:
+        async with beside(first) as second:
             assert (await second.call(second.claim, FLOW)).epoch == 2
             with pytest.raises(FencedError, match="epoch 2, ours is 1"):
                 await first.call(first.commit, delivery(2, 2, letters=0))
             await second.call(second.commit, delivery(2, 3, 2, letters=0))
-        finally:
-            await second.disconnect()
 
     assert numbers(run(scenario)) == list(range(9))
 
@@ -605,25 +541,6 @@ def test_a_connection_that_is_cut_at_any_message_loses_and_doubles_nothing(momen
 
         found = run(scenario, servers=f"nats://127.0.0.1:{proxy.port}", timeout="2s")
     assert numbers(found) == list(range(15))
-
-
-async def tried(action: Callable[[], Any]) -> Any:
-    for _ in range(20):
-        try:
-            return await action()
-        except TransientError:
-            continue
-    raise AssertionError("it never works")
-
-
-async def deliver(backend: Any, what: Any) -> None:
-    """Commit as the runtime does: after a failure, what is stored is asked for first."""
-
-    async def once() -> None:
-        if (await backend.call(backend.stored, FLOW)).seq < what.key.seq:
-            await backend.call(backend.commit, what)
-
-    await tried(once)
 
 
 def test_a_server_that_hangs_is_given_up_and_what_is_under_way_is_bounded(

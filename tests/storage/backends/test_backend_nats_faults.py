@@ -5,8 +5,6 @@ The oracle is the stream itself, read to its end. All of this is well within the
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import random
 import threading
@@ -15,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _nats_world import connected
 
 from collectors.testing.nats_server import NatsServer
 from collectors.testing.proxy import Proxy
 
+from ._brokers import takes_over
+from ._nats_log import count, counted, make_stream
 from ._sink_pipeline import SinkPipeline, lives, wait_for
 
 
@@ -28,134 +27,85 @@ def storage(port: int, subject: str = "ROWS.x") -> dict[str, Any]:
     return {"type": "nats", "servers": servers, "stream": "ROWS", "subject": subject, "timeout": "1s"}
 
 
-def make_stream(server: NatsServer, **config: Any) -> None:
-    async def make() -> None:
-        async with connected(server.url) as client:
-            await client.jetstream().add_stream(name="ROWS", subjects=["ROWS.>"], **config)
-
-    asyncio.run(make())
-
-
-def count(server: NatsServer) -> int:
-    async def ask() -> int:
-        async with connected(server.url) as client:
-            return int((await client.jetstream().stream_info("ROWS")).state.messages)
-
-    return asyncio.run(ask())
-
-
-def in_stream(server: NatsServer) -> Counter[int]:
-    async def read() -> Counter[int]:
-        async with connected(server.url) as client:
-            js = client.jetstream()
-            left = (await js.stream_info("ROWS")).state.messages
-            reading = await js.pull_subscribe("ROWS.>", stream="ROWS")
-            found: Counter[int] = Counter()
-            while left > found.total():
-                for message in await reading.fetch(1000, timeout=5):
-                    found[json.loads(message.data)["n"]] += 1
-                    await message.ack()
-            await reading.unsubscribe()
-            return found
-
-    return asyncio.run(read())
-
-
 @pytest.mark.parametrize("first", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 4))])
 def test_killed_at_crash_points(tmp_path: Path, first: int) -> None:
     """Before and behind single messages, too."""
     with NatsServer() as server:
-        make_stream(server)
+        make_stream("ROWS", server)
         pipeline = SinkPipeline(tmp_path, storage(server.port))
         pipeline.append(200)
         assert lives(pipeline.pipeline, first, 7, 15 if first == 1 else 40) > 5
-        assert in_stream(server) == Counter(range(200))
+        assert counted(server, "ROWS") == Counter(range(200))
 
 
 def test_killed_at_any_time_under_load(tmp_path: Path, full: bool) -> None:
     chance = random.Random(os.environ.get("SEED", "nats"))
     with NatsServer() as server:
-        make_stream(server)
+        make_stream("ROWS", server)
         pipeline = SinkPipeline(tmp_path, storage(server.port), follow=True)
         with pipeline:
             for _ in range(20 if full else 3):
-                before = count(server)
+                before = count(server, "ROWS")
                 pipeline.append(1000)
-                wait_for(lambda: count(server) > before)  # noqa: B023
+                wait_for(lambda: count(server, "ROWS") > before)  # noqa: B023
                 threading.Event().wait(chance.random() / 10)
                 pipeline.kill()
                 pipeline.start()
             pipeline.append(100)  # so that the last process is known to run
-            wait_for(lambda: count(server) >= pipeline.rows)
+            wait_for(lambda: count(server, "ROWS") >= pipeline.rows)
             assert pipeline.ends() == 0, pipeline.log()
-        assert in_stream(server) == Counter(range(pipeline.rows))
+        assert counted(server, "ROWS") == Counter(range(pipeline.rows))
 
 
 def test_beyond_the_duplicate_window_rows_come_again_and_none_is_lost(tmp_path: Path) -> None:
     """The window is a tenth of a second, and each life is longer than that in coming."""
     with NatsServer() as server:
-        make_stream(server, duplicate_window=0.1)
+        make_stream("ROWS", server, duplicate_window=0.1)
         pipeline = SinkPipeline(tmp_path, storage(server.port))
         pipeline.append(200)
         assert lives(pipeline.pipeline, 20, 30, 5) > 2
-        assert set(in_stream(server)) == set(range(200))
+        assert set(counted(server, "ROWS")) == set(range(200))
 
 
 def test_the_server_is_killed_under_load(tmp_path: Path) -> None:
     with NatsServer() as server:
-        make_stream(server)
+        make_stream("ROWS", server)
         pipeline = SinkPipeline(tmp_path, storage(server.port), follow=True)
         with pipeline:
             for _ in range(4):
-                before = count(server)
+                before = count(server, "ROWS")
                 pipeline.append(1000)
-                wait_for(lambda: count(server) > before)  # noqa: B023
+                wait_for(lambda: count(server, "ROWS") > before)  # noqa: B023
                 server.kill()
                 server.start()
-            wait_for(lambda: count(server) >= pipeline.rows)
+            wait_for(lambda: count(server, "ROWS") >= pipeline.rows)
             assert pipeline.ends() == 0, pipeline.log()
-        assert in_stream(server) == Counter(range(pipeline.rows))
+        assert counted(server, "ROWS") == Counter(range(pipeline.rows))
 
 
 def test_connections_break_under_load(tmp_path: Path) -> None:
     with NatsServer() as server, Proxy("127.0.0.1", server.port) as proxy:
-        make_stream(server)
+        make_stream("ROWS", server)
         pipeline = SinkPipeline(tmp_path, storage(proxy.port), follow=True)
         with pipeline:
             for fault in (proxy.drops, proxy.refuses, proxy.resets, proxy.hangs, proxy.drops):
-                before = count(server)
+                before = count(server, "ROWS")
                 pipeline.append(1000)
-                wait_for(lambda: count(server) > before)  # noqa: B023
+                wait_for(lambda: count(server, "ROWS") > before)  # noqa: B023
                 fault()
                 threading.Event().wait(0.2)
                 proxy.passes()
             proxy.cuts(b"HPUB ROWS", "answered", range(1, 1000, 400))
             pipeline.append(1000)
-            wait_for(lambda: count(server) >= pipeline.rows)
+            wait_for(lambda: count(server, "ROWS") >= pipeline.rows)
             assert pipeline.ends() == 0, pipeline.log()
         assert proxy.cut > 0
-        assert in_stream(server) == Counter(range(pipeline.rows))
+        assert counted(server, "ROWS") == Counter(range(pipeline.rows))
 
 
 def test_two_processes_with_one_flow_store_each_row_once(tmp_path: Path) -> None:
     """As on two machines; who comes later takes the flow over, and the other one ends with code 75."""
     with NatsServer() as server:
-        make_stream(server)
-        place = storage(server.port)
-        one, two = (SinkPipeline(tmp_path / name, place, follow=True) for name in ("one", "two"))
-        two.file.unlink()
-        two.file.symlink_to(one.file)
-        with one:
-            one.append(2000)
-            wait_for(lambda: count(server) >= 1000)
-            with two:
-                for _ in range(400):
-                    one.append(10)
-                    assert one.process is not None
-                    if one.process.poll() is not None:
-                        break
-                    threading.Event().wait(0.05)
-                assert one.process.wait(30) == 75, one.log()
-                wait_for(lambda: count(server) >= one.rows)
-                assert two.ends() == 0, two.log()
-        assert in_stream(server) == Counter(range(one.rows))
+        make_stream("ROWS", server)
+        rows = takes_over(tmp_path, storage(server.port), lambda: count(server, "ROWS"))
+        assert counted(server, "ROWS") == Counter(range(rows))
