@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from collectors.chunks import ChunkKey
+from collectors.errors import FatalError
 from collectors.storage.backends.stdout import StdoutBackend
 from collectors.testing.backend_contract import BackendContract
 
@@ -101,6 +105,43 @@ def test_what_another_owner_has_under_the_same_numbers_is_printed(capfd: pytest.
 
     asyncio.run(main())
     assert [json.loads(line)["n"] for line in capfd.readouterr().out.splitlines()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_an_output_that_takes_a_part_at_a_time_gets_all(
+    monkeypatch: pytest.MonkeyPatch, buffering: int
+) -> None:
+    """A pipe that does not block, which takes nothing while it is full; with `PYTHONUNBUFFERED`, too."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    rows = pa.table({"n": range(50_000)})
+    found: list[bytes] = []
+
+    def read() -> None:
+        with os.fdopen(reading, "rb") as pipe:
+            found.append(pipe.read())
+
+    thread = threading.Thread(target=read)
+    with io.TextIOWrapper(
+        os.fdopen(writing, "wb", buffering=buffering), write_through=not buffering
+    ) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        storing = threading.Thread(target=printed, args=(rows,))
+        storing.start()
+        thread.start()
+        storing.join(20)
+    thread.join(20)
+    assert [json.loads(line)["n"] for line in found[0].splitlines()] == list(range(50_000))
+
+
+def test_an_output_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(FatalError, match="standard output cannot be written: No space left on device"):
+            printed({"n": 1})
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(FatalError, match="standard output is closed, and nothing can be printed"):
+        printed({"n": 1})
 
 
 def test_a_reader_that_went_away_is_told_in_one_line() -> None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import Literal
+from select import select
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -42,7 +43,13 @@ class StdoutBackend(Backend[StdoutConfig]):
     """
 
     def open(self) -> None:
-        """Begin with no flow printed."""
+        """Begin with no flow printed. Raises FatalError when there is no standard output."""
+        if sys.stdout is None:
+            raise FatalError(
+                "standard output is closed, and nothing can be printed; let it go to a file or a program, or take this "
+                "storage out",
+                error_type=ErrorType.STORAGE,
+            )
         self._printed: dict[str, ChunkKey] = {}
 
     def write(self, table: pa.Table, key: ChunkKey) -> int:
@@ -61,9 +68,9 @@ class StdoutBackend(Backend[StdoutConfig]):
 def _print(content: bytes) -> None:
     stream = sys.stdout
     try:
+        stream.flush()
         if hasattr(stream, "buffer"):
-            stream.flush()
-            stream.buffer.write(content)
+            _write(getattr(stream.buffer, "raw", stream.buffer), content)
         else:
             stream.write(content.decode())
         stream.flush()
@@ -75,6 +82,21 @@ def _print(content: bytes) -> None:
         raise FatalError(
             "standard output is closed: the program that read it has ended", error_type=ErrorType.STORAGE
         ) from error
+    except OSError as error:
+        raise FatalError(
+            f"standard output cannot be written: {error.strerror or error}", error_type=ErrorType.STORAGE
+        ) from error
+
+
+def _write(stream: Any, content: bytes) -> None:
+    """Write all of it to a stream without a buffer, which may take a part at a time, or nothing for now."""
+    left = memoryview(content)
+    while left:
+        written = stream.write(left)
+        if written:
+            left = left[written:]
+        else:
+            select([], [stream], [])
 
 
 def _as_table(table: pa.Table) -> bytes:
