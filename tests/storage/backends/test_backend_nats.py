@@ -205,6 +205,27 @@ def test_what_is_too_large_is_set_aside() -> None:
     assert numbers(run(scenario)) == [0, 2, 4, 3, 4, 5]
 
 
+def test_what_is_too_large_in_subject_or_headers_is_set_aside() -> None:
+    """The server ends the connection for such a subject, each time again; for such headers it refuses the message."""
+
+    async def scenario(backend: Any, *_: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        rows = [
+            {"n": n, "part": "x" * (5000 if n == 1 else 3000), "h": "x" * (70_000 if n == 3 else 10)}
+            for n in range(5)
+        ]
+        what = replace(delivery(1, 1, letters=0), table=pa.Table.from_pylist(rows))
+        with pytest.raises(
+            DataError, match=r"row 1: subject 'S.*x…' is longer than the 3,900 bytes"
+        ) as raised:
+            await backend.call(backend.commit, what)
+        assert list(raised.value.rows) == [1]
+        await commit_what_is_taken(backend, what)
+
+    found = run(scenario, subject="STREAM.{part}", headers={"H": "h"})
+    assert sorted(numbers(found)) == [0, 2, 4]
+
+
 def test_a_stream_that_gets_subjects_later_is_looked_at_again() -> None:
     async def scenario(backend: Any, js: Any, name: str) -> None:
         with pytest.raises(DataError, match="subject 'later' is none of the stream's"):
@@ -261,9 +282,11 @@ def test_settings_that_do_not_fit(given: dict[str, Any], message: str) -> None:
 def test_a_stream_that_is_not_there_is_told_at_the_start() -> None:
     async def scenario(backend: Any, js: Any, name: str) -> None:
         await js.add_stream(name=f"{name}M", mirror=StreamSource(name=name))
+        await js.add_stream(name=f"{name}N", subjects=[f"{name}N"], no_ack=True)
         for stream, message in (
             (f"{name}X", f"stream: there is no stream '{name}X', did you mean '{name}"),
             (f"{name}M", f"stream: '{name}M' is a mirror, or sealed"),
+            (f"{name}N", f"stream: '{name}N' acknowledges nothing; set its no_ack to false"),
         ):
             other = NatsBackend(servers=shared_server().url, stream=stream, subject="s")
             with pytest.raises(ConfigurationError, match=message):
@@ -466,6 +489,37 @@ def test_a_flow_that_begins_anew_publishes_anew() -> None:
             assert await backend.call(backend.flows, FLOW) == []
 
     assert numbers(run(scenario)) == [0, 1, 2] * 2
+
+
+def test_a_bucket_that_forgets_is_refused() -> None:
+    async def scenario(backend: Any, js: Any, name: str) -> None:
+        await js.create_key_value(bucket=f"{name}-positions", ttl=5)
+        with pytest.raises(ConfigurationError, match="expected no time to live, it has 5 s"):
+            await backend.call(backend.claim, FLOW)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("value", [b"x", b"{}", b'{"life":"x","epoch":1,"position":3}', b"\xff"])
+def test_what_is_no_position_is_told(value: bytes) -> None:
+    """And keys that are no flow's are nobody's."""
+
+    async def scenario(backend: Any, js: Any, name: str) -> None:
+        await backend.call(backend.claim, FLOW)
+        await backend.call(backend.commit, delivery(1, 1, letters=0))
+        bucket = await js.key_value(f"{name}-positions")
+        (key,) = await bucket.keys()
+        for other in ("=zz", "=c3", "=4", "=41"):
+            await bucket.put(f"{key.removesuffix(FLOW)}{FLOW}{other}", value)
+        assert await backend.call(backend.flows, FLOW) == [FLOW]
+        await bucket.put(key, value)
+        for ask in (backend.stored, backend.claim):
+            with pytest.raises(
+                FatalError, match=f"as the position of {FLOW} is none .*delete the key '{key}'"
+            ):
+                await backend.call(ask, FLOW)
+
+    run(scenario)
 
 
 def test_a_flow_has_a_position_for_each_subject() -> None:

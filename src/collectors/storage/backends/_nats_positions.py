@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import re
 import secrets
 from typing import Any
 
@@ -10,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from collectors.chunks import Checkpoint
-from collectors.errors import CollectorsError, FatalError, TransientError
+from collectors.errors import CollectorsError, ConfigurationError, FatalError, TransientError
 from collectors.models import Position
 from collectors.nats_client import Connection
 
@@ -64,6 +66,12 @@ class Positions:
         info = await self._connection.api(f"STREAM.INFO.KV_{self._bucket}")
         if info.get("error", {}).get("code") != _NOT_FOUND:
             self._check(info)
+            seconds = info["config"].get("max_age", 0) / 1e9
+            if seconds:
+                raise ConfigurationError(
+                    f"positions: bucket '{self._bucket}': expected no time to live, it has {seconds:g} s, after which positions "
+                    "are forgotten; take another bucket"
+                )
             return
         config = {
             "name": f"KV_{self._bucket}",
@@ -86,7 +94,13 @@ class Positions:
         if error.get("err_code") == _NO_MESSAGE or error.get("code") == _NOT_FOUND:
             return Place.new()
         self._check(answer)
-        return _place(answer["message"])
+        try:
+            return _place(answer["message"])
+        except (msgspec.DecodeError, binascii.Error) as error:
+            raise FatalError(
+                f"positions: bucket '{self._bucket}': what it has as the position of {flow} is none ({error}); delete the key "
+                f"'{subject.split('.', 2)[2]}' to begin anew, or take another bucket"
+            ) from error
 
     async def write(self, flow: str, place: Place, checkpoint: Checkpoint, rows: int) -> Place | None:
         """Note where a flow is now; None: it is not where it was thought to be."""
@@ -116,7 +130,8 @@ class Positions:
             keys += page
             if not page or len(keys) >= answer.get("total", 0):
                 break
-        flows = [_text(key.removeprefix(self._prefix)) for key in keys]
+        names = [key.removeprefix(self._prefix) for key in keys]
+        flows = [flow for name in names if _token(flow := _text(name)) == name]
         return [flow for flow in flows if (await self.read(flow)).checkpoint.seq]
 
     def _check(self, answer: dict[str, Any]) -> None:
@@ -143,7 +158,6 @@ def _token(text: str) -> str:
 
 
 def _text(token: str) -> str:
-    first, *others = token.split("=")
-    return b"".join(
-        [first.encode(), *(bytes.fromhex(each[:2]) + each[2:].encode() for each in others)]
-    ).decode()
+    """Return what `_token` was made of; something else for what is none."""
+    code = re.compile(rb"=([0-9a-f]{2})")
+    return code.sub(lambda found: bytes.fromhex(found[1].decode()), token.encode()).decode(errors="replace")

@@ -18,7 +18,8 @@ __all__ = ["Message", "Publisher", "Refusal", "meaning"]
 MOST_MESSAGES = 1024
 MOST_BYTES = 16 * 2**20
 """So much may be under way, not acknowledged yet."""
-_TOO_LARGE = 10054
+_TOO_LARGE = {10054, 10097}
+"""What the server says of a message, and of its headers."""
 _HEAD_BYTES = len("NATS/1.0\r\n\r\n")
 _NO_STREAM = "503"
 
@@ -48,7 +49,7 @@ class Refusal(Struct):
 
     def is_about_the_message(self) -> bool:
         """Return whether it would refuse this message again, and not others."""
-        return self.err_code == _TOO_LARGE
+        return self.err_code in _TOO_LARGE
 
 
 class _Answer(Struct):

@@ -9,7 +9,7 @@
 A message is a JSON object of the row: times in ISO 8601, decimals as exact text, bytes in base64. With `value` it is one
 column as it is. A column in `subject` is one part of it: text without dots, spaces, `*` and `>`; where the subject is that
 column alone, `{column}`, it may have dots. A row is set aside where the stream does not take its subject, where it is larger
-than the server or the stream allows, or where a header would have a line break.
+than the server or the stream allows, in its subject and its headers, too, or where a header would have a line break.
 
 No stream is made: it has to be there. The position of each flow is in the bucket `positions` of the key-value store,
 made when it is not there, and changed behind the rows only by who has seen the last change.
@@ -61,6 +61,8 @@ _BUCKET = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PART = re.compile(r"[^\s.*>\x00-\x1f\x7f]+")
 _SUBJECT = re.compile(rf"{_PART.pattern}(\.{_PART.pattern})*")
+_SUBJECT_BYTES = 3900
+"""A server ends the connection for a line that is longer than 4096; the subject is not all of it."""
 _SHOWN = 100
 _TRIES = 10
 _NOT_FOUND = 404
@@ -276,6 +278,8 @@ class NatsBackend(Backend[NatsConfig]):
             raise ConfigurationError(
                 f"stream: '{name}' is a mirror, or sealed: nothing can be published to it"
             )
+        if config.get("no_ack"):
+            raise ConfigurationError(f"stream: '{name}' acknowledges nothing; set its no_ack to false")
         return _Stream(
             tuple(tuple(subject.split(".")) for subject in config["subjects"]),
             min(connection.client.max_payload, (config.get("max_msg_size") or -1) % 2**31),
@@ -365,7 +369,11 @@ def _unfit(messages: Sequence[Message], stream: _Stream) -> dict[int, str]:
         subject = message.subject
         if subject not in known:
             known[subject] = stream.takes(subject)
-        if not known[subject]:
+        if len(subject.encode("utf-8", "surrogatepass")) > _SUBJECT_BYTES:
+            bad[row] = (
+                f"subject '{subject[:_SHOWN]}…' is longer than the {_SUBJECT_BYTES:,} bytes that it may have"
+            )
+        elif not known[subject]:
             bad[row] = f"subject '{subject[:_SHOWN]}' is none of the stream's"
         elif message.size > stream.most_bytes:
             bad[row] = f"the message has {message.size:,} bytes; the limit is {stream.most_bytes:,}"
