@@ -246,6 +246,13 @@ class Watch:
             raise explained(problem, self._about)
         return True
 
+    def check_alive(self) -> None:
+        """Do what `check` does; for a client that has broken for good, raise its KafkaException: another one may do."""
+        if self._problem is not None and self._problem.fatal():
+            problem, self._problem = self._problem, None
+            raise KafkaException(problem)
+        self.check()
+
     def wait(self, client: Any, ask: Callable[[float], Any], patience: float) -> None:
         """Wait until the brokers answer. Raises TransientError, or what `explained` makes of a problem."""
         deadline = time.monotonic() + patience

@@ -271,6 +271,28 @@ def test_what_librdkafka_is_told() -> None:
     assert {name: told[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("timeout", "seconds"), [("1s", 10), ("30s", 300), ("2m", 870), ("870s", 870), ("20m", 1200)]
+)
+def test_no_transaction_is_longer_than_brokers_allow(timeout: str, seconds: int) -> None:
+    """15 minutes, if not told otherwise; messages that go one by one may take ten times as long, up to that."""
+    config = registry.create(
+        "backend", "kafka", {"brokers": ["a:1"], "topic": "t", "timeout": timeout}
+    ).config
+    told = _kafka_sending._options(config, "s", "id", careful=True)
+    assert told["message.timeout.ms"] == seconds * 1000
+    assert told["transaction.timeout.ms"] == (seconds + 30) * 1000
+
+
+def test_a_message_that_is_larger_than_the_buffer_finds_room() -> None:
+    given = {"brokers": ["a:1"], "topic": "t", "options": {"message.max.bytes": 140_000_000}}
+    config = registry.create("backend", "kafka", given).config
+    options = _kafka_sending._options(config, "s", None, careful=False)
+    producer = Producer({name: value for name, value in options.items() if name != "logger"})
+    producer.produce("t", b"x" * 70_000_000)
+    producer.purge()
+
+
 # What is not acknowledged.
 
 
@@ -580,6 +602,60 @@ def test_what_is_committed_while_another_owner_takes_over_is_seen(
 
     run(topics, topic, scenario, **place)
     assert numbers(topics.options, topic) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [b"x", b"{}", b'{"epoch":1,"position":3}', b"\xff"])
+def test_what_is_no_position_is_told(topics: Topics, value: bytes) -> None:
+    """And keys that are no flow's are nobody's."""
+    topic = topics.make()
+
+    async def scenario(backend: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        await backend.call(backend.commit, delivery(1, 1))
+        for key in (None, b"", b"x", b'["a"]', b'["a","b","c"]', b'["a",1]', b"{}", b"\xff"):
+            topics.send(f"{topic}-positions", [value], key=key)
+        assert await backend.call(backend.flows, FLOW) == [FLOW]
+        topics.send(f"{topic}-positions", [value], key=f'["{FLOW}","{topic}"]')
+        for ask in (backend.stored, backend.flows, backend.claim):
+            with pytest.raises(FatalError, match=rf"as the position of {FLOW} is none .*with the key \["):
+                await backend.call(ask, FLOW)
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+
+
+def test_a_producer_that_is_told_to_be_fenced_while_it_waits(topics: Topics) -> None:
+    """It is told as an error of the producer before any message has one; a new session goes on."""
+    topic = topics.make()
+
+    async def scenario(backend: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        session = backend._sessions[FLOW]
+        session.sender._watch.note(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+        await backend.call(backend.commit, delivery(1, 1))
+        assert backend._sessions[FLOW] is not session
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+    assert numbers(topics.options, topic) == [0, 1, 2]
+
+
+def test_who_is_fenced_again_and_again_says_so(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By brokers that abort what takes too long: the runtime waits, and says why."""
+    topic = topics.make()
+    fenced: list[int] = []
+
+    def commit(_: Any) -> None:
+        fenced.append(1)
+        assert len(fenced) < 10
+        raise KafkaException(KafkaError(KafkaError._FENCED))
+
+    async def scenario(backend: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        monkeypatch.setattr(_kafka_sending.Sender, "commit", commit)
+        with pytest.raises(TransientError, match="fenced by a newer instance"):
+            await backend.call(backend.commit, delivery(1, 1))
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+    assert len(fenced) == 2
 
 
 # Transactions that stay open.

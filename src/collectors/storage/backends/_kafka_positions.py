@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from msgspec import Struct
 
 from collectors.chunks import Checkpoint
-from collectors.errors import ConfigurationError, TransientError
+from collectors.errors import ConfigurationError, FatalError, TransientError
 from collectors.kafka_client import Watch, explained, shared_options
 from collectors.models import Position
 from collectors.storage.backends._kafka_sending import FENCED, Messages, Sender, transaction_seconds
@@ -63,6 +63,7 @@ class _Record(Struct, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Record).decode
+_decode_key = msgspec.json.Decoder(tuple[str, str]).decode
 
 
 class Session:
@@ -156,16 +157,34 @@ class Positions:
         for begin in dict.fromkeys((max(0, end - TAIL), 0)):
             found = [value for each, value in self._records(begin, end, patience) if each == key]
             if found:
-                return _checkpoint(found[-1])
+                return self._checkpoint(flow, found[-1])
         return Checkpoint(0)
 
     def flows(self) -> list[str]:
         """Return the flows of which anything is stored."""
         last = dict(self._records(0, end)) if (end := self._end()) else {}
-        keys = [
-            msgspec.json.decode(key, type=list[str]) for key, value in last.items() if _checkpoint(value).seq
-        ]
-        return [flow for flow, topic in keys if topic == self._config.topic]
+        found: list[str] = []
+        for key, value in last.items():
+            try:
+                flow, topic = _decode_key(key)
+            except msgspec.DecodeError:
+                continue  # of somebody else
+            if topic == self._config.topic and self._checkpoint(flow, value).seq:
+                found.append(flow)
+        return found
+
+    def _checkpoint(self, flow: str, value: bytes | None) -> Checkpoint:
+        """Return what a record says. Raises FatalError for one that is none of ours."""
+        if value is None:
+            return Checkpoint(0)
+        try:
+            record = _decode(value)
+        except msgspec.DecodeError as error:
+            raise FatalError(
+                f"{self._about}: what it has as the position of {flow} is none ({error}); send a message without a value and "
+                f"with the key {_key(self._config, flow).decode()} to begin anew, or take another topic"
+            ) from error
+        return Checkpoint(record.epoch, record.seq, record.position, record.schema)
 
     def _end(self) -> int | None:
         """Return the offset behind the last record, also of transactions that are not over; None: no topic."""
@@ -216,13 +235,6 @@ class Positions:
         """Close the connections."""
         self._consumer.close()
         del self._admin
-
-
-def _checkpoint(value: bytes | None) -> Checkpoint:
-    if value is None:
-        return Checkpoint(0)
-    record = _decode(value)
-    return Checkpoint(record.epoch, record.seq, record.position, record.schema)
 
 
 def _set_by_user(config: KafkaConfig) -> dict[str, Any]:

@@ -67,7 +67,9 @@ _CLOSE_SECONDS = 2.0
 _PATIENCE_SECONDS = 5.0
 """So much longer than librdkafka itself a message is waited for."""
 _CAREFUL = 10
-"""So many times longer may messages take that go one by one."""
+"""So many times longer may messages take that go one by one, up to `_CAREFUL_SECONDS`."""
+_CAREFUL_SECONDS = 870.0
+"""Brokers allow no transaction that is longer than 15 minutes, if not told otherwise."""
 _TRANSACTION_SECONDS = 30.0
 """So much longer than a message a transaction may take before the brokers abort it."""
 
@@ -101,7 +103,7 @@ class Sender:
         self.careful = careful
         self._config = config
         self._about = config.about()
-        self._patience = config.timeout * (_CAREFUL if careful else 1)
+        self._patience = _message_seconds(config, careful=careful)
         self._watch = Watch(self._about)
         self._producer = self._watch.made(Producer, _options(config, name, transaction, careful=careful))
 
@@ -170,7 +172,7 @@ class Sender:
         deadline = time.monotonic() + self._patience + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
             yield
-            self._watch.check()
+            self._watch.check_alive()
 
     def take_over(self) -> None:
         """End all other producers of this transactional id, and the transactions that they have left open."""
@@ -229,7 +231,14 @@ class Progress:
 
 def transaction_seconds(config: KafkaConfig, *, careful: bool = False) -> float:
     """Return how long a transaction may be open before the brokers abort it."""
-    return config.timeout * (_CAREFUL if careful else 1) + _TRANSACTION_SECONDS
+    return _message_seconds(config, careful=careful) + _TRANSACTION_SECONDS
+
+
+def _message_seconds(config: KafkaConfig, *, careful: bool) -> float:
+    """Return how long a message may wait for its acknowledgement."""
+    return (
+        max(config.timeout, min(config.timeout * _CAREFUL, _CAREFUL_SECONDS)) if careful else config.timeout
+    )
 
 
 def meaning(error: KafkaError, about: str) -> CollectorsError:
@@ -245,9 +254,15 @@ def worst(errors: Mapping[str, KafkaError]) -> CollectorsError:
     return next((each for each in found if not isinstance(each, TransientError)), found[0])
 
 
+def _buffer_kib(config: KafkaConfig) -> int:
+    """Return the size of the buffer: no less than the largest message, which else would never find room in it."""
+    largest = config.options.get("message.max.bytes")
+    given = largest.get_secret_value() if largest is not None else ""
+    return max(_BUFFER_KIB, 2 * int(given) // 1024 if given.isdecimal() else 0)
+
+
 def _options(config: KafkaConfig, name: str, transaction: str | None, *, careful: bool) -> dict[str, Any]:
     """Return librdkafka's options for a producer; secrets in clear text. Raises ConfigurationError: no such file."""
-    milliseconds = int(config.timeout * 1000) * (_CAREFUL if careful else 1)
     options: dict[str, Any] = {
         "client.id": f"collectors-{name}",
         "linger.ms": 5,
@@ -256,8 +271,8 @@ def _options(config: KafkaConfig, name: str, transaction: str | None, *, careful
         "enable.idempotence": True,
         "acks": "all",
         "compression.type": config.compression,
-        "message.timeout.ms": milliseconds,
-        "queue.buffering.max.kbytes": _BUFFER_KIB,
+        "message.timeout.ms": int(_message_seconds(config, careful=careful) * 1000),
+        "queue.buffering.max.kbytes": _buffer_kib(config),
     }
     if careful:
         options["batch.num.messages"] = 1

@@ -263,7 +263,7 @@ class _Transactional(KafkaBackend):
         key = delivery.key
         messages = self._messages(delivery.table)
         behind = Checkpoint(key.epoch, key.seq, delivery.position, delivery.schema)
-        careful = False
+        careful = fenced = False
         with self._meant():
             while True:
                 session = self._session(key.flow, careful=careful)
@@ -272,8 +272,9 @@ class _Transactional(KafkaBackend):
                 try:
                     errors = self._commit(session, messages, behind)
                 except KafkaException as error:
-                    if error.args[0].code() not in FENCED:
+                    if fenced or error.args[0].code() not in FENCED:
                         raise
+                    fenced = True
                     # By an owner, which is not disturbed then; or by one that was about to claim the flow and did not.
                     check_follows(self._known().stored(key.flow), delivery)
                     continue
