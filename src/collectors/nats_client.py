@@ -6,6 +6,7 @@ Trying again is the runtime's: the library does not reconnect.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -205,6 +206,10 @@ class Connection:
         """Return what an error in connecting means; None: it is to be raised as it is."""
         if isinstance(error, ModuleNotFoundError):
             return ConfigurationError("`nkey` and `credentials` need 'nkeys': pip install 'nats-py[nkeys]'")
+        if type(error).__module__.startswith("nkeys") or isinstance(error, binascii.Error):
+            return ConfigurationError(
+                "`nkey`, `credentials`: expected the seed of an NKey, 58 characters, SU…"
+            )
         if isinstance(error, SSLError):
             return FatalError(f"{server}: the certificate is not accepted: {error.reason or error}")
         if isinstance(error, TimeoutError):
@@ -220,7 +225,9 @@ class Connection:
         self._ended.set()
         if self._watching is not None:
             await asyncio.wait([self._watching])
-        with suppress(TimeoutError, OSError, nats.errors.Error):
+        with suppress(
+            TimeoutError, OSError, nats.errors.Error, AssertionError
+        ):  # the last of one that never began
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.client.close()
 

@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 from _kafka_topics import Topics
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from msgspec.structs import replace
 
@@ -494,6 +494,30 @@ def test_who_may_not_make_the_topic_is_told(topics: Topics, monkeypatch: pytest.
         assert (await backend.call(backend.claim, FLOW)).epoch == 1
 
     run(topics, topic, fine, positions=f"{made}-p")
+
+
+def test_who_may_use_no_group_reads_positions(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told by the client, which looks for the coordinator of a group that nobody joins."""
+
+    class Refused:
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+
+        def offset(self) -> int:
+            return -1001
+
+    class Telling(Consumer):
+        def consume(self, *args: Any) -> Any:
+            return [Refused(), *super().consume(*args)]
+
+    monkeypatch.setattr(_kafka_positions, "Consumer", Telling)
+    topic = topics.make()
+
+    async def scenario(backend: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        assert (await backend.call(backend.stored, FLOW)).epoch == 1
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
 
 
 def test_a_row_that_cannot_be_sent_leaves_nothing_behind(topics: Topics) -> None:

@@ -301,6 +301,14 @@ def test_a_server_that_is_away_may_come_back() -> None:
         asyncio.run(backend.connect())
 
 
+@pytest.mark.parametrize("seed", ["SECRET", "SUSECRET"])
+def test_what_is_no_seed_is_told_without_it(seed: str) -> None:
+    backend = NatsBackend(servers=shared_server().url, stream="S", subject="s", nkey=seed)
+    with pytest.raises(ConfigurationError, match="expected the seed of an NKey") as raised:
+        asyncio.run(backend.connect())
+    assert seed not in str(raised.value)
+
+
 def test_a_server_without_jetstream_is_told() -> None:
     with NatsServer(jetstream=False) as server:
         backend = NatsBackend(servers=server.url, stream="S", subject="s", timeout="1s")

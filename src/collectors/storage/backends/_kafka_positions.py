@@ -221,7 +221,10 @@ class Positions:
                     if error is None:
                         deadline = time.monotonic() + patience
                         yield message.key() or b"", message.value()
-                    elif error.code() != _END:
+                    elif error.code() not in {
+                        _END,
+                        KafkaError.GROUP_AUTHORIZATION_FAILED,
+                    }:  # there is no group
                         raise explained(error, self._about)
                 if time.monotonic() > deadline:
                     raise OpenTransactionError(
