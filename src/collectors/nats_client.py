@@ -251,11 +251,13 @@ class Connection:
         return dict(msgspec.json.decode(answer))
 
     async def request(self, subject: str, raw: bytes, headers: dict[str, str] | None = None) -> bytes:
-        """Return the answer to a request. Raises TransientError, FatalError when it is not permitted."""
+        """Return the answer to a request. Raises TransientError, FatalError when it is not permitted or too large."""
         self._said = ""
         try:
             answer = await self.client.request(subject, raw, timeout=self._patience, headers=headers)
             return bytes(answer.data)
+        except nats.errors.MaxPayloadError as error:
+            raise self._too_large(subject, raw) from error
         except nats.errors.NoRespondersError as error:
             raise TransientError(
                 "JetStream does not answer: it is not enabled on the server, or still starting"
@@ -264,6 +266,10 @@ class Connection:
             raise self.silence() from error
         except nats.errors.Error as error:
             raise TransientError(f"the connection is lost: {self._said or error}") from error
+
+    def _too_large(self, subject: str, raw: bytes) -> CollectorsError:
+        most = self.client.max_payload
+        return FatalError(f"{subject}: {len(raw):,} bytes are more than the server takes, which is {most:,}")
 
     def silence(self) -> CollectorsError:
         """Return the error that nothing is answered: what the server has said instead, if anything."""
@@ -275,9 +281,11 @@ class Connection:
     async def publish(
         self, subject: str, raw: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Send. Raises TransientError."""
+        """Send. Raises TransientError, FatalError when it is too large."""
         try:
             await self.client.publish(subject, raw, reply, headers=headers)
+        except nats.errors.MaxPayloadError as error:
+            raise self._too_large(subject, raw) from error
         except nats.errors.Error as error:
             raise TransientError(f"the connection is lost: {self._said or error}") from error
 

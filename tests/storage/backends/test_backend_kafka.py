@@ -537,6 +537,22 @@ def test_a_row_that_cannot_be_sent_leaves_nothing_behind(topics: Topics) -> None
     assert numbers(topics.options, topic) == [0, 1, 2, 4]
 
 
+def test_a_position_that_is_too_large_is_told(topics: Topics) -> None:
+    """Its schema has very many columns; to try again would never help."""
+    topic = topics.make()
+
+    async def scenario(backend: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        with pytest.raises(
+            FatalError, match="a position with its columns has 2,.* bytes, which is more than the option"
+        ):
+            await backend.call(backend.commit, replace(delivery(1, 1), schema=b"x" * 2_000_000))
+        assert (await backend.call(backend.stored, FLOW)).seq == 0
+
+    run(topics, topic, scenario, **positions_of(topics, topic))
+    assert numbers(topics.options, topic) == []
+
+
 @pytest.mark.parametrize("moment", ["before", "behind"])
 def test_a_commit_whose_outcome_is_unknown_is_decided_first(
     topics: Topics, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -205,6 +205,31 @@ def test_what_is_too_large_is_set_aside() -> None:
     assert numbers(run(scenario)) == [0, 2, 4, 3, 4, 5]
 
 
+def test_the_limit_of_the_server_may_change() -> None:
+    async def scenario(backend: Any, *_: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        backend._link.connection.client._max_payload = 1000  # as the server tells when it is configured anew
+        what = with_large(delivery(1, 1, letters=0), 1)
+        with pytest.raises(DataError, match="the limit is 1,000") as raised:
+            await backend.call(backend.commit, what)
+        assert list(raised.value.rows) == [1]
+        await commit_what_is_taken(backend, what)
+
+    assert numbers(run(scenario)) == [0, 2]
+
+
+def test_a_position_that_is_too_large_is_told() -> None:
+    """Its schema has very many columns; to try again would never help."""
+
+    async def scenario(backend: Any, *_: Any) -> None:
+        await backend.call(backend.claim, FLOW)
+        what = replace(delivery(1, 1, letters=0), schema=b"x" * 2_000_000)
+        with pytest.raises(FatalError, match="bytes are more than the server takes, which is 1,048,576"):
+            await backend.call(backend.commit, what)
+
+    run(scenario)
+
+
 def test_what_is_too_large_in_subject_or_headers_is_set_aside() -> None:
     """The server ends the connection for such a subject, each time again; for such headers it refuses the message."""
 

@@ -144,8 +144,16 @@ class Sender:
         raise TransientError(f"{self._about}: no answer within {self._patience:g} s")
 
     def produce(self, topic: str, key: bytes, value: bytes) -> None:
-        """Put one more message, for partition 0, into the transaction."""
-        self._producer.produce(topic, value, key, partition=0)
+        """Put one more message, for partition 0, into the transaction. Raises FatalError when it is too large."""
+        try:
+            self._producer.produce(topic, value, key, partition=0)
+        except KafkaException as error:
+            if error.args[0].code() != TOO_LARGE:
+                raise
+            raise FatalError(
+                f"positions: topic '{topic}': a position with its columns has {len(value):,} bytes, which is more than the "
+                "option message.max.bytes allows; set it higher, for the topic, too"
+            ) from None
 
     def _produce(self, messages: Messages, row: int, report: Any) -> KafkaError | None:
         """Hand a message over, once there is room in the buffer; return why librdkafka itself refuses it."""

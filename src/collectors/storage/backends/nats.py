@@ -282,7 +282,7 @@ class NatsBackend(Backend[NatsConfig]):
             raise ConfigurationError(f"stream: '{name}' acknowledges nothing; set its no_ack to false")
         return _Stream(
             tuple(tuple(subject.split(".")) for subject in config["subjects"]),
-            min(connection.client.max_payload, (config.get("max_msg_size") or -1) % 2**31),
+            (config.get("max_msg_size") or -1) % 2**31,
             config.get("num_replicas", 1),
         )
 
@@ -310,10 +310,10 @@ class NatsBackend(Backend[NatsConfig]):
         return numbers.rows
 
     async def _send(self, link: _Link, messages: Sequence[Message]) -> None:
-        bad = _unfit(messages, link.stream)
+        bad = _unfit(messages, link)
         if bad:  # the stream may have been changed
             link.stream = await self._look(link.connection)
-            bad = _unfit(messages, link.stream)
+            bad = _unfit(messages, link)
         if bad:
             raise refused(bad)
         refusals = await link.publisher.publish(messages)
@@ -361,8 +361,9 @@ class NatsBackend(Backend[NatsConfig]):
                     )
 
 
-def _unfit(messages: Sequence[Message], stream: _Stream) -> dict[int, str]:
-    """Return why a stream does not take messages."""
+def _unfit(messages: Sequence[Message], link: _Link) -> dict[int, str]:
+    """Return why the stream, or the server, does not take messages."""
+    stream, most = link.stream, min(link.stream.most_bytes, link.connection.client.max_payload)
     bad: dict[int, str] = {}
     known: dict[str, bool] = {}
     for row, message in enumerate(messages):
@@ -375,8 +376,8 @@ def _unfit(messages: Sequence[Message], stream: _Stream) -> dict[int, str]:
             )
         elif not known[subject]:
             bad[row] = f"subject '{subject[:_SHOWN]}' is none of the stream's"
-        elif message.size > stream.most_bytes:
-            bad[row] = f"the message has {message.size:,} bytes; the limit is {stream.most_bytes:,}"
+        elif message.size > most:
+            bad[row] = f"the message has {message.size:,} bytes; the limit is {most:,}"
     return bad
 
 
