@@ -21,6 +21,8 @@ __all__ = ["Command", "Run", "split"]
 
 Result = TypeVar("Result")
 _PIPE_BYTES = 2**20
+_LINGER_SECONDS = 1.0
+"""How long the output of a command that has ended is waited for: what it has started apart may hold it for ever."""
 _LAST_LINES = 5
 _LAST_BYTES = 4096
 
@@ -63,6 +65,26 @@ class Command(Struct, frozen=True):
             )
 
 
+class _Process(asyncio.subprocess.SubprocessStreamProtocol):
+    """The streams of a process; also says when it has exited, and when both its outputs have come to their end."""
+
+    def __init__(self) -> None:
+        super().__init__(_PIPE_BYTES, asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+        self.silent = asyncio.Event()
+        self._outputs = {1, 2}
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        super().pipe_connection_lost(fd, exc)
+        self._outputs.discard(fd)
+        if not self._outputs:
+            self.silent.set()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
 class Run:
     """One run of a command; `code` is its exit code once `read` has come to the end of its output.
 
@@ -70,10 +92,15 @@ class Run:
     """
 
     def __init__(
-        self, command: Command, process: asyncio.subprocess.Process, hear: Callable[[bytes], None] | None
+        self,
+        command: Command,
+        transport: asyncio.SubprocessTransport,
+        process: _Process,
+        hear: Callable[[bytes], None] | None,
     ) -> None:
         self.code: int | None = None
         self._command = command
+        self._transport = transport
         self._process = process
         self._hear = hear
         self._complaints = b""
@@ -85,9 +112,28 @@ class Run:
     async def start(
         cls, command: Command, hear: Callable[[bytes], None] | None = None, *, takes_input: bool = False
     ) -> Run:
-        """Start the command; unless it `takes_input`, there is none. Raises ConfigurationError when it cannot be started."""
+        """Start the command; unless it `takes_input`, there is none. Raises ConfigurationError when it cannot be started.
+
+        Who is cancelled meanwhile waits until it is started, and ended: asyncio may wait for ever for a start that is
+        cancelled half-way.
+        """
+        starting = asyncio.ensure_future(cls._started(command, hear, takes_input=takes_input))
         try:
-            process = await asyncio.create_subprocess_exec(
+            await asyncio.wait([starting])
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await starting.result().stop()
+            raise
+        return starting.result()
+
+    @classmethod
+    async def _started(
+        cls, command: Command, hear: Callable[[bytes], None] | None, *, takes_input: bool
+    ) -> Run:
+        try:
+            transport, process = await asyncio.get_running_loop().subprocess_exec(
+                _Process,
                 *command.words,
                 stdin=asyncio.subprocess.PIPE if takes_input else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -95,22 +141,21 @@ class Run:
                 env={**os.environ, **command.env},
                 cwd=command.cwd,
                 start_new_session=True,
-                limit=_PIPE_BYTES,
             )
         except OSError as error:
             raise ConfigurationError(
                 f"command: cannot start '{command.words[0]}': {error.strerror or error}"
             ) from error
-        return cls(command, process, hear)
+        return cls(command, transport, process, hear)
 
     async def read(self, size: int) -> bytes:
         """Return what it has written, nothing at its end. Raises TransientError when it is late."""
         stdout = cast("asyncio.StreamReader", self._process.stdout)
         data = await self._in_time(stdout.read(size))
         if not data:
-            code = await self._in_time(self._process.wait())
+            await self._in_time(self._process.exited.wait())
             await self.stop()
-            self.code = code
+            self.code = self._transport.get_returncode()
         return data
 
     async def write(self, data: bytes) -> None:
@@ -125,17 +170,25 @@ class Run:
         cast("asyncio.StreamWriter", self._process.stdin).close()
 
     async def stop(self) -> None:
-        """End the command and all that it has started, and wait for it; safe when it has ended by itself."""
+        """End the command and all that it has started, and wait for it; safe twice, and when it has ended by itself."""
         try:
-            if self._process.returncode is None:
+            if not self._process.exited.is_set():
                 self._signal(signal.SIGTERM)
-                await asyncio.wait_for(self._process.wait(), self._command.grace)
+                await asyncio.wait_for(self._process.exited.wait(), self._command.grace)
         except TimeoutError:
             pass
         finally:
             self._signal(signal.SIGKILL)
-        await self._process.wait()
-        await self._listening
+        await self._process.exited.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.silent.wait(), _LINGER_SECONDS)
+        stdin = self._process.stdin
+        if stdin is not None and stdin.transport.get_write_buffer_size():
+            stdin.transport.abort()  # `close` would wait for a reader
+        self._transport.close()
+        await asyncio.wait(
+            [self._listening]
+        )  # and not cancelled with who waits, so that this can be called again
 
     def failure(self) -> str:
         """Return how the command ended, with the last that it said."""
@@ -167,4 +220,4 @@ class Run:
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._transport.get_pid(), number)
