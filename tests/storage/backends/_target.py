@@ -5,7 +5,8 @@ Settings: `out`, the file; `ack`: `each` STATE, with all rows stored first; `end
 that came, as a family of targets does. `batch`: store a stream when so many rows of it are held. `log`: a file that gets all
 messages as they come; `pids`, one that gets its process id. `die_after` rows it dies, with `code`, as long as the file `die_while` is there. `noise` goes to
 standard error, `rubbish` to standard output. `child` starts a process that stays; `hang_after` so many rows it takes no more.
-`wait` a little behind every 50 rows.
+`wait` a little behind every 50 rows. `stays`: it does not end with its input; `deaf`: nor at SIGTERM. `child_apart` starts a
+process that stays, in a session of its own, with the same standard output and error.
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ def main() -> None:
     sys.stdout.flush()
     if settings.get("child"):
         subprocess.Popen(["sleep", "600"])
+    if settings.get("child_apart"):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        append(settings["child_apart"], [b"%d" % child.pid])
+    if settings.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     target = Target(settings)
     for line in sys.stdin.buffer:
         target.take(line)
@@ -111,6 +117,9 @@ def main() -> None:
     target.store_all()
     if settings.get("ack") != "never":
         say(target.latest)
+    if settings.get("stays"):
+        while True:
+            signal.pause()
 
 
 main()

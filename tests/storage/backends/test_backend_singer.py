@@ -342,6 +342,63 @@ def test_a_target_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -
     assert not [words for words in mine if words[:1] == ["sleep"]]
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_target_that_does_not_end_is_killed_and_its_rows_are_given_again(
+    tmp_path: Path, deaf: bool
+) -> None:
+    """That is a failure to try again: not a silent end of the flow, and not one that waits for ever."""
+    settings = given_settings(tmp_path, ack="never", stays=True, deaf=deaf, child=True, timeout="500ms")
+
+    async def scenario(backend: SingerBackend) -> None:
+        await backend.write(numbers(0, 5), key(1))
+        for _ in range(2):
+            with pytest.raises(TransientError, match=r"did not end within 0.5 s; it was ended"):
+                await backend.flush()
+            assert psutil.Process().children(recursive=True) == []
+            assert await backend.pending("p/numbers@singer") == 1
+
+    run(scenario, **settings, grace="100ms")
+
+
+def test_a_target_that_acknowledged_and_does_not_end_is_killed_without_a_word(tmp_path: Path) -> None:
+    async def scenario(backend: SingerBackend) -> None:
+        await backend.write(numbers(0, 5), key(1))
+        await until(lambda: not backend._waiting.given)
+
+    run(scenario, **given_settings(tmp_path, ack="each", stays=True, deaf=True), grace="100ms")
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_what_a_target_says_when_it_is_ended_counts(tmp_path: Path) -> None:
+    """It had stored everything, said so, and went on living."""
+
+    async def scenario(backend: SingerBackend) -> None:
+        await backend.write(numbers(0, 5), key(1))
+        with pytest.raises(TransientError, match="did not end"):
+            await backend.flush()
+        assert await backend.pending("p/numbers@singer") is None
+
+    run(scenario, **given_settings(tmp_path, ack="end", stays=True, timeout="500ms"), grace="100ms")
+    assert counted(tmp_path) == Counter(range(5))
+
+
+def test_what_a_target_has_started_apart_is_not_waited_for(tmp_path: Path) -> None:
+    """It is in no group of ours, and holds the pipes of the target for as long as it likes."""
+    settings = given_settings(tmp_path, ack="end", child_apart=str(tmp_path / "child"), timeout="500ms")
+
+    async def scenario(backend: SingerBackend) -> None:
+        await backend.write(numbers(0, 5), key(1))
+        async with asyncio.timeout(20):
+            with pytest.raises(TransientError, match="did not end within"):
+                await backend.flush()
+        assert await backend.pending("p/numbers@singer") is None
+
+    try:
+        run(scenario, **settings, grace="100ms")
+    finally:
+        psutil.Process(int((tmp_path / "child").read_text())).kill()
+
+
 def test_a_target_that_does_not_take_its_arguments(tmp_path: Path) -> None:
     async def scenario(backend: SingerBackend) -> None:
         with pytest.raises(FatalError, match="exit code 2 means that it does not take its arguments"):

@@ -87,12 +87,17 @@ class Target:
     async def finish(self) -> None:
         """Say that there is no more, and wait for its end; `code` is there then."""
         self._run.end_input()
-        await self._listening
+        await self._end_of_output()
 
     async def stop(self) -> None:
         """End it, with all that it has started; safe twice, and when it has ended."""
         await self._run.stop()
-        await self._listening
+        await self._end_of_output()
+
+    async def _end_of_output(self) -> None:
+        """Wait until nothing more comes; who waits no longer does not end the listening, `stop` needs it still."""
+        await asyncio.wait([self._listening])
+        self._listening.result()
 
     async def _listen(self) -> None:
         rest = b""
