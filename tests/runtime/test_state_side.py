@@ -9,13 +9,17 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from collectors.chunks import Attempt, Checkpoint, Counts
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
 from collectors.errors import DataError, FatalError, TransientError
 from collectors.runtime.engine import Engine
+from collectors.runtime.preparing import Part, Prepared
 from collectors.runtime.state import State
+from collectors.runtime.state_side import StateSide
 from collectors.storage.backends.stdout import StdoutBackend
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.criteria import select_rows
@@ -292,6 +296,37 @@ def test_rows_that_were_under_way_come_again_with_the_same_keys(tmp_path, breaks
     assert flow.error is None
     assert last.rows == Counter(n for n in range(30) if n % 10 != 7)
     assert last.again == breaks_at + 1
+
+
+class Noted:
+    """A state file in which a flow is stored up to chunk 2, and had four rows under way."""
+
+    async def claim(self, flow):
+        return Checkpoint(1, 2)
+
+    async def call(self, function):
+        return 2, Attempt("9f2b6e4e-4a43-4d39-8b30-5b9a0a0c4a11", [4])
+
+
+def prepared(seq, rows):
+    part = Part(pa.table({"n": list(range(rows))}), [], Counts(read=rows))
+    return Prepared(first_seq=seq, seq=seq, position=None, schema=None, size=1, read=rows, letters=[], parts=[part])
+
+
+def test_what_another_storage_lacks_is_not_what_was_under_way():
+    """Chunks that come again for its sake, and are stored here, pass at once, and their rows are not counted."""
+
+    async def work():
+        coming = [[prepared(seq, rows)] for seq, rows in enumerate([3, 3, 2, 2, 1], 1)]
+
+        async def take():
+            return coming.pop(0) if coming else []
+
+        side = StateSide(Numbered(), Noted())
+        await side.claim("test/s@numbered")
+        return [[item.seq for item in group] async for group in side.groups(take, 0)]
+
+    assert asyncio.run(work()) == [[1], [2], [3, 4], [5]]
 
 
 def test_each_delivery_has_a_token_of_its_own(tmp_path):

@@ -119,30 +119,30 @@ class StateSide:
         return self._durable
 
     async def groups(self, take: Take, route: int) -> AsyncGenerator[list[Prepared], None]:
-        """Yield what `take` gives, up to its end, which is an empty list; what was under way before as one."""
+        """Yield what `take` gives, up to its end, which is an empty list; what was under way before as one.
+
+        What is stored here, and comes again since another storage lacks it, passes as it comes.
+        """
         following: asyncio.Future[list[Prepared]] | None = None
         try:
-            if self.rows:
-                group, following = await self._repeated(take, route)
-                self.rows = 0
-                if group:
-                    yield group
             while group := await (following or take()):
                 following = None
+                if self.rows and group[-1].seq > self._behind:
+                    group, following = await self._repeated(group, take, route)
+                    self.rows = 0
                 yield group
         finally:
             if following is not None:
                 following.cancel()
 
     async def _repeated(
-        self, take: Take, route: int
+        self, held: list[Prepared], take: Take, route: int
     ) -> tuple[list[Prepared], asyncio.Future[list[Prepared]] | None]:
         """Return what has as many rows as were under way, or all that comes; and what is being taken behind that."""
-        held: list[Prepared] = []
-        while sum(each.parts[route].table.num_rows for each in held) < self.rows:
+        while sum(each.parts[route].table.num_rows for each in held if each.seq > self._behind) < self.rows:
             taking = asyncio.ensure_future(take())
             try:
-                await asyncio.wait([taking], timeout=PATIENCE_SECONDS if held else None)
+                await asyncio.wait([taking], timeout=PATIENCE_SECONDS)
             except asyncio.CancelledError:
                 taking.cancel()
                 raise
