@@ -162,9 +162,8 @@ class Edge:
             await self._side.settle(self._flow)
         except FencedError as error:
             await self._stored_by_us()
-            raise TransientError(
-                str(error)
-            ) from error  # another flow is meant; the backend has dropped what it had of it
+            # another flow is meant; the backend has dropped what it had of it
+            raise TransientError(str(error)) from error
 
     async def _flush_in_time(self) -> None:
         interval = self.backend.flush_interval()
@@ -199,7 +198,8 @@ class Edge:
             reading=last.reading,
         )
         self.reaching = last.seq
-        await self._retrying(partial(self._side.expect, delivery))
+        if self._side.sends_again:
+            await self._retrying(partial(self._side.expect, delivery))
         origins = [letter for part in parts for letter in part.origins]
         delivery, durable = await self._commit_all_it_can(delivery, origins)
         self.seq = delivery.key.seq

@@ -40,14 +40,17 @@ Take = Callable[[], Awaitable[list[Prepared]]]
 
 
 class StateSide:
-    """One flow's. `rows` is how many are to come in one delivery, since they were under way before; mostly none."""
+    """One flow's. `rows` is how many are to come in one delivery, since they were under way before; mostly none.
+
+    `sends_again` says whether the backend has to be told in front of each `write`: then `expect` is called.
+    """
 
     def __init__(self, backend: Backend[Any], state: State) -> None:
         self.rows = 0
         self._backend: Any = backend
         self._state = state
         self._later = isinstance(backend, AcknowledgesLater)
-        self._sends_again = isinstance(backend, SendsAgain)
+        self.sends_again = isinstance(backend, SendsAgain)
         self._waiting: deque[Delivery] = deque()
         self._durable = 0
         self._unsure = False
@@ -60,14 +63,14 @@ class StateSide:
         checkpoint = await self._state.claim(flow)
         self._waiting.clear()
         self._durable, self._unsure = checkpoint.seq, False
-        if self._sends_again:
+        if self.sends_again:
             self._behind, self._attempt = await self._state.call(lambda database: _noted(database, flow))
             self.rows = max(self._attempt.ends, default=0) if self._behind == checkpoint.seq else 0
         return checkpoint
 
     async def expect(self, delivery: Delivery) -> None:
         """Note how many rows are about to be written, and tell the storage of it and of earlier tries."""
-        if not self._sends_again or not delivery.table.num_rows:
+        if not delivery.table.num_rows:
             return
         flow, behind, rows = delivery.key.flow, delivery.first_seq - 1, delivery.table.num_rows
         if behind != self._behind:
