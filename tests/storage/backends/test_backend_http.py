@@ -252,6 +252,31 @@ def test_keys_are_the_same_for_the_same_rows_of_the_same_attempt_only(api: SinkA
     assert len(set(keys_of(api, Attempt(token, [30]), repeated))) == 3, "equal rows are different rows"
 
 
+def test_keys_stay_however_many_flows_there_are(api: SinkApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery that has to wait for its next try is not forgotten over those of others; what was sent stays sent."""
+    monkeypatch.setattr("collectors.storage.backends.http._MOST_FLOWS", 2)
+    token = "9f2b6e4e-4a43-4d39-8b30-5b9a0a0c4a11"
+
+    async def scenario(backend: HttpBackend) -> None:
+        backend.expect(key(), Attempt(token, [25]))
+        api.before = lambda _: web.Response(status=503) if len(api.seen) == 2 else None
+        with pytest.raises(TransientError):
+            await backend.write(numbers(0, 25), key())
+        for number in range(5):
+            backend.expect(key(flow=f"p/{number}@http"), Attempt(token, [1]))
+            await backend.write(pa.table({"m": [1]}), key(flow=f"p/{number}@http"))
+        for _ in range(5):
+            await backend.store({"m": 1})
+        assert await backend.write(numbers(0, 25), key()) == 25
+        assert await backend.write(numbers(0, 25), key()) == 0
+        assert len(backend._stores) == 2
+
+    run(scenario, **api.settings(max_rows=10))
+    sent = [seen for seen in api.seen if "n" in seen.rows[0]]
+    assert [len(seen.rows) for seen in sent] == [10, 10, 10, 5]
+    assert sent[1].key == sent[2].key
+
+
 AGAIN = [
     (408, {}, None),
     (425, {}, None),

@@ -212,6 +212,24 @@ def test_what_an_acknowledgement_covers(tmp_path: Path) -> None:
     run(scenario, **given_settings(tmp_path, ack="end"))
 
 
+def test_what_was_taken_is_known_however_many_flows_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collectors.storage.backends.singer._MOST_FLOWS", 2)
+
+    async def scenario(backend: SingerBackend) -> None:
+        for _ in range(2):
+            for number in range(5):
+                await backend.write(numbers(number, number + 1), key(1, f"p/{number}@singer"))
+        for number in range(5, 9):
+            await backend.write(numbers(number, number + 1), key(1, f"store-{number}", epoch=0))
+        assert len(backend._stores) == 2
+        await backend.flush()
+
+    run(scenario, **given_settings(tmp_path, ack="end"))
+    assert counted(tmp_path) == Counter(range(9))
+
+
 def test_a_target_that_acknowledges_on_the_way(tmp_path: Path) -> None:
     async def scenario(backend: SingerBackend) -> None:
         await backend.write(numbers(0, 5), key(1))

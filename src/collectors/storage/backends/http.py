@@ -70,6 +70,7 @@ _TOKEN_BYTES = 64 * 1024
 _NEVER_REFUSED = {401, 407, 408, 425, 429}
 _COLUMN = "column"
 _MOST_FLOWS = 10_000
+"""So many calls of `store` are remembered."""
 
 
 class HttpConfig(RemoteConfig, BackendConfig):
@@ -175,6 +176,7 @@ class HttpBackend(Backend[HttpConfig]):
 
         config = self.config
         self._flows: dict[str, Progress] = {}
+        self._stores: dict[str, Progress] = {}
         self._attempts: dict[str, Attempt] = {}
         self._address = Address(config.url)
         self._body = Body(config.body, config.envelope, config.compression)
@@ -202,7 +204,7 @@ class HttpBackend(Backend[HttpConfig]):
 
     async def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Send the rows and return their number. Raises DataError for those that are refused; the others are stored then."""
-        progress = self._flows.get(key.flow)
+        progress = self._flows.get(key.flow) or self._stores.get(key.flow)
         if progress is None or (progress.key.epoch, progress.key.seq) < (key.epoch, key.seq):
             progress = self._note(Progress(key))
         if progress.stored:
@@ -227,13 +229,18 @@ class HttpBackend(Backend[HttpConfig]):
         return int(table.num_rows)
 
     def _note(self, progress: Progress) -> Progress:
-        """Remember a delivery as the last one of its flow; those of flows that have long been quiet are forgotten."""
-        self._flows.pop(progress.key.flow, None)
-        self._flows[progress.key.flow] = progress
-        if len(self._flows) > _MOST_FLOWS:
-            flow = next(iter(self._flows))
-            del self._flows[flow]
-            self._attempts.pop(flow, None)
+        """Remember a delivery as the last one of its flow.
+
+        A pipeline has only so many flows, and each may come back to its last delivery; `store` has one for each call.
+        """
+        flow = progress.key.flow
+        if progress.key.epoch:
+            self._flows[flow] = progress
+            return progress
+        self._stores.pop(flow, None)
+        self._stores[flow] = progress
+        if len(self._stores) > _MOST_FLOWS:
+            del self._stores[next(iter(self._stores))]
         return progress
 
     def _requests(

@@ -59,6 +59,7 @@ _FOLDER = "collectors-target-"
 _USAGE = 2
 _SHOWN = 200
 _MOST_FLOWS = 10_000
+"""So many calls of `store` are remembered."""
 
 
 def _stream_name(name: str) -> str:
@@ -116,6 +117,7 @@ class SingerBackend(Backend[SingerConfig]):
         self._target: Target | None = None
         self._waiting = Waiting()
         self._taken: dict[str, ChunkKey] = {}
+        self._stores: dict[str, ChunkKey] = {}
         self._columns: dict[str, dict[str, dict[str, Any]]] = {}
         self._turn = asyncio.Lock()
         self._stack: contextlib.AsyncExitStack | None = None
@@ -124,7 +126,7 @@ class SingerBackend(Backend[SingerConfig]):
 
     async def open(self) -> None:
         """Check that there is such a program, and write what it is to read; it is not started yet."""
-        self._files, self._taken, self._columns, self._rubbish = [], {}, {}, 0
+        self._files, self._taken, self._stores, self._columns, self._rubbish = [], {}, {}, {}, 0
         self._command().check()
         self._stack = contextlib.AsyncExitStack()
         if self.config.target_config is not None:
@@ -155,7 +157,7 @@ class SingerBackend(Backend[SingerConfig]):
     async def write(self, table: pa.Table, key: ChunkKey) -> int:
         """Give the rows to the target and return their number; durable when it has acknowledged them."""
         async with self._turn:
-            taken = self._taken.get(key.flow)
+            taken = self._taken.get(key.flow) or self._stores.get(key.flow)
             is_new = taken is None or (taken.epoch, taken.seq) < (key.epoch, key.seq)
             if is_new:
                 stream = self._stream(key.flow)
@@ -164,14 +166,20 @@ class SingerBackend(Backend[SingerConfig]):
                 self._waiting.forget_before(key)
                 schema = schema_line(stream, columns, self.config.key_properties)
                 await self.call(self._waiting.add, key, stream, schema, records)
-                self._taken.pop(key.flow, None)
-                self._taken[key.flow] = key
-                if len(self._taken) > _MOST_FLOWS:  # the one that has long been quiet
-                    del self._taken[next(iter(self._taken))]
+                self._note(key)
             await self._feed()
             if self._waiting.size >= self.config.max_bytes:
                 await self._finish()
             return table.num_rows if is_new else 0
+
+    def _note(self, key: ChunkKey) -> None:
+        """Remember a write as the last one of its flow; of `store`, which has a flow for each call, the last calls."""
+        if key.epoch:
+            self._taken[key.flow] = key
+            return
+        self._stores[key.flow] = key
+        if len(self._stores) > _MOST_FLOWS:
+            del self._stores[next(iter(self._stores))]
 
     async def pending(self, flow: str) -> int | None:
         """Return the seq of the first write of a flow that the target has not acknowledged."""
