@@ -6,7 +6,8 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from contextlib import closing
+from contextlib import aclosing, closing
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -299,18 +300,23 @@ def test_rows_that_were_under_way_come_again_with_the_same_keys(tmp_path, breaks
 
 
 class Noted:
-    """A state file in which a flow is stored up to chunk 2, and had four rows under way."""
+    """A state file in which a flow is stored up to chunk 2, and had some rows under way."""
+
+    def __init__(self, rows=4):
+        self.rows = rows
 
     async def claim(self, flow):
         return Checkpoint(1, 2)
 
     async def call(self, function):
-        return 2, Attempt("9f2b6e4e-4a43-4d39-8b30-5b9a0a0c4a11", [4])
+        return 2, Attempt("9f2b6e4e-4a43-4d39-8b30-5b9a0a0c4a11", [self.rows])
 
 
 def prepared(seq, rows):
     part = Part(pa.table({"n": list(range(rows))}), [], Counts(read=rows))
-    return Prepared(first_seq=seq, seq=seq, position=None, schema=None, size=1, read=rows, letters=[], parts=[part])
+    return Prepared(
+        first_seq=seq, seq=seq, position=None, schema=None, size=1, read=rows, letters=[], parts=[part]
+    )
 
 
 def test_what_another_storage_lacks_is_not_what_was_under_way():
@@ -327,6 +333,40 @@ def test_what_another_storage_lacks_is_not_what_was_under_way():
         return [[item.seq for item in group] async for group in side.groups(take, 0)]
 
     assert asyncio.run(work()) == [[1], [2], [3, 4], [5]]
+
+
+def test_rows_that_come_one_by_one_are_not_held_for_ever(monkeypatch):
+    """The source may give others than those that were under way, each in time, and never as many."""
+    monkeypatch.setattr("collectors.runtime.state_side.LONGEST_SECONDS", 0.05)
+
+    async def work():
+        numbers = count(3)
+
+        async def take():
+            await asyncio.to_thread(lambda: None)
+            return [prepared(next(numbers), 1)]
+
+        side = StateSide(Numbered(), Noted(rows=10**6))
+        await side.claim("test/s@numbered")
+        async with asyncio.timeout(20), aclosing(side.groups(take, 0)) as groups:
+            return len(await anext(groups)), len(await anext(groups))
+
+    first, second = asyncio.run(work())
+    assert first > second == 1
+
+
+def attempts(folder):
+    with closing(sqlite3.connect(folder / "state" / "state.db")) as database:
+        return database.execute("select count(*) from _collectors_attempts").fetchone()[0]
+
+
+def test_what_was_under_way_is_noted_only_as_long_as_it_is(tmp_path):
+    run(tmp_path, Numbers(), Numbered(breaks_at=2))
+    assert attempts(tmp_path) == 1
+    assert run(tmp_path, Numbers(limit=0), Numbered()).error is None
+    assert attempts(tmp_path) == 1, "it may come yet"
+    assert run(tmp_path, Numbers(), Numbered()).error is None
+    assert attempts(tmp_path) == 0
 
 
 def test_each_delivery_has_a_token_of_its_own(tmp_path):

@@ -19,7 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from collectors.chunks import Attempt, Checkpoint, Counts, Delivery
-from collectors.errors import FencedError
+from collectors.errors import FencedError, TransientError
 from collectors.runtime.preparing import Prepared
 from collectors.runtime.state import State
 from collectors.storage.base import AcknowledgesLater, Backend, SendsAgain
@@ -29,6 +29,9 @@ __all__ = ["StateSide"]
 
 PATIENCE_SECONDS = 10.0
 """When nothing comes for so long, what was under way before is not waited for any more."""
+
+LONGEST_SECONDS = 60.0
+"""Nor longer than this when others come in its place, a few at a time."""
 
 _ATTEMPTS = """
 create table if not exists _collectors_attempts (
@@ -56,6 +59,7 @@ class StateSide:
         self._unsure = False
         self._behind = -1
         self._attempt = Attempt("", [])
+        self._flow = ""
 
     async def claim(self, flow: str) -> Checkpoint:
         """Take the flow over, and look what was under way."""
@@ -63,6 +67,7 @@ class StateSide:
         checkpoint = await self._state.claim(flow)
         self._waiting.clear()
         self._durable, self._unsure = checkpoint.seq, False
+        self._flow = flow
         if self.sends_again:
             self._behind, self._attempt = await self._state.call(lambda database: _noted(database, flow))
             self.rows = max(self._attempt.ends, default=0) if self._behind == checkpoint.seq else 0
@@ -86,9 +91,9 @@ class StateSide:
         key = delivery.key
         if not self._later:
             self._backend.unnoted[key.flow] = delivery
-            seq = await self._state.commit(delivery)
+            self._durable = await self._state.commit(delivery)
             del self._backend.unnoted[key.flow]
-            return seq
+            return self._durable
         if not self._waiting or self._waiting[-1].key.seq < key.seq:
             if delivery.dead_letters:  # so that they need not be kept in memory
                 await self._state.replace_letters(f"{key.flow}@", delivery)
@@ -134,18 +139,28 @@ class StateSide:
                     group, following = await self._repeated(group, take, route)
                     self.rows = 0
                 yield group
+            await self._forget()
         finally:
             if following is not None:
                 following.cancel()
+
+    async def _forget(self) -> None:
+        """Let go of what was under way, once it is stored."""
+        if 0 <= self._behind < self._durable:
+            with suppress(TransientError):  # it is not in the way of anything
+                await self._state.call(lambda database: _forget(database, self._flow))
+            self._behind = -1
 
     async def _repeated(
         self, held: list[Prepared], take: Take, route: int
     ) -> tuple[list[Prepared], asyncio.Future[list[Prepared]] | None]:
         """Return what has as many rows as were under way, or all that comes; and what is being taken behind that."""
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + LONGEST_SECONDS
         while sum(each.parts[route].table.num_rows for each in held if each.seq > self._behind) < self.rows:
             taking = asyncio.ensure_future(take())
             try:
-                await asyncio.wait([taking], timeout=PATIENCE_SECONDS)
+                await asyncio.wait([taking], timeout=min(PATIENCE_SECONDS, max(0.0, latest - loop.time())))
             except asyncio.CancelledError:
                 taking.cancel()
                 raise
@@ -176,3 +191,8 @@ def _note(database: Database, flow: str, seq: int, attempt: Attempt) -> None:
             "insert or replace into _collectors_attempts values (?, ?, ?, ?)",
             (flow, seq, attempt.token, json.dumps(attempt.ends)),
         )
+
+
+def _forget(database: Database, flow: str) -> None:
+    with database.transaction():
+        database.execute("delete from _collectors_attempts where flow = ?", (flow,))
