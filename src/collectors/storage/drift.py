@@ -27,6 +27,7 @@ from collectors.storage.records import plain, to_json_lines
 
 __all__ = [
     "DRIFT_COLUMNS",
+    "ONCE",
     "Columns",
     "Difference",
     "DriftConfig",
@@ -45,7 +46,10 @@ _FROZEN = (
 )
 _SAMPLES = 3
 _SAMPLE_LENGTH = 500
-_MOST_LEFT_OUT = 1000
+_MOST_KINDS = 1000
+
+ONCE = frozenset({"changed", "left out"})
+"""What is written down once for each column and type, since rows may bring it again and again."""
 
 DRIFT_COLUMNS = "table_name, column_name, existing, brought, action, rows, samples, location_id, changed_at"
 """The columns of `drift_values`: text, but integer `rows`; `samples` is a list in JSON."""
@@ -214,17 +218,16 @@ def drift_values(drift: Drift) -> tuple[Any, ...]:
     return (*astuple(drift)[:6], samples, drift.location, drift.at)
 
 
-def unwritten(found: Sequence[Drift], left_out: Iterable[Sequence[Any]]) -> list[Drift]:
-    """Return what is to be written down of what was found, given the columns and types that are known to be left out.
+def unwritten(found: Sequence[Drift], written: Iterable[Sequence[Any]]) -> list[Drift]:
+    """Return what is to be written down of what was found, given the columns and types of which `ONCE` has been.
 
-    That values are left out is written down once for each kind of them, and for a thousand kinds: names of columns may be
-    made of data.
+    A thousand of these are: names of columns may be made of data.
     """
-    known, new = {(column, brought) for column, brought in left_out}, list[Drift]()
+    known, new = {(column, brought) for column, brought in written}, list[Drift]()
     for drift in found:
-        if drift.action == "left out":
+        if drift.action in ONCE:
             kind = drift.column, drift.brought
-            if kind in known or len(known) >= _MOST_LEFT_OUT:
+            if kind in known or len(known) >= _MOST_KINDS:
                 continue
             known.add(kind)
         new.append(drift)

@@ -332,7 +332,7 @@ def test_lines_say_all_that_there_was(server: S3Server, tmp_path: Path, form: st
             FatalError, match=r"cannot be queried; objects are that are written with `format: par"
         ):
             await backend.query(everything())
-        assert "+ n int64" in backend.preview(VALUES, FLOW)
+        assert "= n int64" in backend.preview(VALUES, FLOW)
 
     run(scenario, **server.settings(tmp_path.name), format=form, compression=compression)
     (file,) = (server.folder / tmp_path.name).glob(f"part-*.{form}*")

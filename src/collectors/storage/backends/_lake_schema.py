@@ -1,94 +1,214 @@
 """The columns of a folder of files as its log knows them: what `schema:` holds rows against.
 
-Files keep the types of their rows. What is new in rows is written down in the entry of the log that commits them, with
-all columns that the folder has then, so that a crash leaves both or neither.
+Files keep the types of their rows. What is new in rows is written down in the entry of the log that commits them, so that
+a crash leaves both or neither; until then only the flow that has taken the rows builds on it, and forgets it with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from collectors.chunks import Drift
-from collectors.storage.drift import Columns, Difference, Mode
+from collectors.storage.backends._parquet_file import writable
+from collectors.storage.backends._parquet_partition import split
+from collectors.storage.drift import ONCE, Columns, Difference, DriftConfig, unwritten
 from collectors.storage.records import plain
 
-__all__ = ["LakeSchema", "merged"]
+__all__ = ["FlowSchema", "LakeSchema", "Settled"]
+
+Types = dict[str, pa.DataType]
+
+
+class Settled(Struct, frozen=True):
+    """Rows as the folder can have them, and what they bring that it did not have."""
+
+    rows: pa.Table
+    columns: Types = field(default_factory=dict)
+    drifts: list[Drift] = field(default_factory=list)
+    fitting: pa.Schema | None = None
 
 
 class LakeSchema:
-    """Shared by the flows that one backend writes; `load` gives what the newest entry of each flow has, oldest first.
+    """What is committed, shared by the flows that one backend writes.
 
-    What another process adds meanwhile is seen with the next start.
+    `load` gives what the newest entry of each flow has, oldest first; it is called once, so that what another process adds
+    meanwhile is seen with the next start. What it raises is raised by whoever asks first.
     """
 
-    def __init__(self, name: str, mode: Callable[[str], Mode], load: Callable[[], Iterable[bytes]]) -> None:
-        self._name = name
-        self._mode = mode
+    def __init__(self, name: str, config: DriftConfig, load: Callable[[], Iterable[bytes]]) -> None:
+        self.name = name
+        self.mode = config.mode
+        self._config = config
         self._load = load
-        self._known: dict[str, pa.DataType] | None = None
-        self._written_down: set[tuple[str, str]] = set()
-        self._fitting: pa.Schema | None = None
+        self._lock = threading.Lock()  # flows may be published by several threads
+        self._known: Types | None = None
+        self._once: set[tuple[str, str]] = set()
+        self._waiting: list[FlowSchema] = []
+
+    def known(self) -> Types:
+        """Return the columns that are committed."""
+        if self._known is None:
+            self._known = _merged(map(_read, self._load()))
+        return self._known
 
     @property
-    def content(self) -> bytes:
-        """All columns, as an entry keeps them; empty when nobody had to know them."""
-        return b"" if self._known is None else bytes(pa.schema(list(self._known.items())).serialize())
+    def is_known(self) -> bool:
+        """Whether anybody had to know them."""
+        return self._known is not None
 
-    def settle(self, rows: pa.Table, location: str, found: list[Drift]) -> pa.Table:
-        """Return the rows as the folder can have them, and tell in `found` what differs; for a commit of this location.
+    def shared(self) -> Types:
+        """Return the columns that are committed, or brought by rows that wait in any of the flows."""
+        return _merged([self.known(), *(flow.columns for flow in self._waiting)])
+
+    def wait(self, flow: FlowSchema) -> None:
+        """Let the others know what a flow has taken."""
+        if flow not in self._waiting:
+            self._waiting.append(flow)
+
+    def leave(self, flow: FlowSchema, *, committed: bool) -> None:
+        """Forget what a flow has taken, or know it for good."""
+        with self._lock:
+            if flow in self._waiting:
+                self._waiting.remove(flow)
+            if committed and flow.columns:
+                self._known = _merged([self.known(), flow.columns])
+            if committed:
+                self._once |= {(drift.column, drift.brought) for drift in flow.drifts if drift.action in ONCE}
+
+    def unwritten(self, drifts: Sequence[Drift]) -> list[Drift]:
+        """Return what is not in the log yet, whoever has written it."""
+        known = self._known or {}
+        return [
+            drift
+            for drift in unwritten(drifts, self._once)
+            if drift.action in ONCE or str(known.get(drift.column)) != drift.brought
+        ]
+
+    def preview(self, rows: pa.Table, partition_by: list[str]) -> list[str]:
+        """Return a line for each column of the rows. Raises FatalError for rows that files cannot have."""
+        for part in split(rows, partition_by)[:1] if rows.num_rows else []:
+            writable(part.table)
+        return [self._line(name, kind) for name, kind in _types(rows).items()]
+
+    def _line(self, name: str, brought: pa.DataType) -> str:
+        known = self.known().get(name)
+        if known is None:
+            return self._config.preview_new(name, str(brought)) if self.known() else f"+ {name} {brought}"
+        if _difference(known, brought) is None:
+            return f"= {name} {known}"
+        if self.mode(name) != "evolve":
+            return self._config.preview_other(name, str(known), str(brought), None)
+        return f"~ {name}: files have {known}, rows bring {brought}; readers of all files must convert one of the two"
+
+
+class FlowSchema:
+    """One flow's view of the folder: what is committed, with `columns` and `drifts` of its rows that wait."""
+
+    def __init__(self, lake: LakeSchema) -> None:
+        self.columns: Types = {}
+        self.drifts: list[Drift] = []
+        self._lake = lake
+        self._fitting: pa.Schema | None = None
+        self._written: tuple[int, Types] = (0, {})
+
+    def settle(self, rows: pa.Table, location: str, found: list[Drift]) -> Settled:
+        """Return the rows as the folder can have them, and tell in `found` what differs; nothing is known by it yet.
 
         Raises FatalError for a frozen column, DataError with `rows` for those to be set aside.
         """
         if not rows.num_rows or (self._fitting is not None and rows.schema.equals(self._fitting)):
-            return rows
+            return Settled(rows)
         if len(set(rows.column_names)) < rows.num_columns:
-            return rows  # it is for the files to say that they cannot have it
-        if self._known is None:
-            self._known = merged(self._load())
-        told = Columns(self._name, self._mode, location, found)
-        brought = _types(rows)
-        if not self._known:
-            told.note_made({name: str(kind) for name, kind in brought.items()})
-            self._known = brought
+            return Settled(rows)  # it is for the files to say that they cannot have it
+        brought, own, shared = _types(rows), self._own(), self._lake.shared()
+        evolving = {name for name in brought if not shared or self._lake.mode(name) == "evolve"}
+        told = Columns(self._lake.name, self._lake.mode, location, first := list[Drift]())
         differences = {
             name: difference
             for name, kind in brought.items()
-            if (difference := _difference(self._known.get(name), kind))
+            if (own or name not in evolving)
+            and (difference := _difference((own if name in evolving else shared).get(name), kind))
         }
-        settled = told.settle(rows, differences)
-        for name, difference in differences.items():
-            if self._mode(name) == "evolve":
-                if difference.existing is not None and difference.wider is None:
-                    told.note_changed(name, difference, settled)
-                self._known[name] = _together(self._known.get(name), brought[name]) or brought[name]
-        if not differences or all(self._mode(name) == "evolve" for name in differences):
-            self._fitting = rows.schema
-        return settled
+        try:
+            settled = told.settle(rows, differences)
+            for name in evolving & set(differences):
+                if differences[name].existing is not None and differences[name].wider is None:
+                    told.note_changed(name, differences[name], settled)
+            columns = {
+                name: (_together(own.get(name), kind) or kind) if name in evolving else shared[name]
+                for name, kind in brought.items()
+                if name in evolving or name in shared
+            }
+            if not own:
+                told.note_made({name: str(kind) for name, kind in columns.items()})
+        finally:
+            found += first
+        news = {name: kind for name, kind in columns.items() if kind != own.get(name)}
+        fits = evolving.issuperset(differences)
+        return Settled(settled, news, first, rows.schema if fits else None)
 
-    def to_write_down(self, found: list[Drift]) -> list[Drift]:
-        """Return what of this belongs into the log: that values are left out once for each kind of them."""
-        kept = []
-        for drift in found:
-            kind = drift.column, drift.brought
-            if drift.action != "left out" or kind not in self._written_down:
-                kept.append(drift)
-            if drift.action == "left out":
-                self._written_down.add(kind)
-        return kept
+    def take(self, settled: Settled) -> None:
+        """Build on what these rows bring: they wait now, for `committed` or `drop`."""
+        self.columns |= settled.columns
+        self.drifts = self._lake.unwritten([*self.drifts, *settled.drifts])
+        self._fitting = settled.fitting or self._fitting
+        if settled.columns:
+            self._lake.wait(self)
+
+    def drop(self) -> None:
+        """Forget what the rows that waited have brought: they are not stored."""
+        self._end(committed=False)
+        self._fitting = None
+
+    def committed(self) -> None:
+        """Know for good what the rows that waited have brought."""
+        self._end(committed=True)
+
+    def content(self, number: int, read: Callable[[], bytes]) -> bytes | int:
+        """Return what the entry that commits the rows says of all columns: them, or the number of the entry with them.
+
+        `number` is that of the one that has had them so far, 0 for none, and `read` what it has.
+        """
+        if not self._lake.is_known:
+            return number
+        columns = self._own()
+        if number and number != self._written[0]:
+            self._written = number, _read(read())
+        if number and columns == self._written[1]:
+            return number
+        return bytes(pa.schema(list(columns.items())).serialize()) if columns else b""
+
+    def to_write_down(self) -> list[Drift]:
+        """Return what the entry that commits the rows says of differences: that values are left out once for each kind."""
+        return self._lake.unwritten(self.drifts)
+
+    def _own(self) -> Types:
+        return _merged([self._lake.known(), self.columns])
+
+    def _end(self, *, committed: bool) -> None:
+        self._lake.leave(self, committed=committed)
+        self.columns, self.drifts = {}, []
 
 
-def merged(contents: Iterable[bytes]) -> dict[str, pa.DataType]:
-    """Return the columns of several entries, each with the type that takes all, or the last one."""
-    known: dict[str, pa.DataType] = {}
-    for content in contents:
-        for field in pa.ipc.read_schema(pa.py_buffer(content)):
-            known[field.name] = _together(known.get(field.name), field.type) or field.type
+def _read(content: bytes) -> Types:
+    schema = pa.ipc.read_schema(pa.py_buffer(content))
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def _merged(several: Iterable[Mapping[str, pa.DataType]]) -> Types:
+    """Return all columns, each with the type that takes those of all, or the last one."""
+    known: Types = {}
+    for columns in several:
+        for name, kind in columns.items():
+            known[name] = _together(known.get(name), kind) or kind
     return known
 
 
-def _types(rows: pa.Table) -> dict[str, pa.DataType]:
+def _types(rows: pa.Table) -> Types:
     """Return the columns that have a type, as files have it."""
     kinds = {field.name: plain(pa.chunked_array([], field.type)).type for field in rows.schema}
     return {name: kind for name, kind in kinds.items() if not pa.types.is_null(kind)}

@@ -31,7 +31,7 @@ from collectors.storage.backends._object_store_log import (
 from collectors.storage.backends._object_store_scratch import Scratch
 from collectors.storage.backends._parquet_buffer import FlowBuffer, RowFile, Waiting
 from collectors.storage.backends._parquet_file import PartFile
-from collectors.storage.backends._parquet_log import file_name, part_prefix
+from collectors.storage.backends._parquet_log import columns_of, file_name, part_prefix
 from collectors.storage.backends._text_file import ENDINGS, TextFile, check_lines, lines_of
 from collectors.storage.files import translated
 from collectors.storage.positions import check_follows
@@ -119,7 +119,7 @@ class FlowObjects(FlowBuffer):
                 schema=before.schema,
                 written_at=_now(),
                 owner=self._owner,
-                columns=self._entry.columns if self._entry else b"",
+                columns=self._entry.columns_at if self._entry else b"",
             )
             if self._log.put(claimed):
                 break
@@ -194,8 +194,8 @@ class FlowObjects(FlowBuffer):
             owner=self._owner,
             letters=self._log.letters_name(own) if waiting.letters else "",
             resolved=waiting.resolved,
-            columns=self._lake.content or (self._entry.columns if self._entry else b""),
-            drifts=waiting.drifts,
+            columns=self._columns(),
+            drifts=self._schema.to_write_down(),
         )
         files = {names[folder]: part.file.path for folder, part in waiting.parts.items()}
         return _Publication(entry, files, encoded_letters(waiting.letters) if waiting.letters else b"", token)
@@ -245,6 +245,7 @@ class FlowObjects(FlowBuffer):
         """Build on an entry of ours; what it has is done."""
         self._entry = newest
         if self._waiting and newest.seq >= self._waiting.last.key.seq:
+            self._schema.committed()
             self.discard()
 
     def _put_block(self) -> None:
@@ -274,6 +275,12 @@ class FlowObjects(FlowBuffer):
         if self._layout.form == "parquet":
             return PartFile(path, schema, sample, durable=False)
         return TextFile(path, schema, self._layout.form, self._layout.compression)
+
+    def _columns(self) -> bytes | int:
+        last = self._entry
+        if last is None:
+            return self._schema.content(0, bytes)
+        return self._schema.content(last.columns_at, lambda: columns_of(last, self._log.read))
 
     def _next_number(self) -> int:
         return self._entry.number + 1 if self._entry else 1

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from collectors.chunks import Counts, DeadLetter, Delivery, Drift
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
-from collectors.storage.backends._lake_schema import LakeSchema
+from collectors.storage.backends._lake_schema import FlowSchema, LakeSchema
 from collectors.storage.backends._parquet_file import writable
 from collectors.storage.backends._parquet_log import FileEntry
 from collectors.storage.backends._parquet_partition import Partition, split
@@ -75,7 +75,6 @@ class Waiting(Struct):
     parts: dict[str, _Part] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
     resolved: list[tuple[str, str]] = field(default_factory=list)
-    drifts: list[Drift] = field(default_factory=list)
 
     @property
     def closed(self) -> bool:
@@ -100,13 +99,13 @@ class Waiting(Struct):
 class FlowBuffer(ABC):
     """Base of the owners of a flow; they say where scratch files are and how all of them are published.
 
-    `found` takes what rows bring that the folder did not have, for whoever looks.
+    `found` takes what the rows of the newest delivery bring that the folder did not have, for whoever looks.
     """
 
     def __init__(self, flow: str, partition_by: list[str], lake: LakeSchema) -> None:
         self.found: list[Drift] = []
         self._flow = flow
-        self._lake = lake
+        self._schema = FlowSchema(lake)
         self._partition_by = partition_by
         self._waiting: Waiting | None = None
         self._files_made = 0
@@ -142,11 +141,9 @@ class FlowBuffer(ABC):
 
         Raises FatalError, and DataError with `rows`, for those that the columns of the folder do not take.
         """
-        found: list[Drift] = []
-        try:
-            table = self._lake.settle(delivery.table, f"{self._flow}:{delivery.key.seq}", found)
-        finally:
-            self.found += found
+        self.found.clear()
+        settled = self._schema.settle(delivery.table, f"{self._flow}:{delivery.key.seq}", self.found)
+        table = settled.rows
         self._check(table)
         partitions = split(table, self._partition_by) if table.num_rows else []
         tables = [(part, self._writable(part.table)) for part in partitions]
@@ -177,12 +174,13 @@ class FlowBuffer(ABC):
         waiting.counts += delivery.counts
         waiting.letters += delivery.dead_letters
         waiting.resolved += [letter.key for letter in delivery.resolved]
-        waiting.drifts += self._lake.to_write_down(found)
         waiting.last = _without_rows(delivery)
         self._waiting = waiting
+        self._schema.take(settled)
 
     def discard(self) -> None:
         """Drop what was taken and not published; it is read again from the source."""
+        self._schema.drop()
         waiting, self._waiting = self._waiting, None
         for part in waiting.parts.values() if waiting else ():
             with suppress(OSError):

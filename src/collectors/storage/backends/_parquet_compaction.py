@@ -91,7 +91,7 @@ class Compaction:
                 if self._log.put(claimed):
                     break
             except FileNotFoundError:
-                if not self._log.has(claimed.number):
+                if self._log.read(claimed.number) is None:
                     raise  # else another one has just claimed it, and has swept
         self._log.sweep(claimed.epoch)
         settle(self._root, self._log, claimed.epoch)

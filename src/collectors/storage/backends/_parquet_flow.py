@@ -22,6 +22,7 @@ from collectors.storage.backends._parquet_file import PartFile
 from collectors.storage.backends._parquet_log import (
     Entry,
     FlowLog,
+    columns_of,
     delete_files,
     file_name,
     part_name,
@@ -54,6 +55,7 @@ class FlowFiles(FlowBuffer):
         if newest and self._entry and newest.epoch == self._entry.epoch:
             self._entry = newest
             if self._waiting and newest.seq >= self._waiting.last.key.seq:
+                self._schema.committed()
                 self._waiting = None
         return newest.checkpoint if newest else Checkpoint(0)
 
@@ -84,7 +86,7 @@ class FlowFiles(FlowBuffer):
                     position=before.position,
                     schema=before.schema,
                     written_at=_now(),
-                    columns=self._entry.columns if self._entry else b"",
+                    columns=self._entry.columns_at if self._entry else b"",
                 )
                 if self._log.put(claimed):
                     break
@@ -101,7 +103,7 @@ class FlowFiles(FlowBuffer):
         taken then, and the next call goes on writing.
         """
         with translated(self._root, "cannot read the log in"):
-            if self._log.has(self._next_number()):
+            if self._log.read(self._next_number()) is not None:
                 check_follows(self.stored(), delivery)
         taken = self._waiting.last.key.seq if self._waiting else self.published.seq
         if check_follows(Checkpoint(self.published.epoch, taken), delivery):
@@ -123,6 +125,7 @@ class FlowFiles(FlowBuffer):
         except FatalError:
             self.discard()
             raise
+        self._schema.committed()
         self._entry, self._waiting = entry, None
 
     def _publish(self, waiting: Waiting) -> Entry:
@@ -186,9 +189,15 @@ class FlowFiles(FlowBuffer):
             run=last.run,
             counts=asdict(waiting.counts),
             written_at=_now(),
-            columns=self._lake.content or (self._entry.columns if self._entry else b""),
-            drifts=waiting.drifts,
+            columns=self._columns(),
+            drifts=self._schema.to_write_down(),
         )
+
+    def _columns(self) -> bytes | int:
+        last = self._entry
+        if last is None:
+            return self._schema.content(0, bytes)
+        return self._schema.content(last.columns_at, lambda: columns_of(last, self._log.read))
 
     def _next_number(self) -> int:
         return self._entry.number + 1 if self._entry else 1

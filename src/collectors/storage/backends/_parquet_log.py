@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,16 @@ from collectors.enums import ErrorType
 from collectors.errors import FatalError
 from collectors.storage.files import make_folders, put_new, sync_folder, translated, write_synced
 
-__all__ = ["Entry", "FileEntry", "FlowLog", "delete_files", "file_name", "flow_logs", "part_name"]
+__all__ = [
+    "Entry",
+    "FileEntry",
+    "FlowLog",
+    "columns_of",
+    "delete_files",
+    "file_name",
+    "flow_logs",
+    "part_name",
+]
 
 _LONGEST_NAME = 150
 _SHORTENED = 100
@@ -59,8 +68,9 @@ class Entry(msgspec.Struct, frozen=True):
     run: str = ""
     counts: dict[str, int] = {}
     crc: int = 0
-    columns: bytes = b""
-    """All columns of the folder with their types, an Arrow schema in its IPC form."""
+    columns: bytes | int = b""
+    """All columns of the folder with their types, an Arrow schema in its IPC form; or the number of an earlier entry of the
+    flow that has them, since a thousand columns are larger than all else in an entry."""
     drifts: list[Drift] = []
     """How the columns of these rows differ from what there was before."""
     merged: list[str] = []
@@ -71,6 +81,13 @@ class Entry(msgspec.Struct, frozen=True):
         """How far the flow is stored."""
         return Checkpoint(self.epoch, self.seq, self.position, self.schema)
 
+    @property
+    def columns_at(self) -> int:
+        """The number of the entry that has the columns; 0: nobody had to know them."""
+        if isinstance(self.columns, int):
+            return self.columns
+        return self.number if self.columns else 0
+
     def checked(self) -> Entry:
         """Return the entry with the CRC-32 of all the rest of it."""
         fields = msgspec.to_builtins(msgspec.structs.replace(self, crc=0))
@@ -78,6 +95,24 @@ class Entry(msgspec.Struct, frozen=True):
             if not fields.get(name, True):
                 del fields[name]
         return msgspec.structs.replace(self, crc=zlib.crc32(msgspec.json.encode(fields)))
+
+
+def columns_of(entry: Entry, read: Callable[[int], Entry | None]) -> bytes:
+    """Return the columns of the folder as an entry has them, or the one that it names; empty: none has.
+
+    Raises FatalError when `read` does not find that one.
+    """
+    at = entry.columns_at
+    if not at:
+        return b""
+    named = entry if at == entry.number else read(at)
+    if named is None or isinstance(named.columns, int):
+        raise FatalError(
+            f"{entry.flow}: entry {at} of its log, which has the columns, is missing; nothing was read or stored; restore "
+            "it from a copy",
+            error_type=ErrorType.STORAGE,
+        )
+    return named.columns
 
 
 def file_name(flow: str) -> str:
@@ -117,15 +152,18 @@ class FlowLog:
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else None
 
-    def entries(self, *, removed: bool = False, newest_first: bool = False) -> Iterator[Entry]:
-        """Yield the entries whose files are there, oldest first; with `removed` those marked by `mark_removed`."""
+    def entries(self, *, removed: bool | None = False, newest_first: bool = False) -> Iterator[Entry]:
+        """Yield the entries whose files are there, oldest first.
+
+        With `removed` those marked by `mark_removed`, with None all.
+        """
         for number in reversed(self._numbers()) if newest_first else self._numbers():
-            if self._removed_mark(number).exists() is removed:
+            if removed is None or self._removed_mark(number).exists() is removed:
                 yield self._read(number)
 
-    def has(self, number: int) -> bool:
-        """Return whether there is an entry with this number."""
-        return self._path(number).exists()
+    def read(self, number: int) -> Entry | None:
+        """Return the entry with this number; None: there is none."""
+        return self._read(number) if self._path(number).exists() else None
 
     def make(self) -> None:
         """Make the folders that the log needs; they are never made later, so that one that is gone is noticed."""

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field, model_validator
 
 from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
@@ -51,8 +50,7 @@ from collectors.storage.backends._object_store_log import (
     standing,
 )
 from collectors.storage.backends._object_store_scratch import Scratch
-from collectors.storage.backends._parquet_log import FileEntry, file_name
-from collectors.storage.backends._parquet_preview import changes
+from collectors.storage.backends._parquet_log import FileEntry, columns_of, file_name
 from collectors.storage.base import Backend, Compacted
 from collectors.storage.drift import DriftConfig
 from collectors.storage.positions import is_of
@@ -122,7 +120,7 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         """Make the client; nothing is asked for, and nothing is written."""
         self._flows: dict[str, FlowObjects] = {}
         self._scratch = Scratch()
-        self._lake = LakeSchema(self.describe(), self.config.mode, self._columns)
+        self._lake = LakeSchema(self.describe(), self.config, lambda: _columns(self._objects))
         self._objects: Any = Objects(self.config.place, self.config)
         self._checked = False
 
@@ -267,16 +265,9 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
         objects = Objects(self.config.place, self.config)
-        files = _files(objects)
-        lines = [] if files else [f"+ folder {objects.url('')}"]
-        known = [file for file in files if file.name.endswith(".parquet")]
-        return lines + changes(
-            table,
-            self.config,
-            self.config.partition_by,
-            known,
-            lambda file: pq.read_schema(_opened(objects, file)),
-        )
+        lake = LakeSchema(self.describe(), self.config, lambda: _columns(objects))
+        lines = [] if lake.known() else [f"+ folder {objects.url('')}"]
+        return lines + lake.preview(table, self.config.partition_by)
 
     def describe(self) -> str:
         """Return the folder."""
@@ -300,12 +291,6 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
             self._flows[name] = self._new_flow(name)
         return self._flows[name]
 
-    def _columns(self) -> list[bytes]:
-        """Return the columns that the newest entry of each flow has, oldest first."""
-        found = self._objects.each(ObjectLog.last, object_logs(self._objects))
-        newest = sorted((entry for entry in found if entry), key=lambda entry: entry.written_at)
-        return [entry.columns for entry in newest if entry.columns]
-
     def _new_flow(self, name: str) -> FlowObjects:
         flow = FlowObjects(self._objects, self._scratch, name, self.config.layout, self._lake)
         flow.adopt()
@@ -314,6 +299,16 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
 
 def _opened(objects: Objects, file: FileEntry) -> RangeFile:
     return RangeFile(objects, file.name, file.bytes)
+
+
+def _columns(objects: Objects) -> list[bytes]:
+    """Return the columns that the newest entry of each flow has, oldest first."""
+
+    def newest(log: ObjectLog) -> tuple[str, bytes]:
+        entry = log.last()
+        return ("", b"") if entry is None else (entry.written_at, columns_of(entry, log.read))
+
+    return [columns for _, columns in sorted(objects.each(newest, object_logs(objects))) if columns]
 
 
 def _files(objects: Objects) -> list[FileEntry]:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from collectors.chunks import Checkpoint, ChunkKey, Counts, Delivery, Drift
@@ -34,9 +33,15 @@ from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
 from collectors.storage.backends._lake_schema import LakeSchema
 from collectors.storage.backends._parquet_flow import FlowFiles
-from collectors.storage.backends._parquet_log import Entry, FlowLog, delete_files, file_name, flow_logs
+from collectors.storage.backends._parquet_log import (
+    Entry,
+    FlowLog,
+    columns_of,
+    delete_files,
+    file_name,
+    flow_logs,
+)
 from collectors.storage.backends._parquet_merged import Standing, merged_names, merging, standing
-from collectors.storage.backends._parquet_preview import changes
 from collectors.storage.base import Backend, Compacted
 from collectors.storage.drift import DriftConfig
 from collectors.storage.files import check_writable, translated
@@ -73,7 +78,7 @@ class ParquetBackend(Backend[ParquetConfig]):
     def open(self) -> None:
         """See that the path is a folder, if there is anything; nothing is written."""
         self._flows: dict[str, FlowFiles] = {}
-        self._lake = LakeSchema(self.config.path, self.config.mode, self._columns)
+        self._lake = LakeSchema(self.config.path, self.config, self._columns)
         with translated(self._root, "cannot use"):
             if self._root.exists() and not self._root.is_dir():
                 raise NotADirectoryError(20, "Not a directory")
@@ -209,17 +214,9 @@ class ParquetBackend(Backend[ParquetConfig]):
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
         check_writable(self._root)
-        found = self._standing()
-        paths = {each.file.name: each.path for each in found}
-        files = [each.file for each in found]
-        lines = [] if files else [f"+ folder {self._root}"]
-        return lines + changes(
-            table,
-            self.config,
-            self.config.partition_by,
-            files,
-            lambda file: pq.read_schema(paths[file.name]),
-        )
+        lake = LakeSchema(self.config.path, self.config, self._columns)
+        lines = [] if lake.known() else [f"+ folder {self._root}"]
+        return lines + lake.preview(table, self.config.partition_by)
 
     def describe(self) -> str:
         """Return the folder."""
@@ -243,10 +240,12 @@ class ParquetBackend(Backend[ParquetConfig]):
     def _columns(self) -> list[bytes]:
         """Return the columns that the newest entry of each flow has, oldest first."""
         with translated(self._root, "cannot read the log in"):
-            newest = [entry for log in flow_logs(self._root) if (entry := log.last())]
-        return [
-            entry.columns for entry in sorted(newest, key=lambda entry: entry.written_at) if entry.columns
-        ]
+            newest = [
+                (entry.written_at, columns_of(entry, log.read))
+                for log in flow_logs(self._root)
+                if (entry := log.last())
+            ]
+        return [columns for _, columns in sorted(newest) if columns]
 
     def _standing(self) -> list[Standing]:
         with translated(self._root, "cannot read"):
@@ -255,7 +254,7 @@ class ParquetBackend(Backend[ParquetConfig]):
 
     def _entries(self) -> list[Entry]:
         with translated(self._root, "cannot read"):
-            entries = [entry for log in flow_logs(self._root) for entry in log.entries()]
+            entries = [entry for log in flow_logs(self._root) for entry in log.entries(removed=None)]
         return sorted(entries, key=lambda entry: (entry.written_at, entry.flow, entry.number))
 
 
