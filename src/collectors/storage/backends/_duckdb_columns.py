@@ -7,11 +7,13 @@ from msgspec import Struct
 
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
+from collectors.storage import sql_names
 from collectors.storage.backends._duckdb_types import UnstorableError, sql_type, storable, widened
 from collectors.storage.drift import Difference
 from collectors.storage.records import plain
+from collectors.storage.sql_names import folded
 
-__all__ = ["Change", "Column", "column_changes", "differences", "folded", "unfit_columns"]
+__all__ = ["Change", "Column", "column_changes", "differences", "unfit_columns"]
 
 _THEIR_TEXT = ("UUID", "ENUM", "JSON")
 
@@ -90,18 +92,12 @@ def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str
     """
     if folded(table).startswith("_collectors") or not table or "\0" in table:
         raise _unfit(f"table {table!r}: names that begin with _collectors are taken; choose another")
-    seen = {folded(name): name for name in existing}
-    unfit: dict[str, str] = {}
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
-        if not name or "\0" in name or folded(name).startswith("_collectors"):
-            unfit[name] = "DuckDB cannot have this name, or it is ours"
-            continue
-        other = seen.setdefault(folded(name), name)
-        if other != name:
-            unfit[name] = f"'{other}' differs only in upper and lower case, which DuckDB does not tell apart"
-    return unfit
+
+    def unfit(name: str) -> str | None:
+        taken = not name or "\0" in name or folded(name).startswith("_collectors")
+        return "DuckDB cannot have this name, or it is ours" if taken else None
+
+    return sql_names.unfit_columns(table, names, unfit, existing, without_case="DuckDB")
 
 
 def _change(existing: Column | None, brought: pa.DataType) -> Change:
@@ -112,11 +108,6 @@ def _change(existing: Column | None, brought: pa.DataType) -> Change:
     if existing.declared.startswith(_THEIR_TEXT) and pa.types.is_string(brought):
         return Change(existing, brought, brought)
     return Change(existing, brought, None)
-
-
-def folded(name: str) -> str:
-    """Return the name as DuckDB compares it: only A to Z lose their case."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _unfit(message: str) -> FatalError:

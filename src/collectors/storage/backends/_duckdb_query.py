@@ -17,8 +17,9 @@ from collectors.models import QueryCriteria
 from collectors.storage.backends._duckdb_columns import Column
 from collectors.storage.backends._duckdb_file import Connection
 from collectors.storage.backends._duckdb_table import ROW, RowTable
-from collectors.storage.backends._duckdb_types import as_python, quote
+from collectors.storage.backends._duckdb_types import as_python
 from collectors.storage.criteria import Condition, check_columns, matcher, ordering, parse, select_rows
+from collectors.storage.sql_names import quote
 
 __all__ = ["select"]
 

@@ -17,7 +17,6 @@ from collectors.storage.backends._duckdb_columns import (
     Column,
     column_changes,
     differences,
-    folded,
     unfit_columns,
 )
 from collectors.storage.backends._duckdb_file import Connection
@@ -25,7 +24,6 @@ from collectors.storage.backends._duckdb_types import (
     UnstorableError,
     conversion,
     fit,
-    quote,
     sql_type,
     storable,
 )
@@ -41,6 +39,7 @@ from collectors.storage.child_tables import (
 from collectors.storage.drift import DRIFT_COLUMNS, Columns, Mode, drift_values, read_drift, unwritten
 from collectors.storage.keys import without_key
 from collectors.storage.records import without_unfit
+from collectors.storage.sql_names import folded, quote
 
 __all__ = ["ROW", "RowTable", "table_names"]
 

@@ -22,8 +22,9 @@ from typing import Any
 import pyarrow as pa
 
 from collectors.storage.records import plain, to_values
+from collectors.storage.sql_names import quote
 
-__all__ = ["UnstorableError", "as_python", "conversion", "fit", "quote", "sql_type", "storable", "widened"]
+__all__ = ["UnstorableError", "as_python", "conversion", "fit", "sql_type", "storable", "widened"]
 
 _SIMPLE = {
     pa.null(): '"NULL"',
@@ -54,11 +55,6 @@ _MOST_DIGITS = 38
 
 class UnstorableError(ValueError):
     """DuckDB has no place for this; the text says for what, and why."""
-
-
-def quote(name: str) -> str:
-    """Return a name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def storable(kind: pa.DataType) -> pa.DataType:

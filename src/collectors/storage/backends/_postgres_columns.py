@@ -12,18 +12,14 @@ from pgpq.schema import Jsonb
 
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
+from collectors.storage import sql_names
 from collectors.storage.backends._postgres_types import column_type
 from collectors.storage.records import plain
 
-__all__ = ["brought_columns", "encoder_of", "is_json", "quote", "unfit_columns", "unfit_name"]
+__all__ = ["brought_columns", "encoder_of", "is_json", "unfit_columns", "unfit_name"]
 
 _LONGEST_NAME = 63
 _SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
-
-
-def quote(name: str) -> str:
-    """Return a name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def unfit_name(name: str) -> str | None:
@@ -65,14 +61,12 @@ def unfit_columns(table: str, names: Sequence[str]) -> dict[str, str]:
     """
     if reason := unfit_name(table):
         raise _unfit(f"PostgreSQL cannot have the table {table!r}: {reason}; choose another name")
-    unfit: dict[str, str] = {}
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
+
+    def unfit(name: str) -> str | None:
         reason = unfit_name(name) or ("it is a system column of each table" if name in _SYSTEM else None)
-        if reason is not None:
-            unfit[name] = f"PostgreSQL cannot have it: {reason}"
-    return unfit
+        return reason and f"PostgreSQL cannot have it: {reason}"
+
+    return sql_names.unfit_columns(table, names, unfit)
 
 
 def is_json(kind: str, rows: pa.Table, name: str) -> bool:

@@ -9,10 +9,10 @@ import msgspec
 
 from collectors.chunks import Checkpoint, Counts, DeadLetter, Delivery
 from collectors.storage.backends import _postgres_table
-from collectors.storage.backends._postgres_columns import quote
 from collectors.storage.backends._postgres_connection import Connection, translated
 from collectors.storage.letters import LETTER_COLUMNS, letter_values, read_letter
 from collectors.storage.positions import check_follows, same_table
+from collectors.storage.sql_names import quote
 
 __all__ = ["DeliveryTables"]
 

@@ -17,10 +17,10 @@ from psycopg.adapt import Loader
 from psycopg.types import datetime as times
 
 from collectors.models import QueryCriteria
-from collectors.storage.backends._postgres_columns import quote
 from collectors.storage.backends._postgres_connection import Connection, translated
 from collectors.storage.backends._postgres_table import ROW, RowTable
 from collectors.storage.criteria import Condition, check_columns, ordering, parse, select_rows
+from collectors.storage.sql_names import quote
 
 __all__ = ["select"]
 

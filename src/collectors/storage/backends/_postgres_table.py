@@ -19,7 +19,6 @@ from collectors.storage.backends._postgres_columns import (
     brought_columns,
     encoder_of,
     is_json,
-    quote,
     unfit_columns,
     unfit_name,
 )
@@ -45,6 +44,7 @@ from collectors.storage.drift import (
 )
 from collectors.storage.keys import without_key
 from collectors.storage.records import plain, to_values, without_unfit
+from collectors.storage.sql_names import quote
 
 __all__ = ["ROW", "TABLES", "RowTable"]
 

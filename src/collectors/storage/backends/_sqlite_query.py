@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from collectors.models import QueryCriteria
-from collectors.storage.backends._sqlite_table import ROW, RowTable, quote
+from collectors.storage.backends._sqlite_table import ROW, RowTable
 from collectors.storage.backends._sqlite_types import DECODERS, affinity
 from collectors.storage.criteria import Condition, Ordering, check_columns, matcher, ordering, parse, sort_key
+from collectors.storage.sql_names import quote
 from collectors.storage.sqlite_store import Database
 
 __all__ = ["select"]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
+from collectors.storage import sql_names
 from collectors.storage.backends._sqlite_types import affinity, declared_type, encode, fits
 from collectors.storage.child_tables import (
     PARENT,
@@ -37,9 +38,10 @@ from collectors.storage.drift import (
 )
 from collectors.storage.keys import without_key
 from collectors.storage.records import plain, without_unfit
+from collectors.storage.sql_names import folded, quote
 from collectors.storage.sqlite_store import Database
 
-__all__ = ["ROW", "RowTable", "column_changes", "quote", "takes", "unfit_columns"]
+__all__ = ["ROW", "RowTable", "column_changes", "takes", "unfit_columns"]
 
 ROW = "_collectors_row"
 _WRITES = """
@@ -55,11 +57,6 @@ create table if not exists _collectors_schema (
     location_id text not null, changed_at text not null
 )
 """
-
-
-def quote(name: str) -> str:
-    """Return a name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 class RowTable:
@@ -328,7 +325,7 @@ def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict
     Columns without a type (all null), or with a name that SQLite cannot have, are left out. Raises FatalError for types
     that it cannot have, and for the name of the table.
     """
-    if _folded(name).startswith(("_collectors", "sqlite_")) or "\0" in name:
+    if folded(name).startswith(("_collectors", "sqlite_")) or "\0" in name:
         raise _unfit(
             f"table {name!r}: names that begin with _collectors or sqlite_ are taken; choose another"
         )
@@ -360,23 +357,12 @@ def takes(existing: str, brought: str, mode: Mode) -> bool:
 
 def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str, str]:
     """Return the columns whose names SQLite cannot have, with the reason. Raises FatalError for two of one name."""
-    seen = {_folded(name): name for name in existing}
-    unfit: dict[str, str] = {}
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise _unfit(f"table '{table}': the column '{name}' is there twice; rename one in a processor")
-        if "\0" in name or _folded(name).startswith("_collectors"):
-            unfit[name] = "SQLite cannot have this name, or it is ours"
-            continue
-        other = seen.setdefault(_folded(name), name)
-        if other != name:
-            unfit[name] = f"'{other}' differs only in upper and lower case, which SQLite does not tell apart"
-    return unfit
 
+    def unfit(name: str) -> str | None:
+        taken = "\0" in name or folded(name).startswith("_collectors")
+        return "SQLite cannot have this name, or it is ours" if taken else None
 
-def _folded(name: str) -> str:
-    """Return the name as SQLite compares it: only A to Z lose their case."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+    return sql_names.unfit_columns(table, names, unfit, existing, without_case="SQLite")
 
 
 def _refused(table: str, bad: dict[int, str]) -> DataError:
