@@ -355,3 +355,19 @@ def test_what_is_left_out_is_not_in_a_sample(where):
         "secret": [{"id": 3, "note": "x"}],
         "note": [{"id": 3, "note": "x"}],
     }
+
+
+@pytest.mark.parametrize(("more", "most"), [({}, 12), ({"write": "upsert", "key": ["id"]}, 12)])
+def test_a_commit_without_news_asks_sqlite_for_the_columns_once(tmp_path, more, most):
+    backend = opened({"type": "sqlite", "path": str(tmp_path / "rows.db")}, table="t", **more)
+    committing(backend, NARROW)
+    said = []
+
+    def watched():
+        epoch = backend.claim("contract/source").epoch
+        backend._database.set_trace_callback(said.append)
+        backend.commit(replace(delivery(2, 2, epoch, letters=0), table=NARROW[0].slice(0, 1)))
+
+    asking(backend, watched)
+    assert len(said) <= most, said
+    assert not [each for each in said if each.startswith(("create", "alter"))]

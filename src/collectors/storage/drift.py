@@ -124,6 +124,8 @@ class Columns(Struct, frozen=True):
         A column under `evolve` that nothing wider takes is left as it is: it is for the backend to say that it does not
         fit. Raises FatalError for a frozen column, DataError with `rows` for those to be set aside.
         """
+        if not differences:
+            return rows
         settled, dropped, refused = rows, list[str](), dict[int, str]()
         kept_out = [column for column in differences if self.mode(column) == "discard-column"]
         shown = rows.drop_columns(kept_out)  # what is not to be stored is not shown in a sample, which is

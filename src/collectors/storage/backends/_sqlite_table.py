@@ -16,8 +16,8 @@ import pyarrow as pa
 from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
-from collectors.storage import sql_names
-from collectors.storage.backends._sqlite_types import affinity, declared_type, encode, fits
+from collectors.storage.backends._sqlite_columns import column_changes, takes, unfit_columns
+from collectors.storage.backends._sqlite_types import affinity, encode, fits
 from collectors.storage.child_tables import (
     PARENT,
     Links,
@@ -38,12 +38,13 @@ from collectors.storage.drift import (
 )
 from collectors.storage.keys import without_key
 from collectors.storage.records import plain, without_unfit
-from collectors.storage.sql_names import folded, quote
+from collectors.storage.sql_names import quote
 from collectors.storage.sqlite_store import Database
 
-__all__ = ["ROW", "RowTable", "column_changes", "takes", "unfit_columns"]
+__all__ = ["ROW", "RowTable"]
 
 ROW = "_collectors_row"
+_OURS = {"_collectors_writes", "_collectors_writes_last", "_collectors_schema"}
 _WRITES = """
 create table if not exists _collectors_writes (
     location_id text not null, table_name text not null, first_row integer not null, last_row integer not null,
@@ -60,7 +61,10 @@ create table if not exists _collectors_schema (
 
 
 class RowTable:
-    """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
+    """One table of an open database; whoever calls `insert` and `remove` opens the transaction.
+
+    An object is for one transaction: what it has asked about the table is not asked again.
+    """
 
     def __init__(self, database: Database, name: str, config: NestedConfig | None = None) -> None:
         self._database = database
@@ -70,25 +74,27 @@ class RowTable:
         self.found: list[Drift] = []
         self.first: int | None = None
         found = database.execute(
-            "select name from sqlite_schema where type = 'table' and name = ? collate nocase", (name,)
-        ).fetchone()
-        self.name: str = found[0] if found else name  # as the table was made: rows are written down under it
+            "select type, name from sqlite_schema where tbl_name = ? collate nocase "
+            "or tbl_name in ('_collectors_writes', '_collectors_schema')",
+            (name,),
+        ).fetchall()
+        made = (other for kind, other in found if kind == "table" and other not in _OURS)
+        self.name: str = next(made, name)  # as the table was made: rows are written down under it
         self._quoted = quote(name)
+        self._there = {other for _, other in found}
+        self._info: list[tuple[str, str, int]] | None = None
 
     def columns(self) -> dict[str, str]:
         """Return the columns by name with their declared types, our row number left out."""
-        rows = self._database.execute("select name, type from pragma_table_info(?)", (self.name,))
-        return {name: declared for name, declared in rows if name != ROW}
+        return {name: declared for name, declared, _ in self._all_columns() if name != ROW}
 
     def exists(self) -> bool:
         """Return whether there is a table, or a view, of this name."""
-        found = self._database.execute("select count(*) from pragma_table_info(?)", (self.name,))
-        return bool(found.fetchone()[0])
+        return bool(self._all_columns())
 
     def names(self) -> list[str] | None:
         """Return the names of all columns; None when there is no such table."""
-        found = self._database.execute("select name from pragma_table_info(?)", (self.name,))
-        return [name for (name,) in found] or None
+        return [name for name, _, _ in self._all_columns()] or None
 
     def child(self, name: str) -> RowTable:
         """Return another table of the file."""
@@ -110,10 +116,7 @@ class RowTable:
 
     def is_numbered(self) -> bool:
         """Return whether our row number is the key of the table, as it is where we made the table."""
-        found = self._database.execute(
-            "select pk from pragma_table_info(?) where name = ?", (self.name, ROW)
-        ).fetchone()
-        return bool(found and found[0] == 1)
+        return any(name == ROW and place == 1 for name, _, place in self._all_columns())
 
     def holds(self, location_id: str) -> bool:
         """Return whether there are rows under a location."""
@@ -141,13 +144,17 @@ class RowTable:
         table = pa.concat_tables([rows for _, rows in parts])
         if lacking := without_key(table, self._key):
             raise _refused(self.name, lacking)
-        table = without_unfit(table, unfit_columns(self.name, table.column_names, list(self.columns())))
+        existing = self.columns()
+        table = without_unfit(table, unfit_columns(self.name, table.column_names, list(existing)))
+        changes = column_changes(self.name, existing, table)
         places = [(location, rows.num_rows) for location, rows in parts]
         told = Columns(self.name, self._mode, parts[0][0], self.found, places)
         is_there = self.exists()
         if is_there:
-            table = told.settle(table, self._differences(table))
-        declared = self._prepare(table, links)
+            settled = told.settle(table, self._differences(changes))
+            if settled is not table:
+                table, changes = settled, column_changes(self.name, existing, settled)
+        declared = self._prepare(changes, links)
         if not is_there:
             told.note_made(link_kinds(links) | declared)
         columns = []
@@ -193,7 +200,17 @@ class RowTable:
             "delete from _collectors_writes where location_id = ? and table_name = ?", (location_id, name)
         )
 
+    def _all_columns(self) -> list[tuple[str, str, int]]:
+        """Return all columns with their declared types, and their places in the key of the table."""
+        if self._info is None:
+            self._info = self._database.execute(
+                "select name, type, pk from pragma_table_info(?)", (self.name,)
+            ).fetchall()
+        return self._info
+
     def _make_writes(self) -> None:
+        if self._there >= _OURS:
+            return
         for statement in _WRITES.split(";"):
             self._database.execute(statement)
 
@@ -212,10 +229,10 @@ class RowTable:
                 "stored. Was a row of _collectors_checkpoint deleted? Choose another table, or delete those rows first"
             ) from error
 
-    def _differences(self, table: pa.Table) -> dict[str, Difference]:
+    def _differences(self, changes: dict[str, tuple[str | None, str]]) -> dict[str, Difference]:
         """Return the columns of the rows that the table does not have, or not of a type that takes all values."""
         found: dict[str, Difference] = {}
-        for name, (existing, brought) in column_changes(self.name, self.columns(), table).items():
+        for name, (existing, brought) in changes.items():
             whole = pa.int64() if existing is not None and affinity(existing) == "INTEGER" else None
             if existing is None:
                 found[name] = Difference(None, brought)
@@ -245,16 +262,15 @@ class RowTable:
         ).fetchone()
         return row
 
-    def _prepare(self, table: pa.Table, links: Links | None) -> dict[str, str]:
+    def _prepare(self, changes: dict[str, tuple[str | None, str]], links: Links | None) -> dict[str, str]:
         """Make the table and columns that are missing; return the declared type of each column of the rows."""
-        changes = column_changes(self.name, self.columns(), table)
         for name, (existing, brought) in changes.items():
             if existing is not None and not fits(existing, brought):
                 raise _unfit(
                     f"table '{self.name}', column '{name}': it is declared {existing} and the rows bring {brought}; "
                     f"cast '{name}' in a processor, rename it, or choose another table"
                 )
-        known = self._database.execute("select name from pragma_table_info(?)", (self.name,)).fetchall()
+        known = self.names()
         new = [
             f"{quote(name)} {brought}" for name, (existing, brought) in changes.items() if existing is None
         ]
@@ -263,15 +279,21 @@ class RowTable:
             quoted = ", ".join([*ours, *new])
             self._database.execute(f"create table {self._quoted} ({quoted})")
         else:
-            for quoted in new if (ROW,) in known else [f"{ROW} integer", *new]:
+            new = new if ROW in known else [f"{ROW} integer", *new]
+            for quoted in new:
                 self._database.execute(f"alter table {self._quoted} add column {quoted}")
+        if not known or new:
+            self._info = None
         if self._key:
             self._make_key()
         return {name: existing or brought for name, (existing, brought) in changes.items()}
 
     def _make_key(self) -> None:
         """Have SQLite keep the key unique, which also finds rows by it."""
-        quoted = quote(f"_collectors_key_{self.name}_{'_'.join(self._key)}")
+        name = f"_collectors_key_{self.name}_{'_'.join(self._key)}"
+        if name in self._there:
+            return
+        quoted = quote(name)
         quoted_key = ", ".join(map(quote, self._key))
         try:
             self._database.execute(
@@ -284,12 +306,11 @@ class RowTable:
             ) from error
 
     def _next_row(self) -> int:
+        quoted = f" union all select max({ROW}) from {self._quoted}" if self.is_numbered() else ""  # noqa: S608  # quoted
         (last,) = self._database.execute(
-            "select max(last_row) from _collectors_writes where table_name = ?", (self.name,)
+            f"select max(last) from (select max(last_row) as last from _collectors_writes where table_name = ?{quoted})",  # noqa: S608
+            (self.name,),
         ).fetchone()
-        if self.is_numbered():
-            (present,) = self._database.execute(f"select max({ROW}) from {self._quoted}").fetchone()  # noqa: S608
-            last = max(last or 0, present or 0)
         return (last or 0) + 1
 
     def _insert(self, names: list[str], columns: list[list[Any]]) -> None:
@@ -317,52 +338,6 @@ class RowTable:
                 bad[row] = str(error)
         if bad:
             raise _refused(self.name, bad)
-
-
-def column_changes(name: str, existing: dict[str, str], table: pa.Table) -> dict[str, tuple[str | None, str]]:
-    """Return for each column of the rows what is declared for it now, None where it is new, and what they bring.
-
-    Columns without a type (all null), or with a name that SQLite cannot have, are left out. Raises FatalError for types
-    that it cannot have, and for the name of the table.
-    """
-    if folded(name).startswith(("_collectors", "sqlite_")) or "\0" in name:
-        raise _unfit(
-            f"table {name!r}: names that begin with _collectors or sqlite_ are taken; choose another"
-        )
-    unfit = unfit_columns(name, table.column_names, list(existing))
-    changes = {}
-    for field in table.schema:
-        if field.name in unfit:
-            continue
-        kind = plain(pa.chunked_array([], field.type)).type
-        if pa.types.is_null(kind):
-            continue
-        declared = declared_type(kind)
-        if declared is None:
-            raise _unfit(
-                f"column '{field.name}': SQLite has no place for Arrow's {kind}; cast it to another type"
-            )
-        changes[field.name] = existing.get(field.name), declared
-    return changes
-
-
-def takes(existing: str, brought: str, mode: Mode) -> bool:
-    """Return whether a column declared so takes what rows bring.
-
-    SQLite would take a fraction in an INTEGER column; where the columns are not to evolve, we do not.
-    """
-    fraction = brought == "REAL" and affinity(existing) == "INTEGER" and mode != "evolve"
-    return fits(existing, brought) and not fraction
-
-
-def unfit_columns(table: str, names: list[str], existing: list[str]) -> dict[str, str]:
-    """Return the columns whose names SQLite cannot have, with the reason. Raises FatalError for two of one name."""
-
-    def unfit(name: str) -> str | None:
-        taken = "\0" in name or folded(name).startswith("_collectors")
-        return "SQLite cannot have this name, or it is ours" if taken else None
-
-    return sql_names.unfit_columns(table, names, unfit, existing, without_case="SQLite")
 
 
 def _refused(table: str, bad: dict[int, str]) -> DataError:

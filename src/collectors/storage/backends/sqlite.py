@@ -33,7 +33,8 @@ from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
 from collectors.storage.backends import _sqlite_query
-from collectors.storage.backends._sqlite_table import RowTable, column_changes, takes, unfit_columns
+from collectors.storage.backends._sqlite_columns import column_changes, takes, unfit_columns
+from collectors.storage.backends._sqlite_table import RowTable
 from collectors.storage.base import Backend, source_of
 from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.files import check_writable
