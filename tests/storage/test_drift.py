@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -21,7 +23,7 @@ from pydantic import ValidationError
 
 from collectors.chunks import Drift
 from collectors.config.load import load
-from collectors.errors import ConfigurationError, DataError, FatalError
+from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
 from collectors.runtime.ledger import EdgeReport, FlowReport
 from collectors.testing.deliveries import delivery
 
@@ -371,3 +373,53 @@ def test_a_commit_without_news_asks_sqlite_for_the_columns_once(tmp_path, more, 
     asking(backend, watched)
     assert len(said) <= most, said
     assert not [each for each in said if each.startswith(("create", "alter"))]
+
+
+def test_two_who_change_one_table_at_the_same_moment(where):
+    """Each brings columns of its own, one of both, and a wider type, and tries again as the runtime does."""
+    place, together = where(), threading.Barrier(2)
+    rounds = 4
+
+    def writing(name, first):
+        backend = opened(place)
+        backend.open()
+        try:
+            epoch = trying(lambda: backend.claim(f"p/{name}")).epoch
+            for number in range(rounds):
+                own = pa.array([number])
+                wide = pa.array([number if number < 2 else number + 0.5])
+                columns = {"id": pa.array([first + number]), f"{name}{number}": own, f"both{number}": own}
+                if place["type"] != "sqlite":
+                    columns["wide"] = wide
+                made = delivery(number + 1, number + 1, epoch, letters=0, flow=f"p/{name}")
+                together.wait(20)
+                trying(
+                    lambda made=made, columns=columns: backend.commit(replace(made, table=pa.table(columns)))
+                )
+        finally:
+            backend.close()
+
+    def trying(doing):
+        for _ in range(20):
+            try:
+                return doing()
+            except TransientError:
+                continue
+        raise AssertionError("it never worked")
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(writing, "a", 0), threads.submit(writing, "b", 100)]:
+            done.result(50)
+    rows = sorted(stored(opened(place)), key=lambda row: row["id"])
+    assert [row["id"] for row in rows] == [first + n for first in (0, 100) for n in range(rounds)]
+    for row in rows:
+        name, number = "ab"[row["id"] >= 100], row["id"] % 100
+        assert row[f"{name}{number}"] == row[f"both{number}"] == number
+    backend = opened(place)
+    found = [each for each in asking(backend, backend.schema_history) if each.table == place["table"]]
+    known = [(drift.column, drift.action) for drift in found if drift.action in {"made", "added"}]
+    assert len({column for column, _ in known}) == len(known)
+    assert {column for column, _ in known} == names(rows)
+    assert [drift.column for drift in found if drift.action == "widened"] == (
+        [] if place["type"] == "sqlite" else ["wide"]
+    )
