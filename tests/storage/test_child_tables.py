@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from unittest.mock import ANY
 
 import psycopg
@@ -14,11 +14,16 @@ import pytest
 from _nested import Oracle, nested_tables
 from _tables import asking, committing, committing_what_it_can, opened
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from pydantic import ValidationError
 
 from collectors.chunks import ChunkKey
 from collectors.errors import DataError, FatalError
+from collectors.storage.backends._duckdb_table import RowTable as DuckdbRows
+from collectors.storage.backends._sqlite_table import RowTable as SqliteRows
+from collectors.storage.backends.duckdb import DuckdbBackend
+from collectors.storage.backends.sqlite import SqliteBackend
 from collectors.testing.deliveries import delivery, everything
 
 NOON, FAR = 1_000_000, 400_000_000_000
@@ -97,22 +102,78 @@ def test_tables_and_links(where):
     assert [row[1:] for row in lines] == [(items[0][0], 0, 1), (items[0][0], 1, 2), (items[2][0], 0, 3)]
 
 
-@pytest.mark.timeout(400)
-@given(table=nested_tables(maps=False))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_stored(where, table):
-    place, refused = where(), Oracle(table).refused
+@contextmanager
+def taken_back(backend):
+    """Give what inserts a table and what asks for rows, in a transaction that leaves nothing behind."""
+    if isinstance(backend, SqliteBackend):
+        with backend._writer() as database:
+            database.execute("begin")
+            try:
+                yield (
+                    lambda table, location: SqliteRows(database, backend.config.table, backend.config).insert(
+                        [(location, table)]
+                    ),
+                    lambda text: database.execute(text).fetchall(),
+                )
+            finally:
+                database.execute("rollback")
+    elif isinstance(backend, DuckdbBackend):
+        with backend._file.transaction(take_back=True) as connection:
+            yield DuckdbRows(connection, backend.config.table, backend.config).insert, connection.rows
+    else:
+        with backend._writer() as connection, connection.rehearsal():
+            yield (
+                backend._rows(connection, "p/s").insert,
+                lambda text: connection.execute(text).fetchall(),
+            )
+
+
+@pytest.fixture
+def some_backends(request, tmp_path):
+    """One of each kind that can be had, open."""
+    places = [{"type": kind, "path": str(tmp_path / kind), "table": "t"} for kind in ("sqlite", "duckdb")]
+    with suppress(pytest.skip.Exception):
+        dsn = request.getfixturevalue("postgres_server").dsn
+        places.append({"type": "postgres", "dsn": dsn, "table": f"rows-{uuid.uuid4().hex[:12]}"})
+    backends = [nested(place) for place in places]
+    for backend in backends:
+        backend.open()
+    yield backends
+    for backend in backends:
+        backend.close()
+
+
+@given(table=nested_tables(maps=False), data=st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_stored(some_backends, table, data):
+    refused = Oracle(table).refused
     table = table.take(pa.array([row for row in range(table.num_rows) if row not in refused], pa.int64()))
     assume(table.num_rows)
-    committing(nested(place), [table, table])
-    oracle, there = Oracle(pa.concat_tables([table, table])), {}
-    assert tables_of(place) >= {name.removeprefix("t") for name in oracle.rows}
+    oracle = Oracle(pa.concat_tables([table, table]))
+    backend = data.draw(st.sampled_from(some_backends))
+    with taken_back(backend) as (insert, ask):
+        insert(table, "p/s:1")
+        insert(table, "p/s:2")
+        see_rows(
+            oracle,
+            backend.config.table,
+            lambda name, what: ask(f'select {what} from "{name}" order by _collectors_row'),
+        )
+
+
+def see_rows(oracle, start, ask):
+    """See that each table, whose name begins so, has the rows that records become, in their order, with their links."""
+    there = {}
     for name, rows in oracle.rows.items():
-        columns = sorted(rows[0][3])
-        found = numbered(place, name.removeprefix("t"), columns)
-        there[name] = [row[0] for row in found]
-        assert [list(row[3:]) for row in found] == [[row[3][column] for column in columns] for row in rows]
+        columns, links = sorted(rows[0][3]), []
         if name != "t":
+            links = ["_collectors_parent", "_collectors_index"]
+        names = ", ".join(f'"{column}"' for column in ["_collectors_row", *links, *columns])
+        found = ask(start + name.removeprefix("t"), names)
+        there[name] = [row[0] for row in found]
+        values = [[row[3][column] for column in columns] for row in rows]
+        assert [list(row[1 + len(links) :]) for row in found] == values
+        if links:
             above = there[oracle.owners[name][0]]
             assert [row[1:3] for row in found] == [(above[link[0]], link[1]) for _, link, *_ in rows]
 
