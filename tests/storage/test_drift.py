@@ -25,6 +25,7 @@ from collectors.chunks import Drift
 from collectors.config.load import load
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
 from collectors.runtime.ledger import EdgeReport, FlowReport
+from collectors.storage.drift import Columns, Difference, DriftConfig, read_drift
 from collectors.testing.deliveries import delivery
 
 NARROW = [pa.table({"id": [1, 2], "v": [1, 2]})]
@@ -423,3 +424,55 @@ def test_two_who_change_one_table_at_the_same_moment(where):
     assert [drift.column for drift in found if drift.action == "widened"] == (
         [] if place["type"] == "sqlite" else ["wide"]
     )
+
+
+def settling(rows, differences, mode="evolve", parts=()):
+    """Settle rows of two locations; returns what became of them, and what was found."""
+    told = Columns("t", lambda _: mode, "p/one:1", found := [], parts)
+    return told.settle(rows, differences), found
+
+
+def test_samples_are_three_and_short():
+    rows = pa.table({"new": ["x" * 900, *"abcd"]})
+    _, (drift,) = settling(rows, {"new": Difference(None, "TEXT")})
+    assert (drift.rows, len(drift.samples), drift.samples[1]) == (5, 3, '{"new":"a"}')
+    assert len(drift.samples[0]) == 501
+
+
+def test_what_is_widened_is_told_once_with_the_type_that_it_gets():
+    parts = [("p/one:1", 1), ("p/two:1", 2)]
+    rows = pa.table({"v": [1, 2, 3]})
+    _, (drift,) = settling(rows, {"v": Difference("TINYINT", "BIGINT", "HUGEINT")}, parts=parts)
+    assert (drift.existing, drift.brought, drift.rows, drift.location) == ("TINYINT", "HUGEINT", 3, "p/one:1")
+    settled, found = settling(rows, {"v": Difference(None, "INTEGER")}, "discard-column", parts)
+    assert [(each.location, each.rows) for each in found] == [("p/one:1", 1), ("p/two:1", 2)]
+    assert settled.num_columns == 0
+
+
+def test_a_row_is_set_aside_for_the_first_column_that_does_not_fit():
+    rows = pa.table({"a": [None, 1], "b": [2, 3]})
+    with pytest.raises(DataError, match="2 rows .*; the first is row 0: column 'b'") as raised:
+        settling(rows, {name: Difference(None, "INTEGER") for name in "ab"}, "set-aside")
+    assert {row: reason[:10] for row, reason in raised.value.rows.items()} == {
+        0: "column 'b'",
+        1: "column 'a'",
+    }
+
+
+def test_times_that_are_read_are_in_utc():
+    values = ("t", "c", None, "TEXT", "made", 0, "[]", "p/s:1", "2026-01-01T09:00:00+09:00")
+    assert read_drift(values).at.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def test_what_becomes_wider_is_said_before():
+    config = DriftConfig()
+    assert config.preview_other("v", "INT", "REAL", "REAL") == "~ v: table has INT, becomes REAL"
+    assert config.preview_other("v", "INT", "TEXT", None) == "! v: table has INT, rows bring TEXT"
+
+
+def test_a_column_that_the_table_has_stays_when_none_of_its_values_fit():
+    settled, (drift,) = settling(
+        pa.table({"v": ["x", None]}), {"v": Difference("INT", "TEXT")}, "discard-column"
+    )
+    assert settled.to_pydict() == {"v": [None, None]}
+    assert (drift.action, drift.rows) == ("left out", 1)

@@ -75,10 +75,22 @@ def narrow(values, of, to):
         ([b"ab"], pa.binary(2), pa.binary(), [b"ab"], []),
         ([[1.0, 1.5], [1.0, 2.0]], pa.list_(pa.float64(), 2), pa.list_(pa.int64()), [None, [1, 2]], [0]),
         ([], pa.float64(), pa.int64(), [], []),
+        ([float("inf"), None], pa.float64(), pa.float32(), [float("inf"), None], []),
+        ([True], pa.bool_(), pa.int64(), [None], [0]),
+        ([1], pa.int64(), pa.bool_(), [None], [0]),
+        ([0], pa.timestamp("s", "UTC"), pa.timestamp("s"), [None], [0]),
+        ([0], pa.timestamp("s"), pa.timestamp("s", "UTC"), [None], [0]),
+        ([0], pa.date32(), pa.time32("s"), [None], [0]),
+        ([0], pa.date32(), pa.timestamp("s"), [None], [0]),
     ],
 )
 def test_what_has_an_exact_place_is_kept(values, of, to, kept, bad):
     assert narrow(values, of, to) == (kept, bad)
+
+
+def test_what_is_no_number_stays_so():
+    kept, bad = narrow([float("nan"), 0.1], pa.float64(), pa.float32())
+    assert (repr(kept), bad) == ("[nan, None]", [1])
 
 
 def test_objects_lose_only_fields_that_are_null():
