@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.storage.backends._duckdb_types import fit
 from collectors.storage.narrowing import narrowed
 
 
@@ -76,6 +77,14 @@ def narrow(values, of, to):
         ([[1.0, 1.5], [1.0, 2.0]], pa.list_(pa.float64(), 2), pa.list_(pa.int64()), [None, [1, 2]], [0]),
         ([], pa.float64(), pa.int64(), [], []),
         ([float("inf"), None], pa.float64(), pa.float32(), [float("inf"), None], []),
+        (
+            [[("a", 1.0), ("b", 1.5)], None, [], [("c", 2.0)]],
+            pa.map_(pa.string(), pa.float64()),
+            pa.map_(pa.large_string(), pa.int64()),
+            [None, None, [], [("c", 2)]],
+            [0],
+        ),
+        (["a", None], pa.dictionary(pa.int8(), pa.string()), pa.large_string(), ["a", None], []),
         ([True], pa.bool_(), pa.int64(), [None], [0]),
         ([1], pa.int64(), pa.bool_(), [None], [0]),
         ([0], pa.timestamp("s", "UTC"), pa.timestamp("s"), [None], [0]),
@@ -166,6 +175,41 @@ def test_a_number_is_the_same_or_told(data, of):
             assert same(one, other)
 
 
+FITTING = {
+    pa.uint64(): (pa.int64(), NUMBERS[pa.uint64()]),
+    pa.int64(): (pa.float64(), NUMBERS[pa.int64()]),
+    pa.decimal128(21, 2): (pa.decimal128(20, 2), NUMBERS[pa.decimal128(21, 2)]),
+    pa.timestamp("s"): (pa.timestamp("ns"), st.integers(-(2**40), 2**40)),
+    pa.duration("s"): (pa.month_day_nano_interval(), st.sampled_from([0, 2**40, 2**50, -(2**50)])),
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(), of=st.sampled_from(sorted(FITTING, key=str)), inside=st.sampled_from(["", "list", "map"])
+)
+def test_what_duckdb_cannot_take_is_what_arrow_casts_in_no_way(data, of, inside):
+    to, values = FITTING[of]
+    given = data.draw(st.lists(st.none() | values, max_size=6))
+    if inside and not pa.types.is_duration(of):
+        of, to = (pa.list_(kind) if inside == "list" else pa.map_(pa.string(), kind) for kind in (of, to))
+        given = [[value] if inside == "list" else [("k", value)] for value in given]
+    column = pa.chunked_array([pa.array(given, of)])
+    kept, reasons = fit(column, to)
+    assert kept.type == to
+    for row in range(len(column)):
+        alone = column.take([row])  # a slice of lists is cast with what is around it
+        between = pa.duration("us") if pa.types.is_duration(of) else to
+        try:
+            expected = alone.cast(between)
+        except pa.ArrowException:
+            assert row in reasons
+            assert not kept[row].is_valid
+        else:
+            assert row not in reasons
+            assert pa.types.is_duration(of) or expected[0] == kept[row]
+
+
 def same(one, other):
     """Whether two values are the same number: a decimal that a float stands for in its shortest form counts as that."""
     if isinstance(one, list):
@@ -175,3 +219,15 @@ def same(one, other):
     if isinstance(one, D) and isinstance(other, float):
         return one == D(other).quantize(one)
     return repr(one) == repr(other) or one == other
+
+
+def test_a_list_that_duckdb_cannot_take_costs_its_own_row():
+    lists = pa.array([[1], [2**63], [], None], pa.list_(pa.uint64()))
+    kept, reasons = fit(pa.chunked_array([lists]), pa.list_(pa.int64()))
+    assert (kept.to_pylist(), set(reasons)) == ([[1], None, [], None], {1})
+
+
+def test_a_time_that_python_does_not_have_is_refused_like_others():
+    column = pa.chunked_array([pa.array([2**50, 1], pa.duration("s"))])
+    _, reasons = fit(column, pa.month_day_nano_interval())
+    assert reasons == {0: "a duration[s] does not fit into INTERVAL"}

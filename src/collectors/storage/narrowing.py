@@ -15,7 +15,7 @@ __all__ = ["narrowed"]
 def narrowed(column: pa.ChunkedArray, kind: pa.DataType | None) -> tuple[pa.ChunkedArray, list[int]]:
     """Return a column as another type, null where a value has no exact place in that, and the numbers of those rows.
 
-    Numbers become numbers, times of one kind such times, objects and lists what is inside of them; a text never becomes
+    Numbers become numbers, times of one kind such times, objects, lists and maps what is inside of them; a text never becomes
     anything else. With no `kind` no value has a place. Fields of objects that `kind` does not have count where they are
     not null.
     """
@@ -34,10 +34,14 @@ def _narrowed(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, pa.Array]:
     """Return the values as the type, null where they do not fit, and where that is."""
     if array.type.equals(kind):
         return array, _nowhere(array)
+    if pa.types.is_dictionary(array.type):
+        return _narrowed(array.dictionary_decode(), kind)
     if pa.types.is_struct(array.type) and pa.types.is_struct(kind):
         return _narrowed_objects(array, kind)
     if _is_list(array.type) and _is_list(kind):
         return _narrowed_lists(array.cast(pa.large_list(array.type.value_field)), kind)
+    if pa.types.is_map(array.type) and pa.types.is_map(kind):
+        return _narrowed_maps(array, kind)
     if not _related(array.type, kind):
         return pa.nulls(len(array), kind), array.is_valid()
     return _narrowed_values(_comparable(array, kind), kind)
@@ -125,6 +129,19 @@ def _narrowed_lists(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, pa.Ar
     made = pa.large_list(kind.value_field)
     lists = pa.LargeListArray.from_arrays(offsets, values, type=made, mask=pc.or_(array.is_null(), bad))
     return lists.cast(kind), bad
+
+
+def _narrowed_maps(array: pa.MapArray, kind: pa.MapType) -> tuple[pa.Array, pa.Array]:
+    """Narrow the pairs, which are objects in a list."""
+    pairs, wanted = (
+        pa.large_list(pa.struct([("key", each.key_type), ("value", each.item_type)]))
+        for each in (array.type, kind)
+    )
+    lists, bad = _narrowed(array.cast(pairs), wanted)
+    keys, items = lists.flatten().flatten()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
+    return pa.MapArray.from_arrays(offsets, keys, items, type=kind, mask=lists.is_null()), bad
 
 
 def _related(one: pa.DataType, other: pa.DataType) -> bool:

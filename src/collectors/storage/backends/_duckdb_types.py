@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from collectors.storage.narrowing import narrowed
 from collectors.storage.records import plain, to_values
 from collectors.storage.sql_names import quote
 
@@ -163,12 +164,14 @@ def fit(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, 
     column = plain(column)
     if column.type.equals(wanted):
         return column, {}
+    lasts = pa.types.is_duration(column.type)
+    between = pa.duration("us") if lasts else wanted  # Arrow has no cast from durations to intervals
     try:
-        return _cast(column, wanted), {}
+        kept, bad = column.cast(between), list[int]()
     except pa.ArrowException:
-        bad = dict(_refused(column, wanted, 0))
-        kept = pa.array([row not in bad for row in range(len(column))])
-        return _cast(pa.compute.if_else(kept, column, pa.scalar(None, column.type)), wanted), bad
+        kept, bad = narrowed(column, between)
+    reasons = {row: f"{_shown(column[row])} does not fit into {sql_type(wanted)}" for row in bad}
+    return _intervals(kept) if lasts else kept, reasons
 
 
 def as_python(column: pa.ChunkedArray) -> list[Any]:
@@ -179,29 +182,17 @@ def as_python(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_duration(column.type):
-        return _intervals(column)
-    return column.cast(wanted)
-
-
-def _refused(column: pa.ChunkedArray, wanted: pa.DataType, first: int) -> Iterator[tuple[int, str]]:
-    """Halve the column until the values that cannot be cast stand alone."""
+def _shown(value: pa.Scalar) -> str:
     try:
-        _cast(column, wanted)
-    except pa.ArrowException as error:
-        if len(column) == 1:
-            yield first, f"{column[0]} does not fit into {sql_type(wanted)} ({error})"
-            return
-        half = len(column) // 2
-        yield from _refused(column.slice(0, half), wanted, first)
-        yield from _refused(column.slice(half), wanted, first + half)
+        return str(value)
+    except (OverflowError, ValueError):  # a time that Python does not have
+        return f"a {value.type}"
 
 
 def _intervals(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return durations, to the microsecond, as intervals of days and nanoseconds; Arrow has no cast for it."""
+    """Return durations of microseconds as intervals of days and nanoseconds."""
     day = 86_400_000_000
-    counts = column.cast(pa.duration("us")).cast(pa.int64()).to_pylist()
+    counts = column.cast(pa.int64()).to_pylist()
     values = [None if count is None else (0, count // day, count % day * 1000) for count in counts]
     return pa.chunked_array([pa.array(values, pa.month_day_nano_interval())])
 
