@@ -7,7 +7,7 @@ the list.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,9 @@ from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.drift import Columns, Difference, Mode
 from collectors.storage.keys import KeyedConfig
-from collectors.storage.nesting import RENAME, SEPARATOR, Part, Split, child_name, filled, split
+
+if TYPE_CHECKING:
+    from collectors.storage.nesting import Part, Split
 
 __all__ = [
     "INDEX",
@@ -98,6 +100,8 @@ def insert_nested(top: Rows, table: pa.Table, location: str, mode: Callable[[str
     A child table that is missing where its parent table is there already is a new column to `schema`. Raises DataError
     with the `rows` of the records that any of the tables refuses, FatalError when tables do not fit.
     """
+    from collectors.storage.nesting import split  # most tables do without
+
     cut = split(table, top.name)
     tables = [top, *(top.child(part.name) for part in cut.parts[1:])]
     left_out, results = _unfit_names(cut, top), list[int]()
@@ -140,6 +144,8 @@ def link_kinds(links: Links | None) -> dict[str, str]:
 
 def child_names(name: str, others: Sequence[str]) -> list[str]:
     """Return those of the names that child tables of a table may have."""
+    from collectors.storage.nesting import child_name
+
     return [other for other in others if other.lower().startswith(child_name(name, "").lower())]
 
 
@@ -162,6 +168,8 @@ def preview_nested(
     """
     if config.nested == "inline":
         return look(name, table)[1]
+    from collectors.storage.nesting import split
+
     cut, lines, known = split(table, name), list[str](), dict[int, Sequence[str] | None]()
     told = dict.fromkeys(cut.refused.values())
     for number, part in enumerate(cut.parts):
@@ -195,6 +203,8 @@ def _unfit_names(cut: Split, top: Rows) -> set[int]:
 
 def _left_out(cut: Split, above: int, known: Sequence[Sequence[str] | None], told: Columns) -> set[int]:
     """Return the parts below one, whose table is there, for which no table is to be made."""
+    from collectors.storage.nesting import filled
+
     rows, dropped = cut.parts[above].table, set[int]()
     for number, part in enumerate(cut.parts):
         if part.above != above or known[number] is not None or part.lists is None:
@@ -216,6 +226,8 @@ def _check_owner(
     cut: Split, number: int, tables: Sequence[Rows], known: Sequence[Sequence[str] | None]
 ) -> None:
     """Raise FatalError where a child table is not ours, or that of another list."""
+    from collectors.storage.nesting import SEPARATOR
+
     part = cut.parts[number]
     if part.above is None:
         return
@@ -237,6 +249,8 @@ def _parent_kind(above: str) -> str:
 
 
 def _no_table(part: Part, problem: str) -> str:
+    from collectors.storage.nesting import RENAME
+
     return f"the field '{part.path}' would be the table {part.name!r}: {problem}; {RENAME}"
 
 

@@ -22,7 +22,6 @@ from collectors.chunks import Drift
 from collectors.enums import ErrorType
 from collectors.errors import DataError, FatalError
 from collectors.storage.base import BackendConfig
-from collectors.storage.narrowing import narrowed
 from collectors.storage.records import plain, to_json_lines
 
 __all__ = [
@@ -126,6 +125,8 @@ class Columns(Struct, frozen=True):
         """
         if not differences:
             return rows
+        from collectors.storage.narrowing import narrowed  # most commits do without
+
         settled, dropped, refused = rows, list[str](), dict[int, str]()
         kept_out = [column for column in differences if self.mode(column) == "discard-column"]
         shown = rows.drop_columns(kept_out)  # what is not to be stored is not shown in a sample, which is

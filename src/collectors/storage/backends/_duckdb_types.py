@@ -21,7 +21,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from collectors.storage.narrowing import narrowed
 from collectors.storage.records import plain, to_values
 from collectors.storage.sql_names import quote
 
@@ -169,6 +168,8 @@ def fit(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, 
     try:
         kept, bad = column.cast(between), list[int]()
     except pa.ArrowException:
+        from collectors.storage.narrowing import narrowed
+
         kept, bad = narrowed(column, between)
     reasons = {row: f"{_shown(column[row])} does not fit into {sql_type(wanted)}" for row in bad}
     return _intervals(kept) if lasts else kept, reasons

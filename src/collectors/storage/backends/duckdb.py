@@ -35,7 +35,6 @@ from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
 from collectors.errors import ConfigurationError
 from collectors.models import QueryCriteria
 from collectors.settings import ByteSize, Duration, LocalPath
-from collectors.storage.backends import _duckdb_query
 from collectors.storage.backends._duckdb_columns import Change, Column, column_changes, unfit_columns
 from collectors.storage.backends._duckdb_file import CHECKPOINT_BYTES, Connection, Database, shared
 from collectors.storage.backends._duckdb_state import FlowTables, create_tables
@@ -183,6 +182,8 @@ class DuckdbBackend(Backend[DuckdbConfig]):
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no file or no table."""
+        from collectors.storage.backends import _duckdb_query
+
         with self._file.reading() as connection:
             name = None if connection is None else self._queried_table(connection)
             return (

@@ -37,7 +37,6 @@ from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
 from collectors.errors import ConfigurationError, DataError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration
-from collectors.storage.backends import _postgres_query
 from collectors.storage.backends._postgres_columns import brought_columns, unfit_columns, unfit_name
 from collectors.storage.backends._postgres_connection import Connection, translated
 from collectors.storage.backends._postgres_delivery import DeliveryTables
@@ -204,6 +203,8 @@ class PostgresBackend(Backend[PostgresConfig]):
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no table."""
+        from collectors.storage.backends import _postgres_query
+
         with self._reader() as connection:
             with translated():
                 name = self._queried_table(connection)

@@ -32,7 +32,6 @@ from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery
 from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
-from collectors.storage.backends import _sqlite_query
 from collectors.storage.backends._sqlite_columns import column_changes, takes, unfit_columns
 from collectors.storage.backends._sqlite_table import RowTable
 from collectors.storage.base import Backend, source_of
@@ -162,6 +161,8 @@ class SqliteBackend(Backend[SqliteConfig]):
 
     def select(self, criteria: QueryCriteria) -> list[dict[str, Any]]:
         """Return the matching rows; none while there is no file or no table."""
+        from collectors.storage.backends import _sqlite_query
+
         database = self._reader()
         if database is None:
             return []
