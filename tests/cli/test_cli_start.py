@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PIPELINE = """
 sources: [{type: file, id: readings, path: in.ndjson}]
 processors:
   - {type: filter, where: "status <> 'fail' and temperature between -50 and 60"}
   - {type: set, columns: {fahrenheit: temperature * 9 / 5 + 32}}
-storage: [{type: parquet, path: out}]
+storage: [STORAGE]
 """
 PROGRAM = """
 import gc, json, linecache, sys
@@ -32,18 +34,21 @@ NOT_NEEDED = {
         "collectors.runtime.spool",
     ],
     *["collectors.terminal", "pyarrow.dataset"],
+    *[f"collectors.storage.{part}" for part in ("criteria", "narrowing", "nesting")],
+    *[f"collectors.storage.backends.{part}" for part in ("_parquet_query", "_sqlite_query")],
 }
 
 
-def test_what_a_plain_run_imports(tmp_path):
+@pytest.mark.parametrize("storage", ["{type: parquet, path: out}", "{type: sqlite, path: out/rows.db}"])
+def test_what_a_plain_run_imports(tmp_path, storage):
     (tmp_path / "in.ndjson").write_text('{"status": "ok", "temperature": 20.5}\n')
-    (tmp_path / "p.yaml").write_text(PIPELINE)
+    (tmp_path / "p.yaml").write_text(PIPELINE.replace("STORAGE", storage))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     code, collecting, threshold, sources, modules = json.loads(done.stdout)
     assert (code, done.stderr) == (0, "")
-    assert len(list(tmp_path.glob("out/**/*.parquet"))) == 1
+    assert len([*tmp_path.glob("out/**/*.parquet"), *tmp_path.glob("out/rows.db")]) == 1
     assert sorted(NOT_NEEDED.intersection(modules)) == []
     assert [name for name in sources if "collectors" in name] == []  # for the texts under settings
     assert (collecting, threshold) == (True, 50_000)
