@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from collectors.chunks import ChunkKey
 from collectors.errors import DataError, FatalError
+from collectors.storage.backends._duckdb_file import Connection as DuckdbConnection
 from collectors.storage.backends._duckdb_table import RowTable as DuckdbRows
 from collectors.storage.backends._sqlite_table import RowTable as SqliteRows
 from collectors.storage.backends.duckdb import DuckdbBackend
@@ -430,3 +431,17 @@ def test_inline_is_what_holds_without_it(where):
     committing(opened(place), [ORDERS])
     assert tables_of(place) == {""}
     assert rows_of(place)[0]["tags"] == ["p", "q"]
+
+
+def test_duckdb_is_asked_for_the_names_of_child_tables_once(tmp_path, monkeypatch):
+    backend = nested({"type": "duckdb", "path": str(tmp_path / "rows.db"), "table": "t"})
+    asked = []
+    rows = DuckdbConnection.rows
+    monkeypatch.setattr(
+        DuckdbConnection, "rows", lambda self, text, *more: (asked.append(text), rows(self, text, *more))[1]
+    )
+    committing(backend, [ORDERS])
+    there = len([text for text in asked if "duckdb_" in text])
+    committing(backend, [ORDERS] * 5, first_seq=2)
+    again = len([text for text in asked if "duckdb_" in text]) - there
+    assert again <= there  # a new connection has to ask; further commits do not

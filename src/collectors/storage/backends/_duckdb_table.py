@@ -74,12 +74,17 @@ class RowTable:
         return [column.name for column in self._all_columns()] or None
 
     def child(self, name: str) -> RowTable:
-        """Return another table of the file, under the name with which it was made."""
-        found = self._connection.rows(
-            "select table_name from duckdb_tables() where schema_name = 'main' and lower(table_name) = lower(?)",
-            [name],
-        )
-        made = next((made for (made,) in found if folded(made) == folded(name)), name)
+        """Return another table of the file, under the name with which it was made; asked of the connection once."""
+        known = self._connection.known
+        made: str | None = known.get(f"{name}\0")  # which is no name of a table
+        if made is None:
+            found = self._connection.rows(
+                "select table_name from duckdb_tables() where schema_name = 'main' and lower(table_name) = lower(?)",
+                [name],
+            )
+            made = known[f"{name}\0"] = next(
+                (made for (made,) in found if folded(made) == folded(name)), name
+            )
         return RowTable(self._connection, made, self._config)
 
     def made_for(self, column: str) -> str | None:
