@@ -188,3 +188,17 @@ def test_settings(where, given_settings, message):
 
 def test_one_column_needs_no_list(where):
     assert opened(where(), write="upsert", key="id").config.key == ["id"]
+
+
+def test_columns_that_the_server_makes_are_left_to_it(postgres_server):
+    name = f"rows-{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.dsn) as connection:
+        columns = (
+            "id bigint unique, v bigint, double bigint generated always as (v * 2) stored, "
+            "made bigint generated always as identity, note text"
+        )
+        connection.execute(f'create table "{name}" ({columns})'.encode())
+    place = {"type": "postgres", "dsn": postgres_server.dsn, "table": name, "write": "upsert", "key": ["id"]}
+    committing(opened(place), [pa.table({"id": [1], "v": [1]}), pa.table({"id": [1], "v": [3], "more": [7]})])
+    (row,) = stored(opened(place))
+    assert row == {"id": 1, "v": 3, "double": 6, "made": 1, "note": None, "more": 7}

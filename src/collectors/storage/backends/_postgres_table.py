@@ -81,6 +81,7 @@ class RowTable:
         self._mode: Callable[[str], Mode] = config.mode if config else lambda _: "evolve"
         self.found: list[Drift] = []
         self.first: int | None = None
+        self._settable: list[str] = []
         self._schema = schema
         self._quoted_schema = f"{quote(schema)}." if schema else ""
         self.name = name
@@ -89,12 +90,13 @@ class RowTable:
     def columns(self) -> dict[str, str] | None:
         """Return the columns by name with their types, our row number included; None when there is no table."""
         rows = self._connection.execute(
-            "select attname, format_type(atttypid, atttypmod) from pg_class "
+            "select attname, format_type(atttypid, atttypmod), attgenerated = '' and attidentity <> 'a' from pg_class "
             "left join pg_attribute on attrelid = pg_class.oid and attnum > 0 and not attisdropped "
             "where pg_class.oid = to_regclass(%s) order by attnum",
             [self.quoted],
         ).fetchall()
-        return {name: kind for name, kind in rows if name is not None} if rows else None
+        self._settable = [name for name, _, settable in rows if settable]
+        return {name: kind for name, kind, _ in rows if name is not None} if rows else None
 
     def names(self) -> list[str] | None:
         """Return the names of all columns; None when there is no such table."""
@@ -343,21 +345,17 @@ class RowTable:
         )
         self._copy(f"pg_temp.{stage}", rows, kinds)
         key = ", ".join(map(quote, self._key))
-        changes = ", ".join(f"{name} = excluded.{name}" for name in map(quote, self._replaced()))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in map(quote, self._replaced(rows)))
         self._run(
             f"insert into {self.quoted} ({names}) select distinct on ({key}) {names} from pg_temp.{stage} "  # noqa: S608
             f"order by {key}, {ROW} desc on conflict ({key}) do update set {changes}"
         )
         self._run(f"truncate pg_temp.{stage}")
 
-    def _replaced(self) -> list[str]:
+    def _replaced(self, rows: pa.Table) -> list[str]:
         """Return the columns that a row with the same key gets anew: all but the key, and those that the server makes."""
-        rows = self._connection.execute(
-            "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped "
-            "and attgenerated = '' and attidentity <> 'a' and attname <> all(%s)",
-            [self.quoted, list(self._key)],
-        )
-        return [str(name) for (name,) in rows]
+        names = dict.fromkeys([*self._settable, *rows.column_names])  # some may have been made for these rows
+        return [name for name in names if name not in self._key]
 
     def _copy(self, target: str, rows: pa.Table, kinds: dict[str, str]) -> None:
         names = ", ".join(map(quote, rows.column_names))
