@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from collectors import registry
 from collectors.cli.main import main
-from collectors.errors import FatalError, FencedError, TransientError
+from collectors.errors import FatalError, FencedError
 from collectors.storage.backends._object_store_client import Objects, RangeFile
 from collectors.testing.deliveries import delivery, everything
 
@@ -267,11 +267,12 @@ def test_two_at_once(tmp_path):
     assert len(parts(tmp_path)) == 2
 
 
-def test_objects_that_vanish_while_it_looks(tmp_path):
+def test_objects_that_the_log_has_and_nobody_else(tmp_path):
     fill(tmp_path, numbered(3))
     parts(tmp_path)[1].unlink()
-    with pytest.raises(TransientError, match=r"part-.* was deleted meanwhile"):
-        compacting(tmp_path, dry_run=True)
+    for dry_run in (True, False):
+        with pytest.raises(FatalError, match=r"part-.* cannot be merged \(.*restore it"):
+            compacting(tmp_path, dry_run=dry_run)
 
 
 def test_an_owner_that_still_writes_is_fenced(tmp_path):

@@ -28,7 +28,7 @@ from collectors.errors import CollectorsError, FatalError, FencedError, Transien
 from collectors.models import QueryCriteria
 from collectors.runtime.env import Env
 from collectors.storage import files
-from collectors.storage.backends import _parquet_compaction, _parquet_flow, _parquet_log
+from collectors.storage.backends import _compaction, _parquet_flow, _parquet_log
 from collectors.storage.backends._parquet_file import PartFile
 from collectors.storage.backends.parquet import ParquetBackend
 from collectors.storage.base import Compacted
@@ -304,7 +304,7 @@ def test_rows_are_compared_however_they_are_split(values: list[float | None], da
             yield rows.slice(at, size)
             at += size
 
-    same = _parquet_compaction._same
+    same = _compaction.same
     assert same(split(table), split(table))
     row = data.draw(st.integers(0, len(values) - 1))
     short = pa.concat_tables([table.slice(0, row), table.slice(row + 1)])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from msgspec import Struct, field
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from collectors.chunks import Checkpoint, Delivery
 from collectors.enums import ErrorType
@@ -205,10 +205,11 @@ class FlowObjects(FlowBuffer):
         if entry.objects and not begun.intent:
             begun.intent = self._log.intend(entry.epoch, begun.token, Intent(entry.number, entry.objects))
         self._objects.each(lambda name: self._put_object(begun, name), entry.objects)
-        if not self._log.put(entry):
-            self._lose(begun, waiting)
-            return
-        self._go_on(entry)
+        while not self._log.put(begun.entry):
+            if not self._renumbered(begun):
+                self._lose(begun, waiting)
+                return
+        self._go_on(begun.entry)
         if begun.intent:
             self._log.forget_intent(begun.intent)
         self._put_block()
@@ -222,6 +223,17 @@ class FlowObjects(FlowBuffer):
             path = begun.files[name]
             self._objects.upload(name, path, path.stat().st_size)
         begun.done.add(name)
+
+    def _renumbered(self, begun: _Publication) -> bool:
+        """Give the entry the next number when ours went to a deletion of rows: the flow is still ours, as it was."""
+        newest = self._log.last(self._entry)
+        if self._entry is None or newest is None or newest.number < begun.entry.number:
+            return False
+        if (newest.epoch, newest.seq) != (self._entry.epoch, self._entry.seq):
+            return False
+        self._entry = newest
+        begun.entry = replace(begun.entry, number=newest.number + 1)
+        return True
 
     def _lose(self, begun: _Publication, waiting: Waiting) -> None:
         """Find out what another entry with the number of ours means. Raises FencedError; not when it has all of ours."""

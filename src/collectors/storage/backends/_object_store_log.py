@@ -9,11 +9,13 @@ saves requests; it is never needed.
 from __future__ import annotations
 
 import gzip
+import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import dropwhile, takewhile
+from typing import Any, Literal
 
 import msgspec
 
@@ -49,12 +51,28 @@ class ObjectEntry(Entry, frozen=True):
     resolved: list[tuple[str, str]] = []
     """The keys of letters that the commit has deleted."""
     replaces: list[int] = []
-    """The numbers of entries whose rows are in the objects of this one."""
+    """The numbers of entries whose rows are in the objects of this one, or, when it has none, were deleted."""
 
     @property
     def objects(self) -> list[str]:
         """The names of all objects that the entry commits."""
         return [*(file.name for file in self.files), *([self.letters] if self.letters else [])]
+
+    def behind(self, kind: Literal["compact", "remove"], **fields: Any) -> ObjectEntry:
+        """Return the entry behind this one that changes nothing but what its fields say."""
+        entry = ObjectEntry(
+            kind=kind,
+            number=self.number + 1,
+            flow=self.flow,
+            epoch=self.epoch,
+            seq=self.seq,
+            position=self.position,
+            schema=self.schema,
+            written_at=datetime.now(UTC).isoformat(),
+            columns=self.columns,
+            owner=secrets.token_hex(8),
+        )
+        return msgspec.structs.replace(entry, **fields)
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -71,7 +89,7 @@ class ObjectLog:
         self._objects = objects
         self._folder = f"_collectors/log/{name}"
         self._blocks = f"_collectors/blocks/{name}"
-        self._removed = f"_collectors/removed/{name}"
+        self._deleted = f"_collectors/deleted/{name}"
         self._intents = f"_collectors/intent/{name}"
         self._letters = f"_collectors/letters/{name}"
 
@@ -121,13 +139,18 @@ class ObjectLog:
             content = gzip.compress(msgspec.json.encode(entries), mtime=0)
             self._objects.put(f"{self._blocks}/{last:012d}.json.gz", content)
 
-    def removed(self) -> set[int]:
-        """Return the numbers of the entries that `mark_removed` was called for."""
-        return {_number(name) for name in self._objects.names(f"{self._removed}/")}
+    def delete_replaced(self, entries: Sequence[ObjectEntry]) -> None:
+        """Delete the objects of these entries, which another entry has replaced, and write down that they are gone."""
+        self._objects.delete(file.name for entry in entries for file in entry.files)
+        for entry in entries:
+            self._objects.put(f"{self._deleted}/{_HIGHEST - entry.number:012d}", b"")
 
-    def mark_removed(self, entry: ObjectEntry) -> None:
-        """Take an entry's objects out of every query, before they are deleted."""
-        self._objects.put(f"{self._removed}/{_HIGHEST - entry.number:012d}", b"")
+    def delete_left(self) -> None:
+        """Delete what others have replaced and not deleted, since they died; anybody may do that."""
+        entries = list(self.entries())
+        left = {number for entry in entries for number in entry.replaces}
+        left -= {_number(name) for name in self._objects.names(f"{self._deleted}/")}
+        self.delete_replaced([entry for entry in entries if entry.number in left])
 
     def intend(self, epoch: int, token: str, intent: Intent) -> str:
         """Write down which objects are about to be put; returns a name for `forget_intent`."""
@@ -151,14 +174,22 @@ class ObjectLog:
             content = self._objects.get(name) or b""
             with suppress(msgspec.DecodeError):
                 intent = msgspec.json.decode(content, type=Intent)
-                entry = self.read(intent.number)
-                committed = set(entry.objects) if entry else set()
-                self._objects.delete(each for each in intent.objects if each not in committed)
+                if not self._has(intent):
+                    self._objects.delete(intent.objects)
             self._objects.delete([name])
 
     def letters_name(self, part: str) -> str:
         """Return the name of an object for dead letters."""
         return f"{self._letters}/{part}.json.gz"
+
+    def _has(self, intent: Intent) -> bool:
+        """Return whether an entry has committed the objects: the one with this number, or one behind a deletion."""
+        number = intent.number
+        while (entry := self.read(number)) is not None:
+            if entry.objects == intent.objects:
+                return True
+            number += 1
+        return False
 
     def _block(self, first: int, newest: int) -> list[ObjectEntry]:
         last = first + BLOCK - 1
@@ -247,9 +278,9 @@ def encoded_letters(letters: list[DeadLetter]) -> bytes:
 
 
 def standing(log: ObjectLog) -> list[ObjectEntry]:
-    """Return the entries whose objects hold rows: those that were neither removed nor replaced."""
+    """Return the entries whose objects hold rows: those that no other has replaced."""
     entries = list(log.entries())
-    gone = log.removed() | {number for entry in entries for number in entry.replaces}
+    gone = {number for entry in entries for number in entry.replaces}
     return [entry for entry in entries if entry.number not in gone]
 
 

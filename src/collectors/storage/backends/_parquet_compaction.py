@@ -8,18 +8,15 @@ an entry says that it stands for them. What becomes of the old ones is told in `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from collectors.enums import ErrorType
 from collectors.errors import FatalError, FencedError
-from collectors.storage.backends._parquet_file import PartFile
+from collectors.storage.backends._compaction import Source, merge, schema_of
 from collectors.storage.backends._parquet_log import Entry, FileEntry, FlowLog, part_name
 from collectors.storage.backends._parquet_merged import (
     Standing,
@@ -123,9 +120,7 @@ class Compaction:
 
     def _kind(self, each: Standing) -> object:
         """Return what files of a folder have to have in common to be one."""
-        with self._reading(each):
-            schema = pq.read_schema(each.path).remove_metadata()
-        return schema, each.file.partition, each.file.types
+        return schema_of(_source(each)), each.file.partition, each.file.types
 
     def _merge(self, last: Entry, group: list[Standing]) -> Entry:
         """Make one file of several, and return the entry that says so."""
@@ -151,45 +146,8 @@ class Compaction:
 
     def _write(self, group: list[Standing], path: Path, name: str) -> FileEntry:
         """Write the rows of several files, durably, into one. Raises FatalError when they are not what the log says."""
-        made: PartFile | None = None
-        for each in group:
-            rows = 0
-            for table in self._tables(each):
-                made = made or PartFile(path, table.schema, table)
-                made.add(table)
-                made.drain()
-                rows += table.num_rows
-            if rows != each.file.rows:
-                raise self._damaged(each, f"it has {rows} rows")
-        if made is None:
-            raise self._damaged(group[0], "it has no rows")
-        made.finish()
-        new = Standing(
-            group[0].order, group[0].entry, replace(group[0].file, name=name, rows=made.rows), path
-        )
-        if not _same(self._tables(new), (table for each in group for table in self._tables(each))):
-            raise self._damaged(new, "it does not have the rows that were written to it")
-        return replace(new.file, bytes=path.stat().st_size)
-
-    def _tables(self, each: Standing) -> Iterator[pa.Table]:
-        """Yield the rows of a file, a row group at a time."""
-        with self._reading(each), pq.ParquetFile(each.path) as opened:
-            for number in range(opened.num_row_groups):
-                yield opened.read_row_group(number).replace_schema_metadata(None)
-
-    @contextmanager
-    def _reading(self, each: Standing) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            raise self._damaged(each, str(error)) from error
-
-    def _damaged(self, each: Standing, why: str) -> FatalError:
-        return FatalError(
-            f"{each.path} cannot be merged ({why}), and the log says that it holds {each.file.rows} rows; nothing was changed "
-            "for it; restore it from a copy",
-            error_type=ErrorType.STORAGE,
-        )
+        rows = merge([_source(each) for each in group], path, durable=True)
+        return replace(group[0].file, name=name, rows=rows, bytes=path.stat().st_size)
 
     def _fenced(self) -> FencedError:
         return FencedError(
@@ -228,28 +186,5 @@ def _entry(
     )
 
 
-def _same(ones: Iterator[pa.Table], others: Iterator[pa.Table]) -> bool:
-    """Return whether both have the same rows in the same order, however they are split."""
-    waiting: pa.Table | None = None
-    for table in ones:
-        left = table
-        while left.num_rows:
-            waiting = waiting if waiting is not None and waiting.num_rows else next(others, None)
-            if waiting is None:
-                return False
-            rows = min(left.num_rows, waiting.num_rows)
-            if not _equal(left.slice(0, rows), waiting.slice(0, rows)):
-                return False
-            left, waiting = left.slice(rows), waiting.slice(rows)
-    return not (waiting is not None and waiting.num_rows) and next(others, None) is None
-
-
-def _equal(one: pa.Table, other: pa.Table) -> bool:
-    """Return whether tables are equal; a NaN is, to another one."""
-    return one.equals(other) or (
-        one.schema.equals(other.schema)
-        and all(
-            left.equals(right) or repr(left.to_pylist()) == repr(right.to_pylist())
-            for left, right in zip(one.columns, other.columns, strict=True)
-        )
-    )
+def _source(each: Standing) -> Source:
+    return Source(str(each.path), each.file.rows, lambda: each.path)

@@ -55,7 +55,7 @@ class FileEntry(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """One entry; `seq`, `position` and `schema` are how far the flow is stored once the entry is there."""
 
-    kind: Literal["claim", "commit", "compact"]
+    kind: Literal["claim", "commit", "compact", "remove"]
     number: int
     flow: str
     epoch: int

@@ -215,7 +215,7 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
             compaction = Compaction(self._objects, self._scratch, flow, target)
             found = compaction.plan()
             if not dry_run:
-                compaction.delete_replaced()
+                compaction.delete_left()
             if found and not dry_run:
                 found = compaction.run(self._new_flow(flow).claim().epoch, tell)
             done += found
@@ -245,22 +245,26 @@ class ObjectStoreBackend(Backend[ObjectStoreConfig]):
         """Delete the objects of a location: all that was published with the chunk that it names as its last."""
         flow, _, seq = location_id.rpartition(":")
         log = ObjectLog(self._objects, file_name(flow))
-        found = [entry for entry in log.entries() if entry.kind == "commit" and str(entry.seq) == seq]
-        replaced = {number for entry in log.entries() for number in entry.replaces}
-        for entry in found:
-            if entry.number in replaced:
-                raise FatalError(
-                    f"{self._objects.url('')}: the rows of {location_id} were merged with others by `collectors compact`; "
-                    "they can no longer be deleted by their location",
-                    error_type=ErrorType.STORAGE,
-                )
-            names = [file.name for file in entry.files]
-            if entry.number in log.removed() and not any(self._objects.each(self._objects.size, names)):
-                continue
-            log.mark_removed(entry)
-            self._objects.delete(names)
-            return
-        raise KeyError(location_id)
+        while True:
+            entries = list(log.entries())
+            replaced = {number: entry for entry in entries for number in entry.replaces}
+            for entry in (each for each in entries if each.kind == "commit" and str(each.seq) == seq):
+                other = replaced.get(entry.number)
+                if other is None:
+                    if not log.put(entries[-1].behind("remove", replaces=[entry.number])):
+                        break  # what others have put may have merged the rows
+                elif other.kind == "compact":
+                    raise FatalError(
+                        f"{self._objects.url('')}: the rows of {location_id} were merged with others by `collectors "
+                        "compact`; they can no longer be deleted by their location",
+                        error_type=ErrorType.STORAGE,
+                    )
+                elif not any(self._objects.each(self._objects.size, [file.name for file in entry.files])):
+                    continue
+                log.delete_replaced([entry])
+                return
+            else:
+                raise KeyError(location_id)
 
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
