@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from collectors import registry
 from collectors.cli.main import main
-from collectors.errors import FatalError, FencedError
+from collectors.errors import FatalError, FencedError, TransientError
 from collectors.storage.backends._object_store_client import Objects, RangeFile
+from collectors.storage.backends._parquet_file import PartFile
 from collectors.testing.deliveries import delivery, everything
 
 FLOW = "contract/source"
@@ -34,14 +35,14 @@ def doing(backend, scenario):
     return asyncio.run(run())
 
 
-def fill(folder, tables, **settings):
+def fill(folder, tables, first=1, **settings):
     """Store each table in objects of its own, with a dead letter each."""
 
     backend = opened(folder, **settings)
 
     def store():
         epoch = backend.claim(FLOW).epoch
-        for seq, table in enumerate(tables, 1):
+        for seq, table in enumerate(tables, first):
             backend.commit(replace(delivery(seq, seq, epoch), table=table))
 
     doing(backend, store)
@@ -191,6 +192,70 @@ def test_csv_that_was_changed_by_others_stays_as_it_is(tmp_path):
     with pytest.raises(Exception, match=r"part-"):
         compacting(tmp_path, format="csv")
     assert len(parts(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("form", ["ndjson", "csv"])
+def test_lines_that_are_not_as_the_log_says_stay_as_they_are(tmp_path, form, compression):
+    """One row is two, in an object of the same size as before."""
+    fill(tmp_path, [pa.table({"n": ["a" * 40, "b"]})] * 3, format=form, compression=compression)
+    victim = parts(tmp_path)[1]
+    whole = victim.read_bytes()
+    plain = gzip.decompress(whole) if compression == "gzip" else whole
+    other = plain.replace(b"aaaaaaaa", b'a"\n"aaaa' if form == "csv" else b'"}\n{"n":"', 1)
+    content = gzip.compress(other) if compression == "gzip" else other
+    victim.write_bytes(content + whole[len(content) :])
+    with pytest.raises(FatalError, match=r"part-.* cannot be merged \(.*restore it"):
+        compacting(tmp_path, format=form, compression=compression)
+    assert len(parts(tmp_path)) == 3
+    assert not [path for path in (tmp_path / "_collectors/intent").rglob("*") if path.is_file()]
+
+
+def test_rows_that_were_written_wrongly_are_noticed(tmp_path, monkeypatch):
+    fill(tmp_path, numbered(3))
+    before, real = state(tmp_path), PartFile.add
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFile, "add", lambda self, table: real(self, pa.table({"n": [7] * table.num_rows})))
+        with pytest.raises(FatalError, match="does not have the rows that were written to it"):
+            compacting(tmp_path)
+    assert state(tmp_path)[:3] == before[:3]
+    assert len(parts(tmp_path)) == 3
+
+
+def test_a_store_that_is_away_while_it_reads_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    fill(tmp_path, numbered(3))
+    real = RangeFile.readinto
+    for moment in itertools.count(1):
+        calls = itertools.count(1)
+
+        def readinto(self, buffer, moment=moment, calls=calls):
+            if next(calls) >= moment:
+                raise TransientError("cannot read it now: the store is away")
+            return real(self, buffer)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RangeFile, "readinto", readinto)
+            try:
+                compacting(tmp_path)
+            except TransientError as error:
+                told = str(error)
+            else:
+                break
+        assert told.startswith("cannot read it now: the store is away"), moment
+        assert len(parts(tmp_path)) == 3
+    assert moment > 10
+    assert len(parts(tmp_path)) == 1
+
+
+def test_what_a_run_has_stored_is_counted_behind_a_compaction(tmp_path):
+    """The entry of a compaction that stands between those of a run is none of it."""
+    fill(tmp_path, numbered(70))
+    before = state(tmp_path)
+    compacting(tmp_path)
+    fill(tmp_path, [pa.table({"n": [300]})], first=71)
+    compacting(tmp_path)
+    counts = state(tmp_path)[2]
+    assert counts[FLOW].stored == before[2][FLOW].stored + 3
 
 
 def test_what_was_merged_cannot_be_deleted_by_its_location(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from collectors.errors import FatalError
 from collectors.storage.backends._compaction import Source, damaged, reading
 from collectors.storage.files import translated
 
@@ -31,7 +32,13 @@ def merge_lines(sources: Sequence[Source], headers: Sequence[bytes], path: Path,
             _write(content, out, path, packed)
     rows = sum(source.rows for source in sources)
     new = Source(str(path), rows, lambda: path.open("rb"))
-    if not _same_bytes(_lines(new, headers[0], compression), _all_lines(sources, headers, compression)):
+    try:
+        same = _same_bytes(_lines(new, headers[0], compression), _all_lines(sources, headers, compression))
+    except FatalError:
+        for _ in _all_lines(sources, headers, compression):
+            pass  # what is wrong with the new file came from one of these: name that
+        raise
+    if not same:
         raise damaged(new, "it does not have the lines that were written to it")
     return rows
 
@@ -58,16 +65,22 @@ def _all_lines(sources: Sequence[Source], headers: Sequence[bytes], compression:
 
 
 class _Rows:
-    """Counts rows: line ends, in CSV those that are not within quotes."""
+    """Counts rows: line ends, in CSV those that are not within quotes, and a line without one."""
 
     def __init__(self, *, csv: bool) -> None:
-        self.count = 0
+        self._ends = 0
+        self._last = b"\n"
         self._csv = csv
         self._quoted = 0
 
+    @property
+    def count(self) -> int:
+        return self._ends + (self._last != b"\n")
+
     def add(self, piece: bytes) -> None:
         parts = piece.split(b'"') if self._csv else [piece]
-        self.count += sum(part.count(b"\n") for part in parts[self._quoted :: 2])
+        self._last = piece[-1:]
+        self._ends += sum(part.count(b"\n") for part in parts[self._quoted :: 2])
         self._quoted ^= (len(parts) - 1) % 2
 
 
