@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from collectors import registry
 from collectors.cli.main import main
 from collectors.errors import FatalError, FencedError, TransientError
+from collectors.storage.backends import _object_store_flow
 from collectors.storage.backends._object_store_client import Objects, RangeFile
 from collectors.storage.backends._parquet_file import PartFile
 from collectors.testing.deliveries import delivery, everything
@@ -120,6 +121,19 @@ def test_only_what_fits_together_is_merged(tmp_path):
         [pa.int64()],
     ]
     assert state(tmp_path)[1:] == before
+
+
+def test_rows_keep_their_order_where_the_clock_stood_still(tmp_path, monkeypatch):
+    monkeypatch.setattr(_object_store_flow, "_now", lambda: "2026-01-02T00:00:00+00:00")
+    other = pa.table({"m": [1]})
+    fill(tmp_path, [*numbered(2), other, *numbered(2), pa.table({"n": ["x"]})])
+    before = state(tmp_path)
+    assert [step.files_before for step in compacting(tmp_path)] == [2, 2]
+    assert state(tmp_path) == before
+    fill(tmp_path, [pa.table({"n": ["y"]})], first=7)
+    rows = state(tmp_path)[0]
+    compacting(tmp_path)
+    assert state(tmp_path)[0] == rows
 
 
 def test_each_folder_has_its_own(tmp_path):

@@ -56,11 +56,11 @@ class Compaction:
     def plan(self) -> list[Compacted]:
         """Return what `run` would merge, while others may do so, too; nothing is written."""
         while True:
-            there = standing(self._log)
+            there = standing(self._log.entries())
             try:
                 return [self._outcome(group, ()) for group in self._groups(there)]
             except FatalError:
-                if standing(self._log) == there:
+                if standing(self._log.entries()) == there:
                     raise
 
     def run(self, epoch: int, tell: Callable[[Compacted], None]) -> list[Compacted]:
@@ -74,7 +74,7 @@ class Compaction:
             if last is None or last.epoch != epoch:
                 raise self._fenced()
             try:
-                for group in self._groups(standing(self._log)):
+                for group in self._groups(standing(self._log.entries())):
                     last = self._merge(last, group)
                     done.append(self._outcome(group, last.files))
                     tell(done[-1])
@@ -139,7 +139,6 @@ class Compaction:
             "compact",
             first_seq=group.entries[0].first_seq,
             files=files,
-            written_at=group.entries[-1].written_at,
             replaces=[each.number for each in group.entries],
         )
         intent = self._log.intend(entry.epoch, token, Intent(entry.number, entry.objects))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import secrets
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import dropwhile, takewhile
@@ -277,11 +277,17 @@ def encoded_letters(letters: list[DeadLetter]) -> bytes:
     return gzip.compress(msgspec.json.encode(plain), mtime=0)
 
 
-def standing(log: ObjectLog) -> list[ObjectEntry]:
-    """Return the entries whose objects hold rows: those that no other has replaced."""
-    entries = list(log.entries())
-    gone = {number for entry in entries for number in entry.replaces}
-    return [entry for entry in entries if entry.number not in gone]
+def standing(entries: Iterable[ObjectEntry]) -> list[ObjectEntry]:
+    """Return which of the entries of some logs hold rows: those that no other has replaced, in the order of their first rows."""
+    orders: dict[tuple[str, int], tuple[str, str, int]] = {}
+    found: dict[tuple[str, int], ObjectEntry] = {}
+    for entry in entries:
+        replaced = [(entry.flow, number) for number in entry.replaces]
+        orders[entry.flow, entry.number] = orders[replaced[0]] if replaced else _order(entry)
+        found[entry.flow, entry.number] = entry
+        for each in replaced:
+            del found[each]
+    return sorted(found.values(), key=lambda entry: orders[entry.flow, entry.number])
 
 
 def object_logs(objects: Objects, beginning: str = "") -> list[ObjectLog]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -43,7 +44,6 @@ from collectors.storage.backends._object_store_client import Objects, RangeFile
 from collectors.storage.backends._object_store_flow import FlowObjects, Layout
 from collectors.storage.backends._object_store_log import (
     Letters,
-    ObjectEntry,
     ObjectLog,
     check_conditional,
     object_logs,
@@ -316,14 +316,9 @@ def _columns(objects: Objects) -> list[bytes]:
 
 
 def _files(objects: Objects) -> list[FileEntry]:
-    """Return the files of all entries that were not removed, in the order in which they were committed."""
-    return [file for entry in _entries(objects) for file in entry.files]
-
-
-def _entries(objects: Objects) -> list[ObjectEntry]:
-    """Return all entries that were not removed, in the order in which they were committed."""
-    found = [entry for each in objects.each(standing, object_logs(objects)) for entry in each]
-    return sorted(found, key=lambda entry: (entry.written_at, entry.flow, entry.number))
+    """Return the files of all entries that hold rows, in the order in which these were committed."""
+    logs = objects.each(lambda log: list(log.entries()), object_logs(objects))
+    return [file for entry in standing(chain.from_iterable(logs)) for file in entry.files]
 
 
 COMPONENT = ObjectStoreBackend
