@@ -66,6 +66,10 @@ class Pipeline:
             self.process.kill()
             self.process.wait()
 
+    def dies_and_lives(self):
+        self.kill()
+        self.start()
+
     def ends(self):
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=30) == 0, (self.path.parent / "errors").read_text()

@@ -117,6 +117,10 @@ class FeedServer:
             time.sleep(0.002)
         self._api.stop()
 
+    def restart(self):
+        self.stop()
+        self.start()
+
 
 class Load:
     """Lets a feed grow, until it is left."""

@@ -57,24 +57,16 @@ def under_load(folder, port, disturb, feed, times):
 
 
 def test_the_pipeline_is_killed_under_load(tmp_path, full):
-    def kill(pipeline):
-        pipeline.kill()
-        pipeline.start()
-
     feed = Feed()
     with FeedServer(feed) as server:
-        under_load(tmp_path, server.port, kill, feed, 30 if full else 3)
+        under_load(tmp_path, server.port, Pipeline.dies_and_lives, feed, 30 if full else 3)
     assert len(feed.asked) > 3
 
 
 def test_the_server_is_restarted_under_load(tmp_path, full):
-    def restart(_):
-        server.stop()
-        server.start()
-
     feed = Feed()
     with FeedServer(feed) as server:
-        under_load(tmp_path, server.port, restart, feed, 30 if full else 4)
+        under_load(tmp_path, server.port, lambda _: server.restart(), feed, 30 if full else 4)
     assert len(feed.asked) > 4
 
 

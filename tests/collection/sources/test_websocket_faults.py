@@ -46,27 +46,18 @@ def under_load(folder, port, disturb, feed, times):
 
 
 def test_the_pipeline_is_killed_under_load(tmp_path, full, figure):
-    def kill(pipeline):
-        pipeline.kill()
-        pipeline.start()
-
     feed, times = Feed(), 30 if full else 3
     with FeedServer(feed) as server:
-        lost = under_load(tmp_path, server.port, kill, feed, times)
+        lost = under_load(tmp_path, server.port, Pipeline.dies_and_lives, feed, times)
     assert len(feed.connections) == times + 1
     figure("websocket", kills=times, lost=lost, doubled=0)
 
 
 def test_the_server_is_restarted_under_load(tmp_path, full, figure):
     """It closes its connections, as a server does that is stopped: of those nothing is lost."""
-
-    def restart(_):
-        server.stop()
-        server.start()
-
     feed, times = Feed(), 30 if full else 4
     with FeedServer(feed) as server:
-        lost = under_load(tmp_path, server.port, restart, feed, times)
+        lost = under_load(tmp_path, server.port, lambda _: server.restart(), feed, times)
     assert sum(orderly for *_, orderly in feed.connections) >= times
     figure("websocket", restarts=times, lost=lost, doubled=0)
 
