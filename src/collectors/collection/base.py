@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, runtime_chec
 
 from msgspec import Struct
 
-from collectors.chunks import Reading
 from collectors.errors import CollectorsError, ConfigurationError, TransientError
 from collectors.interfaces.collection import IDataSource
 from collectors.models import CollectedData, Position
@@ -183,8 +182,12 @@ class Source(IDataSource, Generic[ConfigT]):
     may_repeat: str = ""
     """For a source that may give some records once more when it is read again: which; for `guarantee`."""
 
+    reads_everything: bool = False
+    """Whether each reading gives all that there is, not what has come since the one before."""
     marks_readings: bool = False
-    """Whether somebody needs to know where a reading of everything begins and ends; set before the first `read`."""
+    """Whether somebody needs to know where such a reading begins and ends; set before the first `read`. The source then
+    makes its chunks with `reading="within"`, and yields one without records in front, `reading="begins"`, and one behind,
+    `reading="ends"`. A reading that breaks off is not ended; one that finds that nothing has changed is not begun."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -234,15 +237,6 @@ class Source(IDataSource, Generic[ConfigT]):
         """
         return False
 
-    def reads_everything(self) -> bool:
-        """Return whether each reading gives all that there is, not what has come since the one before.
-
-        With `marks_readings` such a source yields `mark("begins", …)` in front of a reading and `mark("ends", …)` behind it,
-        and makes the chunks between with `reading="within"`. A reading that breaks off is not ended; one that has found
-        that nothing has changed is not begun.
-        """
-        return False
-
     def scratch(self, folder: Path, size: int) -> ConfigT | None:
         """Return the settings for a finite copy, of about so many bytes, of what this source reads; None: there is none.
 
@@ -289,10 +283,6 @@ class Source(IDataSource, Generic[ConfigT]):
             metadata=metadata,
             position=position,
         )
-
-    def mark(self, reading: Reading, position: Position | None) -> CollectedData:
-        """Return a chunk without records that says where a reading of everything begins, or that it is whole."""
-        return self.chunk(b"", position, reading=reading)
 
     def refuse(self, raw: bytes, position: Position | None, reason: str, **metadata: Any) -> CollectedData:
         """Return a chunk for one record that cannot be handed on (too long, torn): it becomes a dead letter."""

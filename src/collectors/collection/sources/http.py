@@ -124,6 +124,7 @@ class HttpSource(Source[HttpConfig]):
         super().__init__(config, **settings)
         self.resolver: AbstractResolver | None = None
         """Resolves names; that of the system when there is none."""
+        self.reads_everything = all(each.incremental is None for each in (self.config, *self.config.endpoints))
         self._told: set[str] = set()
         self._client: Client | None = None
         self._before: Client | None = None  # whose login and pace the next one goes on with
@@ -166,21 +167,16 @@ class HttpSource(Source[HttpConfig]):
             lines = await self._page(self._client, work)
             if not begun and not work.unchanged:
                 begun = True
-                yield self.mark("begins", {**behind, _MARK: "begins"})
+                yield self.chunk(b"", {**behind, _MARK: "begins"}, reading="begins")
             if lines:
                 behind = work.position()
                 place = {**behind, _CHUNK: digest(lines), **self._within}
                 yield self.chunk(lines, place, endpoint=name, **self._within)
         if self.marks_readings:
             if begun:
-                yield self.mark("ends", {**work.position(), _MARK: "ends"})
+                yield self.chunk(b"", {**work.position(), _MARK: "ends"}, reading="ends")
         elif work.position() != behind:
             yield self.chunk(b"", work.position())
-
-    def reads_everything(self) -> bool:
-        """Return whether no endpoint goes on from where the last reading was."""
-        config = self.config
-        return config.incremental is None and all(each.incremental is None for each in config.endpoints)
 
     @property
     def _within(self) -> dict[str, Any]:
@@ -189,7 +185,7 @@ class HttpSource(Source[HttpConfig]):
     def replay(self, since: Position | None, until: Position) -> CollectedData:
         """Return the chunk that ended at `until` once more: its page is asked for again."""
         if until.get(_MARK) in {"begins", "ends"}:
-            return self.mark(until[_MARK], until)
+            return self.chunk(b"", until, reading=until[_MARK])
         lines = asyncio.run(self._again(since)) if _CHUNK in until else b""
         if digest(lines) != until.get(_CHUNK, digest(b"")):
             self._tell_once(

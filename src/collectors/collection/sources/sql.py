@@ -143,13 +143,10 @@ class SqlSource(Source[SqlConfig]):
         self._row_bytes = float(_FIRST_ROW_BYTES)
         self._left_out = 0
         self._warned = False
+        self.reads_everything = not self.config.order
 
     def needs_spool(self) -> bool:
         """Return whether there is no order in which one could go on behind a row."""
-        return not self.config.order
-
-    def reads_everything(self) -> bool:
-        """Return whether each reading is a pass over everything."""
         return not self.config.order
 
     @property
@@ -247,7 +244,7 @@ class SqlSource(Source[SqlConfig]):
                 self._tell_nulls(selection)
                 return
         if self.marks_readings:
-            yield self.mark("begins", None)
+            yield self.chunk(b"", None, reading="begins")
         with selection.snapshot():
             self._tell_nulls(selection)
             with selection.rows(since, until) as fetch:
@@ -259,7 +256,7 @@ class SqlSource(Source[SqlConfig]):
                     yield from self._hand_on(selection, rows)
         yield Room(0)
         if self.marks_readings:
-            yield self.mark("ends", None)
+            yield self.chunk(b"", None, reading="ends")
 
     def _row_count(self) -> int:
         return max(1, min(int(self.config.chunk_size / self._row_bytes), _MOST_ROWS))
