@@ -89,8 +89,7 @@ class Edge:
     async def claim(self) -> Checkpoint:
         """Take the flow over at this backend; returns how far it is stored."""
         checkpoint = await self._retrying(self._claim)
-        self._epoch = checkpoint.epoch
-        self.seq = self.durable = checkpoint.seq
+        self._epoch, self.seq, self.durable = checkpoint.epoch, checkpoint.seq, checkpoint.seq
         if self.report.before is None:
             self.report.before = await self._retrying(self._counted)
         return checkpoint
