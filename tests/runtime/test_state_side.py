@@ -136,6 +136,23 @@ def test_the_position_moves_on_once_rows_are_acknowledged(tmp_path):
     assert run(tmp_path, Numbers(), Later()).edges[0].counts.stored == 0
 
 
+def test_letters_of_what_comes_again_are_not_kept_beside_it(tmp_path):
+    """The records were broken, and are fine when they are read again: no letter is left of them."""
+
+    class Mended(Numbers):
+        async def read(self, since):
+            async for chunk in super().read(since):
+                chunk.raw_data = chunk.raw_data.replace(b"broken", b'{"n": 7}')
+                yield chunk
+
+    backend = Later()
+    backend.breaks = True
+    run(tmp_path, Numbers(), backend)
+    assert positions(tmp_path) == (0, None, 0, 2)
+    assert run(tmp_path, Mended(), Later()).balanced
+    assert positions(tmp_path) == (7, 20, 20, 0)
+
+
 def test_part_of_the_rows_is_acknowledged(tmp_path):
     """The next run begins behind them."""
 

@@ -56,7 +56,7 @@ class StateSide:
         self.sends_again = isinstance(backend, SendsAgain)
         self._waiting: deque[Delivery] = deque()
         self._durable = 0
-        self._unsure = False
+        self._unsure = self._cleared = False
         self._behind = -1
         self._attempt = Attempt("", [])
         self._flow = ""
@@ -66,7 +66,7 @@ class StateSide:
         await self._catch_up(flow)
         checkpoint = await self._state.claim(flow)
         self._waiting.clear()
-        self._durable, self._unsure = checkpoint.seq, False
+        self._durable, self._unsure, self._cleared = checkpoint.seq, False, False
         self._flow = flow
         if self.sends_again:
             self._behind, self._attempt = await self._state.call(lambda database: _noted(database, flow))
@@ -95,8 +95,11 @@ class StateSide:
             del self._backend.unnoted[key.flow]
             return self._durable
         if not self._waiting or self._waiting[-1].key.seq < key.seq:
-            if delivery.dead_letters:  # so that they need not be kept in memory
+            if (
+                delivery.dead_letters or not self._cleared
+            ):  # not kept in memory; those of the last run go first
                 await self._state.replace_letters(f"{key.flow}@", delivery)
+                self._cleared = True
             self._waiting.append(replace(delivery, dead_letters=[]))
         return await self.settle(key.flow)
 
