@@ -71,12 +71,15 @@ class Replay(Engine):
         batch: bool,
     ) -> list[Flow]:
         queue = LetterQueue(state, self.env)
+        under_way = {letter.key: place for place, letter in enumerate(await queue.waiting())}
         held = await tidy(self.config, queue, backends, state, self.report.run)
+        chosen = [letter for letter in held if letter.key in self._chosen]
+        # a storage that numbers what it sends knows again those that a killed replay had under way
+        chosen.sort(key=lambda letter: under_way.get(letter.key, len(under_way)))
         await queue.put(
             [
                 (way_of(self.config, letter, from_start=self._from_start), self._from_start, letter)
-                for letter in held
-                if letter.key in self._chosen
+                for letter in chosen
             ]
         )
         return [
