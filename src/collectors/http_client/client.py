@@ -314,7 +314,10 @@ class Client:
 
     def told(self, answer: Answer) -> str:
         """Return what a server said to a request, on one line and without secrets."""
-        said = self.clean(plain(answer.body, EXCERPT))
+        whole = self.clean(
+            answer.body.decode(errors="replace")
+        )  # cut only now: no part of a secret is known for one
+        said = plain(whole.encode(), EXCERPT)
         return f"{shown(answer.url)}: {answer.status} {phrase(answer.status)}" + (f": {said}" if said else "")
 
     def clean(self, text: str) -> str:

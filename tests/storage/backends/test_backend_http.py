@@ -480,6 +480,14 @@ def test_a_key_in_the_query_is_not_shown(api: SinkApi) -> None:
     assert SECRET not in repr(config)
 
 
+@pytest.mark.parametrize("place", range(185, 201, 5))
+def test_not_even_the_beginning_of_a_secret_is_shown_where_an_answer_is_cut(api: SinkApi, place: int) -> None:
+    api.before = lambda _: web.Response(status=500, text="x" * place + SECRET)
+    with pytest.raises(TransientError) as failure:
+        write(numbers(0, 3), **api.settings(headers={"X-Token": SECRET}))
+    assert "xs" not in str(failure.value)
+
+
 class Names(AbstractResolver):
     """Resolves every name to the next one of some addresses."""
 
