@@ -10,7 +10,17 @@ from msgspec import Struct, field
 
 from collectors.models import Position
 
-__all__ = ["Attempt", "Checkpoint", "ChunkKey", "Counts", "DeadLetter", "Delivery", "Drift", "Reading", "Rejected"]
+__all__ = [
+    "Attempt",
+    "Checkpoint",
+    "ChunkKey",
+    "Counts",
+    "DeadLetter",
+    "Delivery",
+    "Drift",
+    "Reading",
+    "Rejected",
+]
 
 Reading = Literal["", "begins", "within", "ends"]
 """Where a chunk stands in a reading of everything that its source has: that begins here or is whole now, both without rows, or

@@ -172,7 +172,11 @@ class Preparer(Struct):
         """Return what says of each waiting chunk whether it may be decoded together with those before it."""
         data_format, path = first.data.data_format, first.data.metadata.get("path")
         reading = first.reading
-        if data_format == "rejected" or reading in {"begins", "ends"} or not self.codec_for(data_format).joinable:
+        if (
+            data_format == "rejected"
+            or reading in {"begins", "ends"}
+            or not self.codec_for(data_format).joinable
+        ):
             return lambda _: False
         size = len(first.data.raw_data)
 

@@ -461,6 +461,69 @@ def test_a_pipeline_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert ended[FencedError] > 5
 
 
+def test_a_deletion_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has deleted stays deleted; what was merged before it stays."""
+    gone: list[bool] = []
+
+    def delete(lake: Path) -> None:
+        try:
+            opened(lake).remove(f"{FLOW}:2")
+        except FatalError as error:
+            gone.append("merged" not in str(error))
+        else:
+            gone.append(True)
+
+    for lake, failed in interrupted(tmp_path, monkeypatch, delete):
+        assert failed is None
+        end_well(lake, [*range(3), "x", "y"] if gone[-1] else [*range(6), "x", "y"], 2)
+    assert gone.count(True) > 5
+    assert gone.count(False) > 5
+
+
+def test_a_deletion_while_others_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow stays its owner's, who stores all of it, once."""
+    for moment in itertools.count(1):
+        lake = tmp_path / str(moment)
+        fill(lake, numbered(2))
+        came = []
+
+        def come(
+            number: int, _: str, lake: Path = lake, moment: int = moment, came: list[Any] = came
+        ) -> None:
+            if number == moment:
+                came.append(number)
+                opened(lake).remove(f"{FLOW}:2")
+
+        with before_each_call(monkeypatch, come):
+            fill(lake, numbered(3)[1:])
+        if not came:
+            break
+        assert [row["n"] for row in state(lake)[0]] == [0, 1, 2, 3, 4, 5, 6, 7, 8], moment
+        assert len(parts(lake)) == 3, moment
+        opened(lake).claim(FLOW)
+        see_nothing_left(lake)
+    assert moment > 15
+
+
+def test_a_deletion_while_rows_wait(tmp_path: Path) -> None:
+    fill(tmp_path, numbered(2))
+    backend = ParquetBackend(path=str(tmp_path))
+    backend.open()
+    epoch = backend.claim(FLOW).epoch
+    tables = numbered(5)
+    backend.commit(replace(delivery(3, 3, epoch), table=tables[2]))
+    opened(tmp_path).remove(f"{FLOW}:1")
+    backend.commit(replace(delivery(4, 4, epoch), table=tables[3]))
+    opened(tmp_path).remove(f"{FLOW}:2")
+    backend.flush()
+    backend.commit(replace(delivery(5, 5, epoch), table=tables[4]))
+    backend.flush()
+    assert [row["n"] for row in state(tmp_path)[0]] == list(range(6, 15))
+    opened(tmp_path).claim(FLOW)
+    with pytest.raises(FencedError):
+        backend.commit(delivery(6, 6, epoch))
+
+
 class KilledError(BaseException):
     pass
 

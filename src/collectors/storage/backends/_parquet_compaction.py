@@ -8,7 +8,6 @@ an entry says that it stands for them. What becomes of the old ones is told in `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -54,18 +53,22 @@ class Compaction:
         with merging(self._log):
             if not any(merged_paths(self._root, self._log)) and not self._planned(1):
                 return []
-            last, done = self._claim(), []
-            try:
-                for group in self._groups(standing(self._root, self._log)):
-                    last = self._merge(last, group)
-                    done.append(self._outcome(group, last.files))
-                    tell(done[-1])
-            except (FatalError, OSError) as error:
-                newest = self._log.last()
-                if newest is not None and newest.epoch > last.epoch:  # its owner has deleted what we need
-                    raise self._fenced() from error
-                raise
-        return done
+            last: Entry = self._claim()
+            done: list[Compacted] = []
+            while True:
+                try:
+                    for group in self._groups(standing(self._root, self._log)):
+                        last = self._merge(last, group)
+                        done.append(self._outcome(group, last.files))
+                        tell(done[-1])
+                    return done
+                except (FatalError, OSError) as error:
+                    newest = self._log.last()
+                    if newest is None or newest.number == last.number:
+                        raise
+                    if newest.epoch > last.epoch:  # its owner has deleted what we need
+                        raise self._fenced() from error
+                    last = newest  # rows were deleted meanwhile: look again
 
     def _planned(self, most: int | None = None) -> list[list[Standing]]:
         """Return what can be merged, or some of it, while others may do so, too."""
@@ -83,7 +86,7 @@ class Compaction:
             last = self._log.last()
             if last is None:
                 raise FatalError(f"{self._flow}: its log is gone", error_type=ErrorType.STORAGE)
-            claimed = _entry(replace(last, epoch=last.epoch + 1))
+            claimed = last.behind("compact", epoch=last.epoch + 1)
             try:
                 if self._log.put(claimed):
                     break
@@ -134,7 +137,7 @@ class Compaction:
                 file = self._write(group, path, name)
                 sync_folder(path.parent)
             merged = [each.file.name for each in group]
-            entry = _entry(last, first_seq=first.entry.first_seq, files=[file], merged=merged)
+            entry = last.behind("compact", first_seq=first.entry.first_seq, files=[file], merged=merged)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -164,26 +167,6 @@ class Compaction:
             bytes_before=sum(each.file.bytes for each in group),
             bytes_after=sum(file.bytes for file in made or []),
         )
-
-
-def _entry(
-    last: Entry, *, first_seq: int = 0, files: list[FileEntry] | None = None, merged: list[str] | None = None
-) -> Entry:
-    """Return an entry behind the last one that leaves what the flow has stored as it is."""
-    return Entry(
-        kind="compact",
-        number=last.number + 1,
-        flow=last.flow,
-        epoch=last.epoch,
-        seq=last.seq,
-        position=last.position,
-        schema=last.schema,
-        written_at=datetime.now(UTC).isoformat(),
-        first_seq=first_seq,
-        files=files or [],
-        columns=last.columns,
-        merged=merged or [],
-    )
 
 
 def _source(each: Standing) -> Source:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from collectors.chunks import Checkpoint, Delivery
 from collectors.enums import ErrorType
@@ -104,7 +104,9 @@ class FlowFiles(FlowBuffer):
         """
         with translated(self._root, "cannot read the log in"):
             if self._log.read(self._next_number()) is not None:
-                check_follows(self.stored(), delivery)
+                before, newest = self.published, self.stored()
+                if (newest.epoch, newest.seq) != (before.epoch, before.seq):  # else rows were deleted
+                    check_follows(newest, delivery)
         taken = self._waiting.last.key.seq if self._waiting else self.published.seq
         if check_follows(Checkpoint(self.published.epoch, taken), delivery):
             self.take_unchecked(delivery)
@@ -143,7 +145,11 @@ class FlowFiles(FlowBuffer):
         for parent in {(self._root / each).parent for each in names.values()}:
             sync_folder(parent)
         entry = self._commit_entry(waiting, names)
-        if not self._log.put(entry) and not self._log.is_there(entry):
+        while not self._log.put(entry) and not self._log.is_there(entry):
+            newest = self._log.last()
+            if self._entry and newest and _only_deleted(self._entry, newest):
+                self._entry, entry = newest, replace(entry, number=newest.number + 1)
+                continue
             delete_files(self._root, list(names.values()))
             raise FencedError(
                 f"{self._flow}: another process has taken this flow over while chunks {entry.first_seq} to "
@@ -210,6 +216,11 @@ def _give_name(scratch: Path, name: Path) -> None:
     except FileNotFoundError:
         if not name.exists():
             raise
+
+
+def _only_deleted(known: Entry, newest: Entry) -> bool:
+    """Return whether all that stands behind an entry of ours are deletions: the flow is still ours, as it was."""
+    return newest.number > known.number and (newest.epoch, newest.seq) == (known.epoch, known.seq)
 
 
 def _now() -> str:

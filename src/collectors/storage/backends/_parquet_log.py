@@ -14,6 +14,7 @@ import secrets
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,32 @@ class Entry(msgspec.Struct, frozen=True):
     drifts: list[Drift] = []
     """How the columns of these rows differ from what there was before."""
     merged: list[str] = []
-    """The files whose rows the file of this entry has: it stands for them."""
+    """The files whose rows the file of this entry has: it stands for them; when it has none, they were deleted."""
+
+    def behind(
+        self,
+        kind: Literal["compact", "remove"],
+        *,
+        epoch: int | None = None,
+        first_seq: int = 0,
+        files: list[FileEntry] | None = None,
+        merged: list[str] | None = None,
+    ) -> Entry:
+        """Return the entry behind this one that leaves position and counts as they are; by default its owner's, too."""
+        return Entry(
+            kind=kind,
+            number=self.number + 1,
+            flow=self.flow,
+            epoch=self.epoch if epoch is None else epoch,
+            seq=self.seq,
+            position=self.position,
+            schema=self.schema,
+            written_at=datetime.now(UTC).isoformat(),
+            first_seq=first_seq,
+            files=files or [],
+            columns=self.columns,
+            merged=merged or [],
+        )
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -152,14 +178,10 @@ class FlowLog:
         numbers = self._numbers()
         return self._read(numbers[-1]) if numbers else None
 
-    def entries(self, *, removed: bool | None = False, newest_first: bool = False) -> Iterator[Entry]:
-        """Yield the entries whose files are there, oldest first.
-
-        With `removed` those marked by `mark_removed`, with None all.
-        """
+    def entries(self, *, newest_first: bool = False) -> Iterator[Entry]:
+        """Yield all entries, oldest first."""
         for number in reversed(self._numbers()) if newest_first else self._numbers():
-            if removed is None or self._removed_mark(number).exists() is removed:
-                yield self._read(number)
+            yield self._read(number)
 
     def read(self, number: int) -> Entry | None:
         """Return the entry with this number; None: there is none."""
@@ -189,11 +211,6 @@ class FlowLog:
         found = self._read(entry.number)
         return (found.kind, found.epoch, found.seq) == (entry.kind, entry.epoch, entry.seq)
 
-    def mark_removed(self, entry: Entry) -> None:
-        """Take an entry's files out of every query, durably, before they are deleted."""
-        write_synced(self._removed_mark(entry.number), b"")
-        sync_folder(self.folder)
-
     def intend(self, epoch: int, names: list[str]) -> None:
         """Write down, durably, which files are about to get their names."""
         path = self._intent(epoch)
@@ -215,8 +232,9 @@ class FlowLog:
             left = _epoch_of(path, self.name)
             if left < epoch or (left == epoch and path.name.endswith(".json.tmp")):
                 path.unlink(missing_ok=True)
-        for entry in self.entries(removed=True):
-            delete_files(self._root, [file.name for file in entry.files])
+        for entry in self.entries():
+            if entry.kind == "remove":
+                delete_files(self._root, entry.merged)
         intents = [
             path for path in self._intents.glob(f"{self.name},*.json") if _epoch_of(path, self.name) < epoch
         ]
@@ -250,9 +268,6 @@ class FlowLog:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:020d}.json"
-
-    def _removed_mark(self, number: int) -> Path:
-        return self.folder / f"{number:020d}.removed"
 
     def _numbers(self) -> list[int]:
         try:

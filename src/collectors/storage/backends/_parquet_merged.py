@@ -55,7 +55,7 @@ def standing(root: Path, log: FlowLog) -> list[Standing]:
 
 
 def merged_names(entries: list[Entry]) -> set[str]:
-    """Return the names of the files that others stand for."""
+    """Return the names of the files that others stand for, or that were deleted."""
     return {name for entry in entries for name in entry.merged}
 
 
@@ -98,7 +98,7 @@ def settle(root: Path, log: FlowLog, epoch: int) -> None:
     for path, owner, number in list(merged_paths(root, log)):
         if owner < epoch:
             entry = next((each for each in log.entries() if each.number == number), None)
-            if entry is not None and entry.merged:
+            if entry is not None and entry.kind == "compact" and entry.merged:
                 finish(root, log, entry)
             else:
                 path.unlink(missing_ok=True)

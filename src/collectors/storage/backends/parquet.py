@@ -41,7 +41,7 @@ from collectors.storage.backends._parquet_log import (
     file_name,
     flow_logs,
 )
-from collectors.storage.backends._parquet_merged import Standing, merged_names, merging, standing
+from collectors.storage.backends._parquet_merged import Standing, merging, standing
 from collectors.storage.base import Backend, Compacted
 from collectors.storage.drift import DriftConfig
 from collectors.storage.files import check_writable, translated
@@ -190,26 +190,26 @@ class ParquetBackend(Backend[ParquetConfig]):
         flow, _, seq = location_id.rpartition(":")
         log = FlowLog(self._root, file_name(flow))
         with translated(self._root, "cannot delete from"), merging(log):
-            merged = merged_names(list(log.entries()))
-            for entry in log.entries():
-                if entry.kind == "commit" and str(entry.seq) == seq:
-                    if any(file.name in merged for file in entry.files):
+            while True:
+                entries = list(log.entries())
+                gone = {name: entry for entry in entries for name in entry.merged}
+                for entry in (each for each in entries if each.kind == "commit" and str(each.seq) == seq):
+                    names = [file.name for file in entry.files]
+                    others = [gone[name] for name in names if name in gone]
+                    if any(other.kind == "compact" for other in others):
                         raise FatalError(
                             f"{self._root}: the rows of {location_id} were merged with others by `collectors compact`; they "
                             "can no longer be deleted by their location",
                             error_type=ErrorType.STORAGE,
                         )
-                    log.mark_removed(entry)
-                    delete_files(self._root, [file.name for file in entry.files])
-                    return
-            for entry in log.entries(
-                removed=True
-            ):  # marked by a process that died before it had deleted the files
-                names = [file.name for file in entry.files if (self._root / file.name).exists()]
-                if str(entry.seq) == seq and names:
+                    if others and not any((self._root / name).exists() for name in names):
+                        continue  # else who has deleted them died before the files were gone
+                    if not others and not log.put(entries[-1].behind("remove", merged=names)):
+                        break  # what others have put may have merged the rows
                     delete_files(self._root, names)
                     return
-        raise KeyError(location_id)
+                else:
+                    raise KeyError(location_id)
 
     def preview(self, table: pa.Table, flow: str) -> list[str]:
         """Return what storing this table would change."""
@@ -254,7 +254,7 @@ class ParquetBackend(Backend[ParquetConfig]):
 
     def _entries(self) -> list[Entry]:
         with translated(self._root, "cannot read"):
-            entries = [entry for log in flow_logs(self._root) for entry in log.entries(removed=None)]
+            entries = [entry for log in flow_logs(self._root) for entry in log.entries()]
         return sorted(entries, key=lambda entry: (entry.written_at, entry.flow, entry.number))
 
 
