@@ -124,7 +124,9 @@ class HttpSource(Source[HttpConfig]):
         super().__init__(config, **settings)
         self.resolver: AbstractResolver | None = None
         """Resolves names; that of the system when there is none."""
-        self.reads_everything = all(each.incremental is None for each in (self.config, *self.config.endpoints))
+        self.reads_everything = all(
+            each.incremental is None for each in (self.config, *self.config.endpoints)
+        )
         self._told: set[str] = set()
         self._client: Client | None = None
         self._before: Client | None = None  # whose login and pace the next one goes on with
