@@ -69,6 +69,11 @@ class Builder:
         place: str | None = self._attempt(lambda: backend.make().place(source), path)
         return place
 
+    def reads_everything(self, source: Component, path: Keys) -> bool:
+        """Return whether each reading of a source gives all that there is; a problem is reported at the path."""
+        found: bool | None = self._attempt(lambda: source.make().reads_everything, path)
+        return bool(found)
+
     def _report_shape(self, kind: Kind, item: Any, path: Keys) -> None:
         sentence = (
             f"expected a mapping with the {kind}'s type and settings, for example {{type: {_EXAMPLES[kind]}}}"

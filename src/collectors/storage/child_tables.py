@@ -50,14 +50,14 @@ class NestedConfig(KeyedConfig):
     are no objects; lists within lists likewise, 8 levels deep. `_collectors_parent` of a child row is the `_collectors_row`
     of its parent row, `_collectors_index` its place in the list, from 0. A list that is empty or null has no child rows, an
     object that is empty or null has null in its columns; a map stays one column. Where two fields would have the same name,
-    records with the second one are set aside. Not together with `write: upsert`."""
+    records with the second one are set aside. Only with `write: append`."""
 
     @model_validator(mode="after")
     def _no_upsert_of_nested(self) -> Self:
-        if self.nested == "tables" and self.write == "upsert":
+        if self.nested == "tables" and self.write != "append":
             raise ValueError(
-                "`nested: tables` cannot be together with `write: upsert`: a row that is replaced would leave its child "
-                "rows behind; use `nested: inline`, or `write: append`"
+                f"`nested: tables` cannot be together with `write: {self.write}`: a row that is replaced would leave its "
+                "child rows behind; use `nested: inline`, or `write: append`"
             )
         return self
 

@@ -19,10 +19,13 @@ __all__ = ["KeyedConfig", "without_key"]
 class KeyedConfig(DriftConfig):
     """Settings of backends that can replace rows."""
 
-    write: Literal["append", "upsert"] = "append"
+    write: Literal["append", "upsert", "replace"] = "append"
     """`append` all rows, or `upsert`: a row takes the place of the one with the same `key`, as a whole, so what it does not
     have is null then, or what the table has by default; of several in one commit the last one counts. A dead letter that is
-    replayed counts as new."""
+    replayed counts as new. `replace`: the table holds what the last whole reading of its one source gave, which takes the
+    place of all rows that were there in one commit; until then it waits in a table beside, so nobody sees half of it, and one
+    that breaks off leaves everything as it was. For sources whose every reading is of everything: `sql` without `cursor` and
+    `key`, `http` without `incremental`. Columns, indexes and rights of the table stay."""
     key: OneOrMore[str] = []
     """For `upsert`, the column or columns that tell rows apart. A row without a value there is set aside."""
 
@@ -46,8 +49,12 @@ class KeyedConfig(DriftConfig):
         return "freeze" if mode == "discard-column" and column in self.key else mode
 
     def replaces(self) -> bool:
-        """Return whether rows are told apart by a key."""
-        return self.write == "upsert"
+        """Return whether rows are told apart by a key, or those of a reading replace those of the one before."""
+        return self.write != "append"
+
+    def replaces_readings(self) -> bool:
+        """Return whether the rows of a reading replace those of the one before."""
+        return self.write == "replace"
 
     def preview_key(self, table: pa.Table) -> list[str]:
         """Return what `preview` says where rows lack the key."""

@@ -49,9 +49,14 @@ _SAMPLE = 4096
 
 
 class RowTable:
-    """One table of an open file; whoever calls `insert` and `remove` opens the transaction."""
+    """One table of an open file; whoever calls `insert` and `remove` opens the transaction.
 
-    def __init__(self, connection: Connection, name: str, config: NestedConfig | None = None) -> None:
+    Its rows are in a table of another name where `place` says so: in what is told of them they are the table's own.
+    """
+
+    def __init__(
+        self, connection: Connection, name: str, config: NestedConfig | None = None, place: str | None = None
+    ) -> None:
         self._connection = connection
         self._config = config
         self._key = config.key if config else []
@@ -59,7 +64,8 @@ class RowTable:
         self.found: list[Drift] = []
         self.first: int | None = None
         self.name = name
-        self._quoted = quote(name)
+        self.place = place or name
+        self._quoted = quote(self.place)
 
     def columns(self) -> list[Column]:
         """Return the columns, our row number left out; none when there is no such table."""
@@ -129,7 +135,7 @@ class RowTable:
                 link_kinds(links) | {name: sql_type(change.brought) for name, change in changes.items()}
             )
         if altered:
-            del self._connection.known[self.name]
+            del self._connection.known[self.place]
         columns: dict[str, pa.ChunkedArray] = {}
         bad: dict[int, str] = {}
         for name, change in changes.items():
@@ -151,7 +157,7 @@ class RowTable:
             raise _refused(f"table '{self.name}' refuses rows: {error}") from error
         self._connection.execute(
             "insert into _collectors_writes values (?, ?, ?, ?, ?)",
-            [location_id, self.name, self.first, self.first + count - 1, datetime.now(UTC)],
+            [location_id, self.place, self.first, self.first + count - 1, datetime.now(UTC)],
         )
         self._write_down()
         return altered
@@ -220,18 +226,18 @@ class RowTable:
 
     def _all_columns(self) -> list[Column]:
         """Return the columns with our row number; asked of the connection once, until the table is changed."""
-        columns: list[Column] | None = self._connection.known.get(self.name)
+        columns: list[Column] | None = self._connection.known.get(self.place)
         if columns is None:
-            columns = self._connection.known[self.name] = self._look_up()
+            columns = self._connection.known[self.place] = self._look_up()
         return columns
 
     def _look_up(self) -> list[Column]:
         found = self._connection.rows(
             "select table_name, column_name, data_type from duckdb_columns() "
             "where schema_name = 'main' and lower(table_name) = lower(?) order by table_oid, column_index",
-            [self.name],
+            [self.place],
         )
-        declared = [(name, text) for table, name, text in found if folded(table) == folded(self.name)]
+        declared = [(name, text) for table, name, text in found if folded(table) == folded(self.place)]
         if not declared:
             return []
         schema = self._connection.types(self._quoted)
@@ -241,12 +247,12 @@ class RowTable:
     def _find(self, location_id: str) -> list[tuple[int, int]]:
         return self._connection.rows(
             "select first_row, last_row from _collectors_writes where location_id = ? and table_name = ?",
-            [location_id, self.name],
+            [location_id, self.place],
         )
 
     def _next_row(self) -> int:
         ((last,),) = self._connection.rows(
-            "select max(last_row) from _collectors_writes where table_name = ?", [self.name]
+            "select max(last_row) from _collectors_writes where table_name = ?", [self.place]
         )
         return (last or 0) + 1
 

@@ -104,6 +104,15 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise
 
     @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Let the statements under `with` take as long as the server lets any take."""
+        silence, self.silence = self.silence, self.silence * _OVERALL
+        try:
+            yield
+        finally:
+            self.silence = silence
+
+    @contextmanager
     def durable_transaction(self) -> Iterator[None]:
         """Do what stands under `with` in one transaction that ends on disk, or leave everything as it was.
 

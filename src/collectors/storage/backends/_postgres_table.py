@@ -69,10 +69,18 @@ create table if not exists {{schema}}_collectors_schema (
 
 
 class RowTable:
-    """One table of an open database; whoever calls `insert` and `remove` opens the transaction."""
+    """One table of an open database; whoever calls `insert` and `remove` opens the transaction.
+
+    Its rows are in a table of another name where `place` says so: in what is told of them they are the table's own.
+    """
 
     def __init__(
-        self, connection: Connection, schema: str | None, name: str, config: NestedConfig | None = None
+        self,
+        connection: Connection,
+        schema: str | None,
+        name: str,
+        config: NestedConfig | None = None,
+        place: str | None = None,
     ) -> None:
         self._connection = connection
         self._config = config
@@ -85,7 +93,8 @@ class RowTable:
         self._schema = schema
         self._quoted_schema = f"{quote(schema)}." if schema else ""
         self.name = name
-        self.quoted = f"{self._quoted_schema}{quote(name)}"
+        self.place = place or name
+        self.quoted = f"{self._quoted_schema}{quote(self.place)}"
 
     def columns(self) -> dict[str, str] | None:
         """Return the columns by name with their types, our row number included; None when there is no table."""
@@ -138,7 +147,7 @@ class RowTable:
         taken = self._connection.execute(
             f"insert into {self._quoted_schema}_collectors_writes values (%s, %s, nextval(%s), %s, now()) "  # noqa: S608  # quoted
             "on conflict do nothing returning first_row, to_regclass(%s) is not null",
-            [location_id, self.name, f"{self._quoted_schema}_collectors_rows", table.num_rows, self.quoted],
+            [location_id, self.place, f"{self._quoted_schema}_collectors_rows", table.num_rows, self.quoted],
         ).fetchone()
         if taken is None:
             return 0

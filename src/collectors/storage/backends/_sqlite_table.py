@@ -63,10 +63,13 @@ create table if not exists _collectors_schema (
 class RowTable:
     """One table of an open database; whoever calls `insert` and `remove` opens the transaction.
 
-    An object is for one transaction: what it has asked about the table is not asked again.
+    An object is for one transaction: what it has asked about the table is not asked again. Its rows are in a table of
+    another name where `place` says so: in what is told of them they are the table's own.
     """
 
-    def __init__(self, database: Database, name: str, config: NestedConfig | None = None) -> None:
+    def __init__(
+        self, database: Database, name: str, config: NestedConfig | None = None, place: str | None = None
+    ) -> None:
         self._database = database
         self._config = config
         self._key = config.key if config else []
@@ -80,7 +83,8 @@ class RowTable:
         ).fetchall()
         made = (other for kind, other in found if kind == "table" and other not in _OURS)
         self.name: str = next(made, name)  # as the table was made: rows are written down under it
-        self._quoted = quote(name)
+        self.place = place or self.name
+        self._quoted = quote(self.place)
         self._there = {other for _, other in found}
         self._info: list[tuple[str, str, int]] | None = None
 
@@ -121,7 +125,7 @@ class RowTable:
     def holds(self, location_id: str) -> bool:
         """Return whether there are rows under a location."""
         self._make_writes()
-        return self._find(location_id, self.name) is not None
+        return self._find(location_id, self.place) is not None
 
     def insert(self, parts: Sequence[tuple[str, pa.Table]]) -> int:
         """Store rows, each part under its location, and return their number; all parts have the same columns.
@@ -204,7 +208,7 @@ class RowTable:
         """Return all columns with their declared types, and their places in the key of the table."""
         if self._info is None:
             self._info = self._database.execute(
-                "select name, type, pk from pragma_table_info(?)", (self.name,)
+                "select name, type, pk from pragma_table_info(?)", (self.place,)
             ).fetchall()
         return self._info
 
@@ -218,7 +222,7 @@ class RowTable:
         """Write down which rows each location has."""
         now, notes = _now(), []
         for location_id, rows in parts:
-            notes.append((location_id, self.name, first, first + rows.num_rows - 1, rows.num_rows, now))
+            notes.append((location_id, self.place, first, first + rows.num_rows - 1, rows.num_rows, now))
             first += rows.num_rows
         try:
             self._database.executemany("insert into _collectors_writes values (?, ?, ?, ?, ?, ?)", notes)
@@ -309,7 +313,7 @@ class RowTable:
         quoted = f" union all select max({ROW}) from {self._quoted}" if self.is_numbered() else ""  # noqa: S608  # quoted
         (last,) = self._database.execute(
             f"select max(last) from (select max(last_row) as last from _collectors_writes where table_name = ?{quoted})",  # noqa: S608
-            (self.name,),
+            (self.place,),
         ).fetchone()
         return (last or 0) + 1
 

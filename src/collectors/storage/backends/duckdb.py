@@ -26,7 +26,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
@@ -43,6 +43,9 @@ from collectors.storage.backends._duckdb_types import sql_type
 from collectors.storage.base import Backend, source_of
 from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.files import check_writable
+
+if TYPE_CHECKING:
+    from collectors.storage.replacing import Replacement
 
 __all__ = ["COMPONENT", "DuckdbBackend", "DuckdbConfig"]
 
@@ -106,7 +109,11 @@ class DuckdbBackend(Backend[DuckdbConfig]):
             rows = RowTable(connection, self._table(key.flow), self.config)
             if rows.holds(self.location(key)):
                 return 0
-            rows.insert(table, self.location(key))
+            if not self.config.replaces_readings():
+                rows.insert(table, self.location(key))
+            else:
+                with self._replacement(connection, key.flow).whole() as place:
+                    RowTable(connection, rows.name, self.config, place).insert(table, self.location(key))
         return int(table.num_rows)
 
     def claim(self, flow: str) -> Checkpoint:
@@ -244,13 +251,22 @@ class DuckdbBackend(Backend[DuckdbConfig]):
 
         def store_rows() -> None:
             nonlocal altered
+            flow, reading, place = delivery.key.flow, delivery.reading, None
+            if reading and self.config.replaces_readings():
+                place = self._replacement(connection, flow).place(reading)
+                altered = reading != "within"
             if delivery.table.num_rows:
-                rows = RowTable(connection, self._table(delivery.key.flow), self.config)
-                self.drifts[delivery.key.flow] = rows.found
+                rows = RowTable(connection, self._table(flow), self.config, place)
+                self.drifts[flow] = rows.found
                 altered = rows.insert(delivery.table, self.location(delivery.key))
 
         self._flows(connection).commit(delivery, store_rows)
         return altered
+
+    def _replacement(self, connection: Connection, flow: str) -> Replacement:
+        from collectors.storage.backends._duckdb_replacing import DuckdbReplacement
+
+        return DuckdbReplacement(connection, self._table(flow))
 
     def _checkpoint(self) -> None:
         with self._file.checkpointed() as connection:

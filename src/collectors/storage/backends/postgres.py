@@ -26,14 +26,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import psycopg
 import pyarrow as pa
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift, Reading
 from collectors.errors import ConfigurationError, DataError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration
@@ -45,6 +45,9 @@ from collectors.storage.backends._postgres_types import fits, widens
 from collectors.storage.base import Backend, source_of
 from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.records import plain
+
+if TYPE_CHECKING:
+    from collectors.storage.replacing import Replacement
 
 __all__ = ["COMPONENT", "PostgresBackend", "PostgresConfig"]
 
@@ -158,7 +161,10 @@ class PostgresBackend(Backend[PostgresConfig]):
             self._naming(connection, table, key),
             connection.durable_transaction(),
         ):
-            return self._rows(connection, key.flow).insert(table, self.location(key))
+            if not self.config.replaces_readings():
+                return self._rows(connection, key.flow).insert(table, self.location(key))
+            with self._replacement(connection, key.flow).whole() as place:
+                return self._rows(connection, key.flow, place).insert(table, self.location(key))
 
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch and return how far it is stored in this table."""
@@ -167,7 +173,8 @@ class PostgresBackend(Backend[PostgresConfig]):
 
     def commit(self, delivery: Delivery) -> int:
         """Store rows, letters, counts and position in one transaction."""
-        with self._writer() as connection, self._naming(connection, delivery.table, delivery.key):
+        about = delivery.table, delivery.key, delivery.reading
+        with self._writer() as connection, self._naming(connection, *about):
             return self._tables(connection).commit(delivery, lambda: self._store_rows(connection, delivery))
 
     def stored(self, flow: str) -> Checkpoint:
@@ -257,19 +264,23 @@ class PostgresBackend(Backend[PostgresConfig]):
         return f"PostgreSQL {where}, table {schema}{self._table_of(source)}"
 
     @contextmanager
-    def _naming(self, connection: Connection, table: pa.Table, key: ChunkKey) -> Iterator[None]:
+    def _naming(
+        self, connection: Connection, table: pa.Table, key: ChunkKey, reading: Reading = ""
+    ) -> Iterator[None]:
         """Find the rows that the server has refused, which does not say which: store them and take that back."""
         try:
             yield
         except DataError as error:
             if not error.rows:
                 with connection.rehearsal():
-                    error.rows = self._rows(connection, key.flow).refused(table)
+                    place = self._place(connection, key.flow, reading)
+                    error.rows = self._rows(connection, key.flow, place).refused(table)
             raise
 
     def _store_rows(self, connection: Connection, delivery: Delivery) -> None:
+        place = self._place(connection, delivery.key.flow, delivery.reading)
         if delivery.table.num_rows:
-            rows = self._rows(connection, delivery.key.flow)
+            rows = self._rows(connection, delivery.key.flow, place)
             self.drifts[delivery.key.flow] = rows.found
             rows.insert(delivery.table, self.location(delivery.key))
 
@@ -310,8 +321,19 @@ class PostgresBackend(Backend[PostgresConfig]):
     def _tables(self, connection: Connection) -> DeliveryTables:
         return DeliveryTables(connection, self.config.in_schema, self.config.table)
 
-    def _rows(self, connection: Connection, flow: str) -> RowTable:
-        return RowTable(connection, self.config.in_schema, self._table(flow), self.config)
+    def _rows(self, connection: Connection, flow: str, place: str | None = None) -> RowTable:
+        return RowTable(connection, self.config.in_schema, self._table(flow), self.config, place)
+
+    def _place(self, connection: Connection, flow: str, reading: Reading) -> str | None:
+        """Do what `write: replace` does at this point of a reading; return where the rows wait, if they do."""
+        if not reading or not self.config.replaces_readings():
+            return None
+        return self._replacement(connection, flow).place(reading)
+
+    def _replacement(self, connection: Connection, flow: str) -> Replacement:
+        from collectors.storage.backends._postgres_replacing import PostgresReplacement
+
+        return PostgresReplacement(connection, self.config.in_schema, self._table(flow))
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:

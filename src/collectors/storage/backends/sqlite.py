@@ -23,12 +23,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import pyarrow as pa
 from pydantic import AfterValidator
 
-from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift
+from collectors.chunks import Checkpoint, ChunkKey, Counts, DeadLetter, Delivery, Drift, Reading
 from collectors.errors import ConfigurationError, TransientError
 from collectors.models import QueryCriteria
 from collectors.settings import Duration, LocalPath
@@ -38,6 +38,9 @@ from collectors.storage.base import Backend, source_of
 from collectors.storage.child_tables import NestedConfig, preview_nested, without_children
 from collectors.storage.files import check_writable
 from collectors.storage.sqlite_store import Database, DeliveryTables, open_database
+
+if TYPE_CHECKING:
+    from collectors.storage.replacing import Replacement
 
 __all__ = ["COMPONENT", "SqliteBackend", "SqliteConfig"]
 
@@ -91,7 +94,12 @@ class SqliteBackend(Backend[SqliteConfig]):
         with self._writer() as database, database.transaction():
             rows = RowTable(database, self._table(key.flow), self.config)
             location = self.location(key)
-            return 0 if rows.holds(location) else rows.insert([(location, table)])
+            if rows.holds(location):
+                return 0
+            if not self.config.replaces_readings():
+                return rows.insert([(location, table)])
+            with self._replacement(database, rows.name).whole() as place:
+                return RowTable(database, rows.name, self.config, place).insert([(location, table)])
 
     def claim(self, flow: str) -> Checkpoint:
         """Raise the flow's epoch and return how far it is stored in this table."""
@@ -112,8 +120,11 @@ class SqliteBackend(Backend[SqliteConfig]):
 
             def store_rows(fresh: Sequence[Delivery]) -> None:
                 for (name, *_), group in self._alike(fresh).items():
-                    parts = [(self.location(each.key), each.table) for each in group]
-                    rows = RowTable(database, name, self.config)
+                    place = self._place(database, name, group[0].reading)
+                    parts = [(self.location(each.key), each.table) for each in group if each.table.num_rows]
+                    if not parts:
+                        continue
+                    rows = RowTable(database, name, self.config, place)
                     try:
                         rows.insert(parts)
                     finally:
@@ -235,14 +246,29 @@ class SqliteBackend(Backend[SqliteConfig]):
         return names[0] if names else None
 
     def _alike(self, deliveries: Sequence[Delivery]) -> dict[tuple[Any, ...], list[Delivery]]:
-        """Return the deliveries that have rows by table and columns; each alone where they have child tables."""
+        """Return the deliveries that have rows by table and columns; each alone where they have child tables.
+
+        Those of readings that are to be replaced stay alone, too, with rows or not.
+        """
         groups: dict[tuple[Any, ...], list[Delivery]] = {}
         for number, delivery in enumerate(deliveries):
-            if delivery.table.num_rows:
-                alone = number if self.config.nested == "tables" else None
+            marked = bool(delivery.reading) and self.config.replaces_readings()
+            if delivery.table.num_rows or marked:
+                alone = number if self.config.nested == "tables" or marked else None
                 key = self._table(delivery.key.flow), delivery.table.schema, alone
                 groups.setdefault(key, []).append(delivery)
         return groups
+
+    def _place(self, database: Database, name: str, reading: Reading) -> str | None:
+        """Do what `write: replace` does at this point of a reading; return where the rows wait, if they do."""
+        if not reading or not self.config.replaces_readings():
+            return None
+        return self._replacement(database, RowTable(database, name).name).place(reading)
+
+    def _replacement(self, database: Database, name: str) -> Replacement:
+        from collectors.storage.backends._sqlite_replacing import SqliteReplacement
+
+        return SqliteReplacement(database, name)
 
     def _tables(self, database: Database) -> DeliveryTables:
         return DeliveryTables(database, self.config.table)
