@@ -178,7 +178,7 @@ def test_check_says_that_rows_have_no_key(where):
         ({"write": "upsert"}, "needs a `key`"),
         ({"key": ["id"]}, r"a `key` \(id\) is for `write: upsert`"),
         ({"write": "upsert", "key": ["id", "id"]}, "names a column twice"),
-        ({"write": "replace"}, "append"),
+        ({"write": "other"}, "append"),
     ],
 )
 def test_settings(where, given_settings, message):

@@ -128,7 +128,13 @@ class _Edge(Struct, frozen=True):
     @property
     def leaks(self) -> bool:
         """Whether something can be lost in front of the spool, since nobody sends it again."""
-        return self.spooled and not isinstance(self.source, Answers) and bool(self.source.lost_before_spool)
+        nobody_sends_again = not isinstance(self.source, Answers) and bool(self.source.lost_before_spool)
+        return self.spooled and nobody_sends_again and not self.replaces
+
+    @property
+    def replaces(self) -> bool:
+        """Whether each whole reading takes the place of the one before, and one that breaks off is dropped."""
+        return bool(self.backend.config.replaces_readings())
 
     @property
     def falls_behind(self) -> bool:
@@ -176,7 +182,7 @@ class _Edge(Struct, frozen=True):
         doubled = [each.may_repeat for each in (self.source, self.backend) if each.may_repeat]
         if doubled:
             return Level.AT_LEAST_ONCE, "; ".join(doubled)
-        if not self.spooled:
+        if not self.spooled or self.replaces:
             return Level.EXACTLY_ONCE, None
         if isinstance(self.source, Answers):
             return Level.FROM_HAND_OVER, (
@@ -187,7 +193,9 @@ class _Edge(Struct, frozen=True):
         return Level.FROM_SPOOL, self.source.lost_before_spool
 
     def _reasons(self) -> Iterator[str]:
-        if not self.spooled:
+        if self.replaces:
+            yield "each reading is of everything, and takes the place of the one before when it is whole"
+        elif not self.spooled:
             again = ", and may give records again" if self.source.may_repeat else ""
             yield f"the source can be read again from a position{again}"
         elif isinstance(self.source, Answers):
@@ -228,10 +236,12 @@ class _Edge(Struct, frozen=True):
             return f"reading waits, and goes on by itself{patience}"
         if isinstance(self.source, Answers):
             return "senders are turned away until there is room; nothing that was answered is dropped"
-        if not self.leaks:
+        if not self.leaks and not self.replaces:
             return (
                 "reading pauses until there is room; nothing is acknowledged meanwhile, so nothing is dropped"
             )
+        if self.replaces:
+            return "reading pauses until there is room, or begins again; the table stays as it was until then"
         return "reading pauses until there is room; what the sender cannot hold back meanwhile is lost"
 
     def _second_process(self) -> str:

@@ -69,10 +69,7 @@ create table if not exists {{schema}}_collectors_schema (
 
 
 class RowTable:
-    """One table of an open database; whoever calls `insert` and `remove` opens the transaction.
-
-    Its rows are in a table of another name where `place` says so: in what is told of them they are the table's own.
-    """
+    """One table of an open database, whose rows are at `place`; whoever calls `insert` and `remove` opens the transaction."""
 
     def __init__(
         self,
@@ -92,8 +89,7 @@ class RowTable:
         self._settable: list[str] = []
         self._schema = schema
         self._quoted_schema = f"{quote(schema)}." if schema else ""
-        self.name = name
-        self.place = place or name
+        self.name, self.place = name, place or name
         self.quoted = f"{self._quoted_schema}{quote(self.place)}"
 
     def columns(self) -> dict[str, str] | None:
@@ -136,9 +132,8 @@ class RowTable:
         that cannot be stored, without them when only the server knows which; FatalError when the columns do not fit. With
         `nested: tables` what is nested in the rows goes into child tables.
         """
-        if not self._nested:
-            return self.put(table, location_id)
-        return (insert_nested(self, table, location_id, self._mode) or [0])[0]
+        nested = self._nested and insert_nested(self, table, location_id, self._mode)
+        return (nested or [0])[0] if self._nested else self.put(table, location_id)
 
     def put(self, table: pa.Table, location_id: str, links: Links | None = None) -> int:
         """Store the rows in this table alone."""

@@ -13,6 +13,7 @@ to do. A table that exists already gets one more column, `_collectors_row`, whic
 With `nested: tables` what is nested in a record goes into columns and child tables of its own.
 
 With `write: upsert` and a `key` each row takes the place of those with the same key.
+With `write: replace` a whole reading takes the place of the one before.
 
 Delivery: exactly once: rows, position, dead letters and counts are one transaction. What is behind DuckDB's last
 CHECKPOINT, at most `checkpoint_after` ago, is told as durable: what came later is kept by its source or the spool, so

@@ -16,6 +16,7 @@ With `nested: tables` what is nested in a record goes into columns and child tab
 
 With `write: upsert` and a `key` each row takes the place of the one with the same key, by `ON CONFLICT` on a unique
 index, which is made where there is none.
+With `write: replace` a whole reading takes the place of the one before.
 
 Delivery: exactly once: rows, position, dead letters and counts are one transaction, with `synchronous_commit` on. A
 connection that is refused, hangs or breaks is tried again; what was stored is asked for first.

@@ -12,6 +12,7 @@ already is used as it is, with one more column, `_collectors_row`, which says wh
 With `nested: tables` what is nested in a record goes into columns and child tables of its own.
 
 With `write: upsert` and a `key` each row takes the place of the one with the same key, kept unique by an index.
+With `write: replace` a whole reading takes the place of the one before.
 
 Delivery: exactly once: rows, position, dead letters and counts are one transaction. WAL, `synchronous=FULL`: what was
 acknowledged survives a power cut. One process writes to a file at a time; others may read it.
