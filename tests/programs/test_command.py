@@ -49,8 +49,9 @@ def test_one_that_is_cancelled_while_it_starts_is_ended_with_all_that_it_started
     text = f"sleep 600 & echo $! > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/child; wait"
 
     async def scenario() -> None:
+        others = set(psutil.Process().children())
         starting = asyncio.ensure_future(Run.start(Command(["sh", "-c", text]), takes_input=True))
-        while not psutil.Process().children():
+        while not set(psutil.Process().children()) - others:
             await asyncio.sleep(0)
         while not (tmp_path / "child").exists():
             time.sleep(0.01)
@@ -78,7 +79,7 @@ def is_alive(child: Path) -> bool:
 def test_one_that_is_cancelled_while_it_is_stopped_can_be_stopped_again() -> None:
     async def scenario() -> None:
         deaf = python(
-            "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()",
+            "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'1\\n'); signal.pause()",
             grace=600,
         )
         command = await Run.start(deaf)
