@@ -23,6 +23,7 @@ import pyarrow as pa
 from collectors.chunks import ChunkKey
 from collectors.enums import ErrorType
 from collectors.errors import FatalError
+from collectors.rows import batches
 from collectors.storage.base import Backend, BackendConfig
 from collectors.storage.records import to_exact_json_lines, to_records
 
@@ -56,7 +57,11 @@ class StdoutBackend(Backend[StdoutConfig]):
         """Print the rows and return their number."""
         if self._printed.get(key.flow) == key:
             return 0
-        _print(_as_table(table) if self.config.format == "table" else to_exact_json_lines(table))
+        if self.config.format == "table":
+            _print(_as_table(table))
+        else:  # some rows at a time: their text is not copied together, and is still in the processor's cache
+            for start, count in batches(table.num_rows):
+                _print(to_exact_json_lines(table.slice(start, count)))
         self._printed[key.flow] = key
         return int(table.num_rows)
 
