@@ -51,9 +51,8 @@ class Replacement(ABC):
     def note_begun(self) -> None:
         """Insert the line without a location."""
 
-    @abstractmethod
-    def adopt(self, there: Mapping[str, Any], waiting: Mapping[str, Any]) -> None:
-        """Give the table, which is empty now, the columns and types that the waiting one has got."""
+    def change_types(self, kinds: Mapping[str, Any]) -> None:  # noqa: B027  # not where no type is ever changed
+        """Give columns of the table, which is empty now, the types that the waiting one has got."""
 
     def place(self, reading: Reading) -> str | None:
         """Do what a delivery asks for, and return where its rows go if they have to wait; None: into the table.
@@ -65,6 +64,10 @@ class Replacement(ABC):
         elif reading == "ends" and self._has_begun():
             self._end()
         return self.waiting if reading == "within" and self._has_begun() else None
+
+    def rename(self) -> None:
+        """Let the waiting table be the table, which is not there."""
+        self.run(f"alter table {self._quoted_waiting} rename to {quote(self.table)}")
 
     @contextmanager
     def whole(self) -> Iterator[str]:
@@ -92,15 +95,26 @@ class Replacement(ABC):
             [self.waiting],
         )
         if there is None and waiting is not None:
-            self.run(f"alter table {self._quoted_waiting} rename to {quote(self.table)}")
+            self.rename()
         elif there is not None:
-            self.run(f"delete from {self._quoted}")  # noqa: S608
-            if waiting is not None:
-                self.adopt(there, waiting)
-                names = ", ".join(map(quote, waiting))
-                self.run(f"insert into {self._quoted} ({names}) select {names} from {self._quoted_waiting}")  # noqa: S608
-                self.run(f"drop table {self._quoted_waiting}")
+            self._refill(there, waiting or {})
         self.run(
             f"update {self._writes} set table_name = {self.mark} where table_name = {self.mark}",  # noqa: S608
             [self.table, self.waiting],
         )
+
+    def _refill(self, there: Mapping[str, Any], waiting: Mapping[str, Any]) -> None:
+        """Put the rows that wait in the place of all others.
+
+        Columns are added first: PostgreSQL adds none where deferred constraints have still to look at deleted rows.
+        """
+        for name, kind in waiting.items():
+            if name not in there:
+                quoted = f"{quote(name)} {kind}"
+                self.run(f"alter table {self._quoted} add column {quoted}")
+        self.run(f"delete from {self._quoted}")  # noqa: S608
+        if waiting:
+            self.change_types({name: kind for name, kind in waiting.items() if there.get(name, kind) != kind})
+            names = ", ".join(map(quote, waiting))
+            self.run(f"insert into {self._quoted} ({names}) select {names} from {self._quoted_waiting}")  # noqa: S608
+            self.run(f"drop table {self._quoted_waiting}")

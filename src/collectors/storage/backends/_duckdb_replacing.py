@@ -33,29 +33,31 @@ class DuckdbReplacement(Replacement):
         return self._connection.rows(statement, list(values))
 
     def columns(self, table: str) -> Mapping[str, str] | None:
-        """Return the columns with their types."""
-        found = self.run(
-            "select column_name, data_type from duckdb_columns() "
-            "where schema_name = 'main' and lower(table_name) = lower(?) order by column_index",
-            [table],
-        )
-        return dict(found) or None
+        """Return the columns with their types, but for those that are generated."""
+        return {name: kind for name, kind, _ in self._described(table)} or None
 
     def make_waiting(self) -> None:
-        """Make it of the same columns."""
-        self.run(f"create table {self._quoted_waiting} as from {self._quoted} limit 0")
+        """Make it of the same columns, with their defaults."""
+        quoted = ", ".join(
+            f"{quote(name)} {kind}" + ("" if default is None else f" default ({default})")
+            for name, kind, default in self._described(self.table)
+        )
+        self.run(f"create table {self._quoted_waiting} ({quoted})")
 
     def note_begun(self) -> None:
         """Insert the line without a location."""
         self.run("insert into _collectors_writes values ('', ?, 0, 0, ?)", [self.waiting, datetime.now(UTC)])
 
-    def adopt(self, there: Mapping[str, str], waiting: Mapping[str, str]) -> None:
-        """Add the columns that are missing, change the types that are others."""
-        for name, kind in waiting.items():
-            if name not in there:
-                quoted = f"add column {quote(name)} {kind}"
-            elif kind != there[name]:
-                quoted = f"alter {quote(name)} type {kind}"
-            else:
-                continue
-            self.run(f"alter table {self._quoted} {quoted}")
+    def change_types(self, kinds: Mapping[str, str]) -> None:
+        """Give columns of the empty table other types."""
+        for name, kind in kinds.items():
+            quoted = f"{quote(name)} type {kind}"
+            self.run(f"alter table {self._quoted} alter {quoted}")
+
+    def _described(self, table: str) -> list[tuple[str, str, str | None]]:
+        """Return name, type and default of the columns that can be written."""
+        return self.run(
+            "select column_name, data_type, column_default from duckdb_columns() where schema_name = 'main' "
+            "and lower(table_name) = lower(?) and not is_generated order by column_index",
+            [table],
+        )

@@ -36,11 +36,14 @@ class SqliteReplacement(Replacement):
         return dict(self.run("select name, type from pragma_table_info(?)", [table])) or None
 
     def make_waiting(self) -> None:
-        """Make it of the same columns."""
+        """Make it of the same columns, with their defaults."""
         numbered = self.run("select 1 from pragma_table_info(?) where name = ? and pk = 1", [self.table, ROW])
         quoted = [
             f"{quote(name)} {'integer primary key' if name == ROW and numbered else kind}"
-            for name, kind in (self.columns(self.table) or {}).items()
+            + ("" if default is None else f" default ({default})")
+            for name, kind, default in self.run(
+                "select name, type, dflt_value from pragma_table_info(?)", [self.table]
+            )
         ]
         self.run(f"create table {self._quoted_waiting} ({', '.join(quoted)})")
 
@@ -49,9 +52,11 @@ class SqliteReplacement(Replacement):
         now = datetime.now(UTC).isoformat()
         self.run("insert into _collectors_writes values ('', ?, 0, 0, 0, ?)", [self.waiting, now])
 
-    def adopt(self, there: Mapping[str, str], waiting: Mapping[str, str]) -> None:
-        """Add the columns that are missing; no type is ever changed."""
-        for name, kind in waiting.items():
-            if name not in there:
-                quoted = f"{quote(name)} {kind}"
-                self.run(f"alter table {self._quoted} add column {quoted}")
+    def rename(self) -> None:
+        """Do so also where there are views of a table that is not there: SQLite refuses it otherwise."""
+        ((before,),) = self.run("pragma legacy_alter_table")
+        self.run("pragma legacy_alter_table = on")
+        try:
+            super().rename()
+        finally:
+            self.run(f"pragma legacy_alter_table = {before}")
