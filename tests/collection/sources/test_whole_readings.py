@@ -88,6 +88,17 @@ def test_a_reading_goes_on_where_it_was():
         ]
 
 
+def test_behind_each_chunk_the_rest_comes_and_nothing_twice():
+    """Also behind the last records, where nothing is left to be asked for."""
+    with Api(rows(range(1, 16))) as api:
+        found = [(mark, ids) for mark, ids, _ in told(api_source(api))]
+        positions = [position for *_, position in told(api_source(api))]
+        for number, since in enumerate(positions[1:-1], 2):
+            assert [(mark, ids) for mark, ids, _ in told(api_source(api), since)] == found[number:]
+        ended = told(api_source(api), positions[-2])[-1][2]
+        assert [(mark, ids) for mark, ids, _ in told(api_source(api), ended)] == found
+
+
 def test_a_reading_that_was_not_told_begins_anew():
     """Half of it was appended by an earlier run, before the settings were changed."""
     with Api(rows(range(1, 16))) as api:

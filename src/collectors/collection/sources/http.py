@@ -164,6 +164,9 @@ class HttpSource(Source[HttpConfig]):
         work = self._work(since)
         behind = {key: value for key, value in (since or {}).items() if key not in _OURS}
         begun = not self.marks_readings or (since or {}).get(_MARK) == "within"
+        if self.marks_readings and begun and "stack" not in behind:  # all was read, and its end is not stored
+            yield self.chunk(b"", {**behind, _MARK: "ends"}, reading="ends")
+            return
         while not work.ended:
             name = work.endpoint.name
             lines = await self._page(self._client, work)
