@@ -213,6 +213,20 @@ def test_a_view_of_a_table_that_is_not_there_yet(tmp_path):
         assert database.execute("select n from seen").fetchall() == [(5,)]
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_a_table_that_does_not_take_the_rows_says_what_to_do(kind, tmp_path):
+    path = str(tmp_path / "rows.db")
+    with closing((duckdb if kind == "duckdb" else sqlite3).connect(path)) as database:
+        database.execute("create table t (n bigint check (n < 9))")
+    flow = Flow(opened({"type": kind, "path": path, "table": "t"}, write="replace"))
+    flow.give("begins", rows(n=[1]), "ends")
+    with pytest.raises(
+        FatalError, match=r"'t' does not take .* CHECK .* it is as it was. Leave out such rows"
+    ):
+        flow.give("begins", rows(n=[2, 9]), "ends")
+    assert stored(flow.backend) == [{"n": 1}]
+
+
 @pytest.fixture
 def postgres_table(postgres_server):
     """Return a function that runs a statement about a table, and one that gives a flow into it."""
@@ -251,6 +265,18 @@ def test_what_triggers_fill_may_be_missing_while_rows_wait(postgres_table):
     for n in (1, 2):
         flow().give("begins", rows(n=[n]), "ends")
         assert run("select id, n, note from {t}") == [(n, n + 10, "made")]
+
+
+def test_rows_that_postgresql_refuses_are_told_of_the_table(postgres_table):
+    run, flow = postgres_table
+    run("create table {t}_all (n bigint primary key)")
+    run("create table {t} (n bigint unique references {t}_all)")
+    with pytest.raises(DataError) as refused:
+        flow().give("begins", rows(n=[1, 1]))
+    assert list(refused.value.rows) == [1]
+    assert "_collectors_next" not in refused.value.rows[1]
+    with pytest.raises(FatalError, match="does not take .* foreign key constraint"):
+        flow().give("begins", rows(n=[1]), "ends")
 
 
 def test_rows_that_others_refer_to_until_the_commit(postgres_table):

@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import Any
 
 from collectors.chunks import Reading
+from collectors.enums import ErrorType
+from collectors.errors import FatalError
 from collectors.storage.sql_names import quote
 
 __all__ = ["Replacement"]
@@ -27,6 +29,8 @@ class Replacement(ABC):
 
     quoted_schema = ""
     mark = "?"
+    refusals: tuple[type[Exception], ...] = ()
+    """What it raises where a constraint of the table is in the way."""
 
     def __init__(self, table: str) -> None:
         self.table = table
@@ -57,7 +61,8 @@ class Replacement(ABC):
     def place(self, reading: Reading) -> str | None:
         """Do what a delivery asks for, and return where its rows go if they have to wait; None: into the table.
 
-        Rows of a reading that was not begun here go into the table: nobody knows what they would be a part of.
+        Rows of a reading that was not begun here go into the table: nobody knows what they would be a part of. Raises
+        FatalError where the table does not take the rows of one that is whole: nobody could say which are to be set aside.
         """
         if reading == "begins":
             self._begin()
@@ -97,7 +102,14 @@ class Replacement(ABC):
         if there is None and waiting is not None:
             self.rename()
         elif there is not None:
-            self._refill(there, waiting or {})
+            try:
+                self._refill(there, waiting or {})
+            except self.refusals as error:
+                raise FatalError(
+                    f"table '{self.table}' does not take the rows of a whole reading in the place of its own: {error}; it is as "
+                    "it was. Leave out such rows with a processor, or change what the table asks for",
+                    error_type=ErrorType.STORAGE,
+                ) from error
         self.run(
             f"update {self._writes} set table_name = {self.mark} where table_name = {self.mark}",  # noqa: S608
             [self.table, self.waiting],

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import duckdb
+
 from collectors.chunks import Reading
 from collectors.storage.backends._duckdb_file import Connection
 from collectors.storage.replacing import Replacement
@@ -16,6 +18,8 @@ __all__ = ["DuckdbReplacement"]
 
 class DuckdbReplacement(Replacement):
     """One table of an open file. Constraints of the table hold when the rows take their place, not before."""
+
+    refusals = (duckdb.IntegrityError, duckdb.DataError)
 
     def __init__(self, connection: Connection, table: str) -> None:
         super().__init__(table)

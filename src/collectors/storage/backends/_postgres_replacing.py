@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
+
 from collectors.chunks import Reading
 from collectors.storage.backends._postgres_connection import Connection
 from collectors.storage.replacing import Replacement
@@ -22,6 +24,7 @@ class PostgresReplacement(Replacement):
     """
 
     mark = "%s"
+    refusals = (psycopg.IntegrityError, psycopg.DataError)
 
     def __init__(self, connection: Connection, schema: str | None, table: str) -> None:
         self.quoted_schema = f"{quote(schema)}." if schema else ""

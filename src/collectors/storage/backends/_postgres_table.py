@@ -176,9 +176,8 @@ class RowTable:
                     raise
                 self._run("rollback to savepoint part")
                 if end - start == 1:
-                    bad[start] = " ".join(
-                        filter(None, [error.diag.message_primary, error.diag.message_detail])
-                    )
+                    told = " ".join(filter(None, [error.diag.message_primary, error.diag.message_detail]))
+                    bad[start] = told.replace(self.place, self.name)
                 else:
                     middle = (start + end) // 2
                     waiting += [(middle, end), (start, middle)]

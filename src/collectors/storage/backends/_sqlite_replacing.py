@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = ["SqliteReplacement"]
 
 class SqliteReplacement(Replacement):
     """One table of an open file. Constraints of the table hold when the rows take their place, not before."""
+
+    refusals = (sqlite3.IntegrityError,)
 
     def __init__(self, database: Database, table: str) -> None:
         super().__init__(table)
