@@ -142,6 +142,19 @@ def test_a_location_of_the_table_can_be_deleted_and_one_that_waits_is_none(flow)
         asking(flow.backend, flow.backend.remove, f"{FLOW}:3")
 
 
+def test_a_reading_of_which_rows_were_added_replaces_nothing(where):
+    """The settings said `append` for a while, and another storage of the source replaced on."""
+    place = where()
+    replacing, adding = (Flow(opened(place, write=write)) for write in ("replace", "append"))
+    adding.give("begins", rows(n=[0]), "ends")
+    replacing.give("begins", rows(n=[1]))
+    adding.give(rows(n=[2]))
+    replacing.give(rows(n=[3]), "ends")
+    assert stored(replacing.backend) == [{"n": 0}, {"n": 2}, {"n": 3}]
+    replacing.give("begins", rows(n=[4]), "ends")
+    assert stored(replacing.backend) == [{"n": 4}]
+
+
 def test_what_is_stored_by_hand_is_a_reading_of_its_own(flow):
     for seq, table in enumerate([rows(n=[1, 2]), rows(n=[3])], 1):
         assert asking(flow.backend, flow.backend.write, table, ChunkKey(FLOW, 0, seq)) == table.num_rows

@@ -74,6 +74,11 @@ class Replacement(ABC):
         """Let the waiting table be the table, which is not there."""
         self.run(f"alter table {self._quoted_waiting} rename to {quote(self.table)}")
 
+    def give_up(self) -> None:
+        """Forget a reading that has begun, since rows of it have gone into the table: its end would replace them."""
+        if self._has_begun():
+            self._forget()
+
     @contextmanager
     def whole(self) -> Iterator[str]:
         """Make what is stored under `with`, in the table of this name, a reading of its own."""
@@ -85,9 +90,12 @@ class Replacement(ABC):
         found = f"select 1 from {self._writes} where location_id = '' and table_name = {self.mark}"  # noqa: S608
         return bool(self.run(found, [self.waiting]))
 
-    def _begin(self) -> None:
+    def _forget(self) -> None:
         self.run(f"drop table if exists {self._quoted_waiting}")
         self.run(f"delete from {self._writes} where table_name = {self.mark}", [self.waiting])  # noqa: S608
+
+    def _begin(self) -> None:
+        self._forget()
         self.note_begun()
         if self.columns(self.table) is not None:
             self.make_waiting()

@@ -27,8 +27,13 @@ class SqliteReplacement(Replacement):
 
     def place(self, reading: Reading) -> str | None:
         """Do what a delivery asks for, in a file that may be new."""
-        RowTable(self._database, self.table).holds("")  # makes what is beside the table
+        self._make_writes()
         return super().place(reading)
+
+    def give_up(self) -> None:
+        """Forget a reading that has begun, in a file that may be new."""
+        self._make_writes()
+        super().give_up()
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows."""
@@ -63,3 +68,6 @@ class SqliteReplacement(Replacement):
             super().rename()
         finally:
             self.run(f"pragma legacy_alter_table = {before}")
+
+    def _make_writes(self) -> None:
+        RowTable(self._database, self.table).holds("")  # makes what is beside the table

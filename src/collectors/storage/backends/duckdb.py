@@ -256,6 +256,8 @@ class DuckdbBackend(Backend[DuckdbConfig]):
             if reading and self.config.replaces_readings():
                 place = self._replacement(connection, flow).place(reading)
                 altered = reading != "within"
+            elif reading:  # this storage has replaced before, as another one of the source does
+                self._replacement(connection, flow).give_up()
             if delivery.table.num_rows:
                 rows = RowTable(connection, self._table(flow), self.config, place)
                 self.drifts[flow] = rows.found

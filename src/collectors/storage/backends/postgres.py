@@ -326,10 +326,14 @@ class PostgresBackend(Backend[PostgresConfig]):
         return RowTable(connection, self.config.in_schema, self._table(flow), self.config, place)
 
     def _place(self, connection: Connection, flow: str, reading: Reading) -> str | None:
-        """Do what `write: replace` does at this point of a reading; return where the rows wait, if they do."""
-        if not reading or not self.config.replaces_readings():
+        """Do what is to be done at this point of a reading; return where the rows wait, if they do."""
+        if not reading:
             return None
-        return self._replacement(connection, flow).place(reading)
+        replacement = self._replacement(connection, flow)
+        if self.config.replaces_readings():
+            return replacement.place(reading)
+        replacement.give_up()  # this storage has replaced before, as another one of the source does
+        return None
 
     def _replacement(self, connection: Connection, flow: str) -> Replacement:
         from collectors.storage.backends._postgres_replacing import PostgresReplacement

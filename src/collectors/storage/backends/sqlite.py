@@ -261,10 +261,14 @@ class SqliteBackend(Backend[SqliteConfig]):
         return groups
 
     def _place(self, database: Database, name: str, reading: Reading) -> str | None:
-        """Do what `write: replace` does at this point of a reading; return where the rows wait, if they do."""
-        if not reading or not self.config.replaces_readings():
+        """Do what is to be done at this point of a reading; return where the rows wait, if they do."""
+        if not reading:
             return None
-        return self._replacement(database, RowTable(database, name).name).place(reading)
+        replacement = self._replacement(database, RowTable(database, name).name)
+        if self.config.replaces_readings():
+            return replacement.place(reading)
+        replacement.give_up()  # this storage has replaced before, as another one of the source does
+        return None
 
     def _replacement(self, database: Database, name: str) -> Replacement:
         from collectors.storage.backends._sqlite_replacing import SqliteReplacement
