@@ -178,14 +178,32 @@ def test_nobody_is_told_who_does_not_ask(tmp_path):
 
 
 class Target:
-    """The table that is replaced, and what is in it."""
+    """The table that is replaced by the pipeline p.yaml, and what is in it."""
 
     def __init__(self, kind, folder, request):
         self.kind, self.folder = kind, folder
         self.table = f"t{uuid4().hex}"
         self.dsn = request.getfixturevalue("postgres_server").dsn if kind == "postgres" else None
         place = {"dsn": self.dsn} if self.dsn else {"path": f"out.{kind}"}
-        self.storage = {"type": kind, "table": self.table, "write": "replace", **place}
+        storage = {"type": kind, "table": self.table, "write": "replace", **place}
+        source = {
+            "type": "sql",
+            "id": "things",
+            "url": "sqlite:///in.db",
+            "table": "things",
+            "chunk_size": "1 KiB",
+        }
+        pipeline = {"name": "copy", "sources": [source], "storage": [storage]}
+        (folder / "p.yaml").write_text(json.dumps(pipeline))
+
+    def write_version(self, version):
+        """Have a hundred rows of the version in the source for each that there was."""
+        with closing(sqlite3.connect(self.folder / "in.db")) as database:
+            database.execute("create table if not exists things (id integer, version integer)")
+            database.execute("delete from things")
+            rows = [(n, version) for n in range(100 * version)]
+            database.executemany("insert into things values (?, ?)", rows)
+            database.commit()
 
     def versions(self):
         """Return which version each row is of; None while there is no table."""
@@ -213,25 +231,9 @@ class Target:
 def test_killed_at_crash_points_a_table_is_one_whole_version(kind, tmp_path, request):
     """Of each version of the source there are as many rows as its number times a hundred."""
     target = Target(kind, tmp_path, request)
-    source = {
-        "type": "sql",
-        "id": "things",
-        "url": "sqlite:///in.db",
-        "table": "things",
-        "chunk_size": "1 KiB",
-    }
-    (tmp_path / "p.yaml").write_text(
-        json.dumps({"name": "copy", "sources": [source], "storage": [target.storage]})
-    )
     kills = 0
     for version in range(1, 3):
-        with closing(sqlite3.connect(tmp_path / "in.db")) as database:
-            database.execute("create table if not exists things (id integer, version integer)")
-            database.execute("delete from things")
-            database.executemany(
-                "insert into things values (?, ?)", [(n, version) for n in range(100 * version)]
-            )
-            database.commit()
+        target.write_version(version)
         command = [sys.executable, "-W", "ignore", str(LIVES), "p.yaml", str(3 * version), "13", "5"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
@@ -244,26 +246,10 @@ def test_killed_at_crash_points_a_table_is_one_whole_version(kind, tmp_path, req
 def test_killed_and_left_a_table_is_what_it_was(kind, tmp_path, request):
     """After each kill somebody looks: there is the version before or the new one, whole."""
     target = Target(kind, tmp_path, request)
-    source = {
-        "type": "sql",
-        "id": "things",
-        "url": "sqlite:///in.db",
-        "table": "things",
-        "chunk_size": "1 KiB",
-    }
-    (tmp_path / "p.yaml").write_text(
-        json.dumps({"name": "copy", "sources": [source], "storage": [target.storage]})
-    )
     life = f"import sys; sys.path.insert(0, {str(LIVES.parent)!r}); import _lives, pathlib; "
     before, kept, points = 1, 0, [10**9, 25, 50, 75, 10**9]
     for version, point in enumerate(points, 1):
-        with closing(sqlite3.connect(tmp_path / "in.db")) as database:
-            database.execute("create table if not exists things (id integer, version integer)")
-            database.execute("delete from things")
-            database.executemany(
-                "insert into things values (?, ?)", [(n, version) for n in range(100 * version)]
-            )
-            database.commit()
+        target.write_version(version)
         command = [
             sys.executable,
             "-W",
