@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -20,7 +21,12 @@ __all__ = [
     "Drift",
     "Reading",
     "Rejected",
+    "drift_lines",
 ]
+
+_SHOWN = 100
+"""So much of a sample is on the line; `schema-history` has more."""
+_SHOWN_COLUMNS = 20
 
 Reading = Literal["", "begins", "within", "ends"]
 """Where a chunk stands in a reading of everything that its source has: that begins here or is whole now, both without rows, or
@@ -195,8 +201,8 @@ class Drift(Struct, frozen=True):
             return f"column '{self.column}': rows bring it as {self.brought}, and the table does not have it"
         return f"column '{self.column}': rows bring {self.brought}, and the table has {self.existing}"
 
-    def text(self) -> str:
-        """Return the drift in a line, with the first sample."""
+    def text(self, most: int | None = None) -> str:
+        """Return the drift in a line, with so many characters of the first sample, all that there are by default."""
         done = {
             "added": f"new column '{self.column}' of type {self.brought}",
             "widened": f"column '{self.column}' is {self.brought} now, it was {self.existing}",
@@ -204,5 +210,27 @@ class Drift(Struct, frozen=True):
             "left out": f"{self.what()}; left out",
             "set aside": f"{self.what()}; such rows are set aside",
         }.get(self.action, self.what())
-        sample = f", for example {self.samples[0]}" if self.samples else ""
-        return f"table '{self.table}': {done}{sample} ({self.location})"
+        shown = self.samples[0] if self.samples else ""
+        if most is not None and len(shown) > most:
+            shown = f"{shown[:most]}…"
+        return f"table '{self.table}': {done}{f', for example {shown}' if shown else ''} ({self.location})"
+
+
+def drift_lines(drifts: Sequence[Drift]) -> list[str]:
+    """Return what one commit has found, for people: columns that were added to one table together are one line."""
+    added: dict[tuple[str, str], list[Drift]] = {}
+    for drift in drifts:
+        if drift.action == "added":
+            added.setdefault((drift.table, drift.location), []).append(drift)
+    together = {place: found for place, found in added.items() if len(found) > 1}
+    lines = [
+        f"table '{table}': {len(found)} new columns: "
+        + ", ".join(f"'{drift.column}' {drift.brought}" for drift in found[:_SHOWN_COLUMNS])
+        + (f" and {len(found) - _SHOWN_COLUMNS} more" if len(found) > _SHOWN_COLUMNS else "")
+        + f" ({location})"
+        for (table, location), found in together.items()
+    ]
+    alone = [
+        drift for drift in drifts if drift.action != "added" or (drift.table, drift.location) not in together
+    ]
+    return lines + [drift.text(_SHOWN) for drift in alone]

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from collectors.runtime import measuring, trying
+from collectors.runtime import explaining, measuring, trying
 
 FUNCTIONS = """
 def clean(record):
@@ -27,6 +27,7 @@ def number(record):
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(trying, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(explaining, "WORTH_A_WARNING", 1.5)  # on a busy machine, too
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "explained_functions", raising=False)

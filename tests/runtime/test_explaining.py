@@ -94,7 +94,7 @@ def test_every_step_and_how_it_works(explained):
         "python": "per record",
     }
     assert all(cost.seconds > 0 for cost in found.values())
-    assert found["python"].seconds > 5 * found["set"].seconds
+    assert found["python"].seconds > found["set"].seconds
 
 
 def test_copies(explained):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-from collectors.chunks import Drift
+from collectors.chunks import Drift, drift_lines
 from collectors.config.load import load
 from collectors.errors import ConfigurationError, DataError, FatalError, TransientError
 from collectors.runtime.ledger import EdgeReport, FlowReport
@@ -476,3 +476,26 @@ def test_a_column_that_the_table_has_stays_when_none_of_its_values_fit():
     )
     assert settled.to_pydict() == {"v": [None, None]}
     assert (drift.action, drift.rows) == ("left out", 1)
+
+
+def test_columns_that_come_together_are_one_line():
+    """Each column has a line of its own for machines; people read one, and not whole rows again and again."""
+    row = json.dumps({"a": 1, "long": "x" * 200})
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def drift(column, action="added", table="t"):
+        return Drift(table, column, None, "REAL", action, 1, [row], "p/s:2", now)
+
+    many = [drift(f"c{number}") for number in range(23)]
+    (line,) = drift_lines(many)
+    assert line.startswith("table 't': 23 new columns: 'c0' REAL, 'c1' REAL, ")
+    assert line.endswith("'c19' REAL and 3 more (p/s:2)")
+    (line,) = drift_lines([drift("a")])
+    assert line == f"table 't': new column 'a' of type REAL, for example {row[:100]}… (p/s:2)"
+    assert row in drift("a").text()
+    lines = drift_lines([drift("b", table="u"), *many[:2], drift("d", "set aside")])
+    assert [line[:24] for line in lines] == [
+        "table 't': 2 new columns",
+        "table 'u': new column 'b",
+        "table 't': column 'd': r",
+    ]

@@ -55,7 +55,7 @@ def build_parts(document: Document, data: Any) -> Parts:
     if not isinstance(pipelines, Mapping) or not pipelines:
         route = Route(tuple(sources), common, tuple(backends), MAIN_ROUTE)
         _report_same_place(document, builder, route, backends, backend_ids)
-        report_replacing(document, builder, (route,), sources, _placed(backends, backend_ids))
+        report_replacing(document, builder, (route,), sources, backends, backend_ids)
         return Parts(sources, backends, (route,))
     routes = []
     for name, found in pipelines.items():
@@ -73,7 +73,7 @@ def build_parts(document: Document, data: Any) -> Parts:
     _report_unused(document, data, routes, source_ids, backend_ids)
     for route in routes:
         _report_same_place(document, builder, route, backends, backend_ids)
-    report_replacing(document, builder, routes, sources, _placed(backends, backend_ids))
+    report_replacing(document, builder, routes, sources, backends, backend_ids)
     return Parts(sources, backends, tuple(routes))
 
 
@@ -100,12 +100,6 @@ def _named(
         if component is not None:
             components[name] = _with_id(component, name)
     return components, places
-
-
-def _placed(
-    backends: Mapping[str, Component], places: Mapping[str, Keys]
-) -> dict[str, tuple[Component, Keys]]:
-    return {name: (component, places[name]) for name, component in backends.items()}
 
 
 def _numbered(document: Document, builder: Builder, items: Any, path: Keys) -> tuple[Component, ...]:

@@ -19,7 +19,8 @@ def report_replacing(
     builder: Builder,
     routes: Sequence[Route],
     sources: Mapping[str, Component],
-    backends: Mapping[str, tuple[Component, Keys]],
+    backends: Mapping[str, Component],
+    places: Mapping[str, Keys],
 ) -> None:
     """Report tables that would never be replaced, or by several flows in turn."""
     taken: dict[tuple[Any, str], str] = {}
@@ -27,7 +28,7 @@ def report_replacing(
     for route, name, source in ways:
         if name not in backends or source not in sources:
             continue
-        backend, path = backends[name]
+        backend, path = backends[name], places[name]
         if not (isinstance(backend.settings, BackendConfig) and backend.settings.replaces_readings()):
             continue
         if not builder.reads_everything(sources[source], path):

@@ -314,9 +314,8 @@ class Client:
 
     def told(self, answer: Answer) -> str:
         """Return what a server said to a request, on one line and without secrets."""
-        whole = self.clean(
-            answer.body.decode(errors="replace")
-        )  # cut only now: no part of a secret is known for one
+        # Secrets are taken out before anything is cut off: a part of one is not known for one.
+        whole = self.clean(answer.body.decode(errors="replace"))
         said = plain(whole.encode(), EXCERPT)
         return f"{shown(answer.url)}: {answer.status} {phrase(answer.status)}" + (f": {said}" if said else "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Builder(Struct, frozen=True):
     batch: bool
     on_notice: Callable[[str], None]
     on_event: Callable[[str, FlowReport], None]
-    on_drift: Callable[[FlowReport, Drift], None]
+    on_drifts: Callable[[FlowReport, Sequence[Drift]], None]
     at_end: Callable[[Callable[[], None]], Any]
 
     def flow(
@@ -74,7 +74,7 @@ class Builder(Struct, frozen=True):
         letters = Letters(config.name, name, self.report.run, config.version, self.env.now)
         notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
         spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
-        told = notify, notify_reading, partial(self.on_drift, report)
+        told = notify, notify_reading, partial(self.on_drifts, report)
         hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), *told)
         edges = [
             Edge(route.flow(config.name, name), backends[backend], number, hooks, route_name=way.name)

@@ -237,8 +237,8 @@ class Edge:
                 if not bad:
                     raise
             finally:
-                for drift in self.report.news(self.backend.drifts.pop(self._flow, []), stored=stored):
-                    self._hooks.tell_drift(drift)
+                if news := self.report.news(self.backend.drifts.pop(self._flow, []), stored=stored):
+                    self._hooks.tell_drifts(news)
             delivery = self._without(delivery, bad, rows, origins)
             rows = [row for number, row in enumerate(rows) if number not in bad]
         raise FatalError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from collectors.chunks import Counts, Drift
+from collectors.chunks import Counts, Drift, drift_lines
 from collectors.collection.base import Source
 from collectors.config.load import from_mapping, load
 from collectors.config.model import PipelineConfig
@@ -274,7 +274,7 @@ class Engine:
             batch=batch,
             on_notice=self._on_notice,
             on_event=self._on_event,
-            on_drift=self._on_drift,
+            on_drifts=self._on_drifts,
             at_end=self._at_end,
         )
         stops = {name: shutdown.part() for name in sources}
@@ -302,9 +302,11 @@ class Engine:
         }
         self._emit(kinds[what], report)
 
-    def _on_drift(self, report: FlowReport, drift: Drift) -> None:
-        self._on_notice(f"source '{report.source}': {drift.text()}")
-        self._emit(EventType.STORAGE_COMPLETE, report, drift=asdict(drift))
+    def _on_drifts(self, report: FlowReport, drifts: Sequence[Drift]) -> None:
+        for line in drift_lines(drifts):
+            self._on_notice(f"source '{report.source}': {line}")
+        for drift in drifts:
+            self._emit(EventType.STORAGE_COMPLETE, report, drift=asdict(drift))
 
     def _emit(self, event_type: EventType, report: FlowReport, **data: Any) -> None:
         if self._events is None:

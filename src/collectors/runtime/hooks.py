@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -25,7 +25,7 @@ class Hooks(Struct, frozen=True):
     """What a flow's hops share: the world, the stop, the state file, how long failures are put up with.
 
     `notify` is told what is wrong with the storage, or None when that is over; `notify_reading` the same of the source.
-    `tell_drift` is told how rows differ from a table, each difference once.
+    `tell_drifts` is told how the rows of a commit differ from a table, each difference once.
     """
 
     env: Env
@@ -35,7 +35,7 @@ class Hooks(Struct, frozen=True):
     patience: Patience
     notify: Callable[[str | None], None]
     notify_reading: Callable[[str | None], None]
-    tell_drift: Callable[[Drift], None]
+    tell_drifts: Callable[[Sequence[Drift]], None]
 
     async def retrying(self, attempt: Callable[..., Awaitable[Result]], *args: Any) -> Result:
         """Attempt until it works, patience is at its end, or the time for draining is over."""

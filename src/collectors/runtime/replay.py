@@ -105,7 +105,7 @@ class Replay(Engine):
         report = FlowReport(f"{name} ({way})" if way else name)
         letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
         notify = notifier(self._on_notice, name)
-        told = notify, notify, lambda drift: self._on_notice(f"source '{name}': {drift.text()}")
+        told = notify, notify, partial(self._on_drifts, report)
         hooks = Hooks(self.env, shutdown, state, letters, lambda: self._patience, *told)
         lanes = lanes_of(self.config, name, way)
         routes = {lane.route.name: lane.route for lane in lanes}

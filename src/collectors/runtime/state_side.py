@@ -95,9 +95,8 @@ class StateSide:
             del self._backend.unnoted[key.flow]
             return self._durable
         if not self._waiting or self._waiting[-1].key.seq < key.seq:
-            if (
-                delivery.dead_letters or not self._cleared
-            ):  # not kept in memory; those of the last run go first
+            # Letters are not kept in memory; those that the last run left for these chunks go with the first of them.
+            if delivery.dead_letters or not self._cleared:
                 await self._state.replace_letters(f"{key.flow}@", delivery)
                 self._cleared = True
             self._waiting.append(replace(delivery, dead_letters=[]))

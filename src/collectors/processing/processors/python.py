@@ -32,7 +32,7 @@ import pkgutil
 import traceback
 from array import array
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from types import NoneType
@@ -47,7 +47,7 @@ from collectors.errors import ConfigurationError, DataError, FatalError, Transie
 from collectors.processing._values import is_text, shown
 from collectors.processing.base import Outcome, Processor, ProcessorConfig, row_bytes
 from collectors.processing.manager import check_function
-from collectors.processing.projection import projection_of
+from collectors.processing.projection import Projection, projection_of
 from collectors.processing.records import Columns
 from collectors.rows import BATCH_ROWS, Called, call_for_rows, can_stay, dicts_or_reasons
 
@@ -90,13 +90,16 @@ class Python(Processor[PythonConfig]):
         given = self.config.function
         self._function: Callable[[Any], Any] = _load(given) if isinstance(given, str) else given
         check_function(self._function)
-        self._projection = projection_of(self._function) if self.config.per == "record" else None
         self._names: tuple[str, ...] = ()  # of what the last table became
 
     @property
     def function(self) -> Callable[[Any], Any]:
         """The function itself."""
         return self._function
+
+    @cached_property
+    def _projection(self) -> Projection | None:
+        return projection_of(self._function)
 
     def apply(self, table: pa.Table) -> Outcome:
         """Return what the function makes of the table, with the records that it refuses set aside."""
