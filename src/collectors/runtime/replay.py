@@ -76,16 +76,28 @@ class Replay(Engine):
         chosen = [letter for letter in held if letter.key in self._chosen]
         # a storage that numbers what it sends knows again those that a killed replay had under way
         chosen.sort(key=lambda letter: under_way.get(letter.key, len(under_way)))
-        await queue.put(
-            [
-                (way_of(self.config, letter, from_start=self._from_start), self._from_start, letter)
-                for letter in chosen
-            ]
+        ways = [way_of(self.config, letter, from_start=self._from_start) for letter in chosen]
+        self._refuse_replaced(
+            {(letter.source, way) for letter, way in zip(chosen, ways, strict=True)}, backends
         )
+        await queue.put([(way, self._from_start, letter) for letter, way in zip(chosen, ways, strict=True)])
         return [
             await self._replay_flow(sources, way, name, queue, backends, state, shutdown)
             for name, way in await queue.ways()
         ]
+
+    def _refuse_replaced(
+        self, ways: Collection[tuple[str, str]], backends: Mapping[str, Backend[Any]]
+    ) -> None:
+        """Raise ConfigurationError for letters whose records the next reading gives anew, so that they would be there twice."""
+        for source, way in sorted(ways):
+            for lane in lanes_of(self.config, source, way):
+                if backends[lane.backend].config.replaces_readings():
+                    raise ConfigurationError(
+                        f"letters of source '{source}' cannot be replayed: the rows of storage '{lane.backend}' are those of "
+                        "one whole reading (`write: replace`). Run the pipeline again, which reads these records anew; then "
+                        "discard the letters"
+                    )
 
     async def _replay_flow(
         self,

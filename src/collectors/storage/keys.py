@@ -25,7 +25,8 @@ class KeyedConfig(DriftConfig):
     replayed counts as new. `replace`: the table holds what the last whole reading of its one source gave, which takes the
     place of all rows that were there in one commit; until then it waits in a table beside, so nobody sees half of it, and one
     that breaks off leaves everything as it was. For sources whose every reading is of everything: `sql` without `cursor` and
-    `key`, `http` without `incremental`. Columns, indexes and rights of the table stay."""
+    `key`, `http` without `incremental`. Columns, indexes and rights of the table stay. Dead letters are not replayed there, since the next reading gives their
+    records anew."""
     key: OneOrMore[str] = []
     """For `upsert`, the column or columns that tell rows apart. A row without a value there is set aside."""
 

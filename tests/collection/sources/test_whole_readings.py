@@ -290,3 +290,37 @@ def test_both_storages_of_one_source_are_replaced(tmp_path, monkeypatch):
             assert (report.balanced, report.failed) == (True, []), report
             with closing(sqlite3.connect("out.db")) as database:
                 assert database.execute("select count(*) from things").fetchone() == (count,)
+
+
+def test_letters_are_read_anew_and_not_replayed(tmp_path):
+    """Their records would be there twice when a reading has given them since."""
+    with closing(sqlite3.connect(tmp_path / "in.db")) as database:
+        database.execute("create table things (id integer)")
+        database.executemany("insert into things values (?)", [(1,), (2,), (3,)])
+        database.commit()
+    source = {"type": "sql", "id": "things", "url": "sqlite:///in.db", "table": "things"}
+    storage = {"type": "sqlite", "path": "out.db", "write": "replace"}
+    step = {"type": "python", "function": "things_of:checked"}
+    pipeline = {"name": "copy", "sources": [source], "processors": [step], "storage": [storage]}
+    (tmp_path / "p.yaml").write_text(json.dumps(pipeline))
+
+    def call(*arguments):
+        command = [sys.executable, "-m", "collectors", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    def ids():
+        with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+            return [n for (n,) in database.execute("select id from things")]
+
+    function = "def checked(record):\n    1 / (record['id'] - {})\n    return record\n"
+    (tmp_path / "things_of.py").write_text(function.format(2))
+    call("run", "p.yaml")
+    assert ids() == [1, 3]
+    (tmp_path / "things_of.py").write_text(function.format(0.5))
+    done = call("dead-letters", "replay", "p.yaml", "--all", "--yes")
+    assert done.returncode == 2, done.stderr
+    assert "Run the pipeline again, which reads these records anew; then discard the letters" in done.stderr
+    assert ids() == [1, 3]
+    assert call("run", "p.yaml").returncode == 0
+    assert ids() == [1, 2, 3]
+    assert call("dead-letters", "discard", "p.yaml", "--all", "--yes", "--why", "read anew").returncode == 0
