@@ -140,7 +140,7 @@ def test_soak(tmp_path, start, full, figure):
     """Memory and open files stay flat while data come in, are stored, and are refused for a second now and then.
 
     In hours a slope is seen; in the quick form it would be that of the saw's teeth, so the peaks of its halves are
-    compared: ten bytes kept of each row would be 12 MiB.
+    compared: with twenty bytes kept of each row they are 20 MiB apart.
     """
     seconds = 7200 if full else 60
     stop = tmp_path / "stop"
