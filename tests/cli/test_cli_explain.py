@@ -115,7 +115,8 @@ def test_for_machines(call, pipeline, folder):
     assert [item["step"] for item in found["not_measured"]] == ["store stdout"]
     one, other = found["functions"]
     assert (one["function"], one["reason"]) == ("clean", None)
-    assert one["warning"] is (one["times_slower"] >= explaining.WORTH_A_WARNING)  # a busy disk makes Python look cheap
+    # Compared with its own bound: a busy disk makes Python look cheap.
+    assert one["warning"] is (one["times_slower"] >= explaining.WORTH_A_WARNING)
     assert not (folder / "lake").exists()
     assert one["processors"][0] == {"type": "filter", "where": "status is distinct from 'fail'"}
     assert other["processors"] is None
