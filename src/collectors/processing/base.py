@@ -96,7 +96,7 @@ class Processor(IProcessor, Generic[ConfigT]):
         An exception that is none of this package's is taken for a refusal too, when it comes from some rows only.
         """
         rejected: list[Rejected] = []
-        rows = list(range(table.num_rows))
+        rows: Sequence[int] = range(table.num_rows)
         good = table
         for _ in range(MOST_ROUNDS):
             bad: Culprits = {}

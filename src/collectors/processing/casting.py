@@ -137,7 +137,7 @@ def cast(values: pa.Array, target: pa.DataType) -> tuple[pa.Array, list[int]]:
     shape = _SHAPES.get(kind(target)) if kind(values.type) == "string" else None
     fits = pc.match_substring_regex(distinct, shape) if shape else pc.is_valid(distinct)
     refused = pa.array(_refused(pc.if_else(fits, distinct, nothing), target, 0), pa.int64())
-    fits = pc.and_not(fits, pc.is_in(pa.array(range(len(distinct)), pa.int64()), refused))
+    fits = pc.and_not(fits, pc.is_in(pa.arange(0, len(distinct)), refused))
     bad = pc.fill_null(pc.invert(fits.take(encoded.indices)), False)
     known = _convert(pc.if_else(fits, distinct, nothing), target)
     return known.take(encoded.indices), pc.indices_nonzero(bad).to_pylist()

@@ -89,7 +89,7 @@ def split(table: pa.Table, name: str) -> Split:
     fields = [
         _Field(*each) for each in zip(table.column_names, table.column_names, table.columns, strict=True)
     ]
-    _add(found, Part(name, table, pa.array(range(table.num_rows), pa.int64())), fields, 0, set())
+    _add(found, Part(name, table, pa.arange(0, table.num_rows)), fields, 0, set())
     return found
 
 

@@ -144,7 +144,7 @@ class RowTable:
         if bad:
             raise self._refused_rows(bad)
         self.first, count = self._next_row(), table.num_rows
-        ours = {ROW: pa.array(range(self.first, self.first + count), pa.int64()), **linked(links)}
+        ours = {ROW: pa.arange(self.first, self.first + count), **linked(links)}
         arrays = [*ours.values(), *columns.values()]
         rows = pa.table(arrays, [f"c{number}" for number in range(len(arrays))])
         quoted = f"{self._quoted} ({', '.join(map(quote, [*ours, *columns]))})"

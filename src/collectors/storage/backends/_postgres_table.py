@@ -308,7 +308,7 @@ class RowTable:
         if self._key:
             self._make_key()
         bad: dict[int, str] = {}
-        numbers = pa.array(range(first, first + table.num_rows), pa.int64())
+        numbers = pa.arange(first, first + table.num_rows)
         columns = {name: pa.chunked_array([own]) for name, own in {ROW: numbers, **linked(links)}.items()}
         for name, kind in kinds.items():
             columns[name], reasons = encode(plain(table.column(name)), kind)

@@ -170,7 +170,7 @@ class RowTable:
         if bad:
             raise _refused(self.name, bad)
         self.first = first = self._next_row()
-        ours = {ROW: pa.array(range(first, first + table.num_rows), pa.int64()), **linked(links)}
+        ours = {ROW: pa.arange(first, first + table.num_rows), **linked(links)}
         columns = [*(values.to_pylist() for values in ours.values()), *columns]
         self._insert([*ours, *declared], columns)
         self._note(parts, first)
