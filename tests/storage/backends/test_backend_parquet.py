@@ -190,11 +190,19 @@ def test_a_file_is_closed_at_its_size_and_large_chunks_become_row_groups(tmp_pat
 
 def test_only_columns_of_few_values_get_a_dictionary(tmp_path: Path) -> None:
     async def scenario(backend: ParquetBackend) -> None:
-        await backend.store(pa.table({"id": range(1000), "status": ["ok", "fail"] * 500}))
+        rows = range(1000)
+        coming_back = [row % 600 for row in rows]
+        table = {
+            "id": rows,
+            "status": ["ok", "fail"] * 500,
+            "level": coming_back,
+            "place": [row % 900 for row in rows],
+        }
+        await backend.store(pa.table(table))
 
     run(tmp_path, scenario)
     group = pq.read_metadata(tmp_path / "lake" / data_files(tmp_path)[0]).row_group(0)
-    assert [group.column(index).has_dictionary_page for index in range(2)] == [False, True]
+    assert [group.column(index).has_dictionary_page for index in range(4)] == [False, True, True, False]
 
 
 def test_another_schema_begins_another_file(tmp_path: Path) -> None:
