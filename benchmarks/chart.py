@@ -100,12 +100,14 @@ def scaling() -> None:
 def latency() -> None:
     """Draw the latency of each source at each rate: p50, and p99 above it."""
     lines = sorted(
-        newest("latency.jsonl", "source", "rate"), key=lambda line: (line["source"], -line["rate"])
+        newest("latency.jsonl", "source", "latency", "rate"),
+        key=lambda line: (line["source"], -line["rate"], line["latency"]),
     )
     if not lines:
         return
     figure, axis = plt.subplots(figsize=(8, 0.4 * len(lines) + 1), layout="constrained")
-    names = [f"{line['source']}, {line['rate']:,}/s" for line in lines]
+    low = {"low": ", latency: low", "normal": ""}
+    names = [f"{line['source']}, {line['rate']:,}/s{low[line['latency']]}" for line in lines]
     bars = axis.barh(names, [line["p99_ms"] for line in lines], color="#c9d8e6", label="p99")
     axis.barh(names, [line["p50_ms"] for line in lines], color=COLOURS["collectors"], label="p50")
     axis.bar_label(bars, [f"{line['p50_ms']:.1f} / {line['p99_ms']:.1f}" for line in lines], padding=4)

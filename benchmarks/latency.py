@@ -7,8 +7,8 @@ A program writes records of about 100 bytes, one by one at up to 1,000 a second,
 `socket` source over TCP, to the standard input of `collectors run`, or to the end of a file that is followed. Each
 carries the time at which it was written. It is stored in SQLite when the commit has returned, with its fsync; a storage
 that does what `sqlite` does, and looks at the clock then, notes that (pipelines/noting.py). Up to 1,000 records a second
-somebody else reads the new rows each millisecond meanwhile, and says when they were seen. Nothing in the pipeline file
-says how long to wait: what is waiting makes a batch.
+somebody else reads the new rows each millisecond meanwhile, and says when they were seen. What comes over a socket or a
+pipe is measured with `latency: low` too, where there is more than a record a second.
 
 The program writes at times that are fixed beforehand. When it is late, since the machine is busy or the pipeline takes
 nothing, the records' own times hide that; so p99 is also given from the time at which they were due. The first record,
@@ -34,6 +34,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from push import fsync_rate, wait_until_it_listens
 HERE = Path(__file__).resolve().parent
 PIPELINE = """\
 name: latency
+latency: {latency}
 sources:
   - {source}
 storage:
@@ -110,11 +112,11 @@ class Watcher(threading.Thread):
         self.join()
 
 
-def start(folder: Path, source: str, stack: ExitStack) -> tuple[subprocess.Popen[bytes], Write]:
+def start(folder: Path, source: str, latency: str, stack: ExitStack) -> tuple[subprocess.Popen[bytes], Write]:
     """Start a pipeline and return it with that which writes to its source."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    text = PIPELINE.format(source=SOURCES[source].format(port=port))
+    text = PIPELINE.format(latency=latency, source=SOURCES[source].format(port=port))
     (folder / "latency.yaml").write_text(text, encoding="utf-8")
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "collectors", "run", "latency.yaml", "--json"]
@@ -153,12 +155,12 @@ def wait_for_rows(database: Path, pipeline: subprocess.Popen[bytes], count: int)
     raise SystemExit(f"there are no {count:,} rows in {database}")
 
 
-def measure(folder: Path, source: str, rate: int, seconds: float) -> dict[str, Any]:
+def measure(folder: Path, source: str, latency: str, rate: int, seconds: float) -> dict[str, Any]:
     """Run the pipeline and the program once, and return a line of figures."""
     sync = 1000 / fsync_rate(folder, 4096)
     database = folder / "out.db"
     with ExitStack() as stack:
-        pipeline, write = start(folder, source, stack)
+        pipeline, write = start(folder, source, latency, stack)
         write(line_of(-1, 0))
         wait_for_rows(database, pipeline, 1)
         watcher = Watcher(database) if rate <= MOST_WATCHED else None
@@ -176,6 +178,7 @@ def measure(folder: Path, source: str, rate: int, seconds: float) -> dict[str, A
     cpu = after.user + after.system - before.user - before.system
     return {
         "source": source,
+        "latency": latency,
         "rate": rate,
         "seconds": seconds,
         **figures(folder / "notes.arrow", sent, took),
@@ -227,7 +230,7 @@ def show(line: dict[str, Any]) -> None:
     """Print a result."""
     reader = f", seen {line['seen_p50_ms']:.1f} / {line['seen_p99_ms']:.1f}" if "seen_p50_ms" in line else ""
     print(
-        f"{line['source']:7} {line['rate']:>6,}/s  p50 / p99 / max {line['p50_ms']:.1f} / {line['p99_ms']:.1f} / {line['max_ms']:.1f} ms"
+        f"{line['source']:7} {line['latency']:6} {line['rate']:>6,}/s  p50 / p99 / max {line['p50_ms']:.1f} / {line['p99_ms']:.1f} / {line['max_ms']:.1f} ms"
         f" (since due: p99 {line['p99_since_due_ms']:.1f}){reader}; {line['commits_per_second']:.1f} commits/s of "
         f"{line['rows_per_commit']:.1f} rows, at most {line['most_rows_in_a_commit']:,}; {line['cpu_cores']:.2f} cores, "
         f"{line['cpu_us_per_record']:,.0f} µs a record; {line['peak_mib']:.0f} MiB; disk {line['disk_sync_ms']:.2f} ms",
@@ -237,10 +240,11 @@ def show(line: dict[str, Any]) -> None:
 
 def lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure each source at each rate, slow rates long enough for some records."""
-    for source in options.sources:
-        for rate in options.rates:
-            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-                yield measure(Path(folder), source, rate, max(options.seconds, options.least / rate))
+    for source, rate, latency in product(options.sources, options.rates, ("normal", "low")):
+        if latency == "low" and (rate == 1 or source == "file"):
+            continue  # nothing gathers there
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            yield measure(Path(folder), source, latency, rate, max(options.seconds, options.least / rate))
 
 
 def main() -> None:
@@ -251,7 +255,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--rates", nargs="+", type=int, default=[1, 1000, 20_000], help="records a second")
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--least", type=int, default=100, help="how many records are sent at least")
+    parser.add_argument("--least", type=int, default=50, help="how many records are sent at least")
     parser.add_argument("--folder", type=Path, default=HERE, help="where to work; a disk, not memory")
     parser.add_argument("--record", action="store_true", help="append to results/latency.jsonl")
     options = parser.parse_args()

@@ -168,22 +168,22 @@ def _polled(line: dict[str, Any]) -> str:
 
 def latency() -> str:
     """Return how long small messages take until they are stored."""
-    lines = _newest("latency.jsonl", "source", "rate")
+    lines = _newest("latency.jsonl", "source", "latency", "rate")
     if not lines:
         return "No run is recorded yet."
     columns = (
-        "| source | records/s | p50 ms | p99 ms | max ms | p99 since due | seen, p50 and p99 | commits/s | rows a commit | cores | "
+        "| source | `latency` | records/s | p50 ms | p99 ms | max ms | p99 since due | seen, p50 and p99 | commits/s | rows a commit | cores | "
         "CPU µs a record | disk ms |"
     )
     rows = []
     for line in lines:
         reader = f"{line['seen_p50_ms']:.1f}, {line['seen_p99_ms']:.1f}" if "seen_p50_ms" in line else ""
         rows.append(
-            f"| {line['source']} | {line['rate']:,} | {line['p50_ms']:.1f} | {line['p99_ms']:.1f} | {line['max_ms']:.1f} | "
+            f"| {line['source']} | {line['latency']} | {line['rate']:,} | {line['p50_ms']:.1f} | {line['p99_ms']:.1f} | {line['max_ms']:.1f} | "
             f"{line['p99_since_due_ms']:.1f} | {reader} | {line['commits_per_second']:,.0f} | {line['rows_per_commit']:,.1f} | "
             f"{line['cpu_cores']:.2f} | {line['cpu_us_per_record']:,.0f} | {line['disk_sync_ms']:.2f} |"
         )
-    return "\n".join([columns, "|---" * 12 + "|", *rows, "", _measured(lines)])
+    return "\n".join([columns, "|---" * 13 + "|", *rows, "", _measured(lines)])
 
 
 def _within(value: float, most: float) -> str:

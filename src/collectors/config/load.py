@@ -71,6 +71,7 @@ def _load(document: Document, file: Path | None, stamp: tuple[int, ...] | None =
     return PipelineConfig(
         name=name,
         memory=settings.memory,
+        latency=settings.latency,
         spool=settings.spool,
         stop_above=settings.stop_above,
         state=Path(settings.state) if settings.state else folder / ".collectors" / name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
 from pydantic import Field
@@ -39,6 +39,9 @@ class PipelineFile(Settings):
     """Identity of the pipeline: positions, runs and dead letters hang on it. The file's name when left out."""
     memory: ByteSize = 256 * 2**20
     """Upper bound for what is in flight, for all sources together; sources wait when it is spent."""
+    latency: Literal["normal", "low"] = "normal"
+    """Small pieces that come again and again, over a socket or from a broker, are taken 10 ms apart, which saves most of what
+    each would cost by itself; with `low` 4 ms apart, for twice the CPU time. One that comes alone is taken at once."""
     spool: ByteSize = 10 * 2**30
     """Upper bound for what waits on disk, for each source that cannot be read again; its intake waits when it is reached."""
     stop_above: Share | None = None
@@ -120,6 +123,7 @@ class PipelineConfig(Struct, frozen=True):
 
     name: str
     memory: int
+    latency: str
     spool: int
     stop_above: float | None
     state: Path

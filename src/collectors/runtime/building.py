@@ -22,6 +22,7 @@ from collectors.runtime.flow import Flow
 from collectors.runtime.hooks import Hooks
 from collectors.runtime.intake import Intake, SpoolSource
 from collectors.runtime.ledger import FlowReport, RunReport
+from collectors.runtime.lingering import LINGER_SECONDS
 from collectors.runtime.preparing import Letters, Preparer, Way
 from collectors.runtime.reading import Reader
 from collectors.runtime.retry import Patience
@@ -75,7 +76,8 @@ class Builder(Struct, frozen=True):
         notify, notify_reading = notifier(self.on_notice, name), notifier(self.on_notice, name)
         spooled = self._spooled(config, source, report, shutdown) if source.needs_spool() else None
         told = notify, notify_reading, partial(self.on_drifts, report)
-        hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), *told)
+        linger = LINGER_SECONDS[config.latency]
+        hooks = Hooks(self.env, shutdown, self.state, letters, self._patience(spooled), linger, *told)
         edges = [
             Edge(route.flow(config.name, name), backends[backend], number, hooks, route_name=way.name)
             for number, (route, way) in enumerate(zip(routes, ways, strict=True))
@@ -150,6 +152,7 @@ class Builder(Struct, frozen=True):
                     patience=self._patience(),
                     notify=notifier(self.on_notice, each.get_source_id()),
                     count_missed=report.count_missed,
+                    linger=hooks.linger,
                 )
                 for each in _parts(source)
             ],

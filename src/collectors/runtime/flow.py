@@ -238,6 +238,8 @@ class Flow:
             patience=hooks.patience,
             notify=self._set_waiting,
             until=hooks.shutdown.requested if self._intake is None else hooks.shutdown.expired,
+            # What has lingered in front of the spool comes further apart than this.
+            linger=hooks.linger if self._intake is None else hooks.linger / 2,
         )
         try:
             async with aclosing(reader.chunks(since, replay)) as chunks:

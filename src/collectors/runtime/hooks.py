@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 class Hooks(Struct, frozen=True):
     """What a flow's hops share: the world, the stop, the state file, how long failures are put up with.
 
+    `linger` is how many seconds a source lets small pieces gather that come again and again.
     `notify` is told what is wrong with the storage, or None when that is over; `notify_reading` the same of the source.
     `tell_drifts` is told how the rows of a commit differ from a table, each difference once.
     """
@@ -33,6 +34,7 @@ class Hooks(Struct, frozen=True):
     state: State
     letters: Letters
     patience: Patience
+    linger: float
     notify: Callable[[str | None], None]
     notify_reading: Callable[[str | None], None]
     tell_drifts: Callable[[Sequence[Drift]], None]

@@ -71,6 +71,8 @@ class SpoolSource(Source[SourceConfig]):
                 return
             if waiting:
                 yield Room(min(waiting, READ_BYTES))
+            if not closed:
+                await self.linger()
             chunks = await self.disk.call(self._read, since)
             for chunk in chunks:
                 since = chunk.position

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from collectors.collection.base import Source
 from collectors.models import CollectedData, Position
 from collectors.runtime.env import Env
+from collectors.runtime.lingering import Linger
 from collectors.runtime.retry import Backoff, Patience, decide
 from collectors.runtime.scheduler import Schedule
 from collectors.runtime.shutdown import Shutdown
@@ -89,7 +90,8 @@ class Reader:
     A TransientError reconnects the source and goes on behind the last chunk, after a back-off. `notify` is told of
     each failure and the wait, and None when it works again, `count_missed` of readings that were left out because the
     one before took longer than the interval. Reading stops when `until` is set: when a stop is asked for, unless told
-    otherwise, however much more is ready; what the source has received by then (`rest`) is its last chunks.
+    otherwise, however much more is ready; what the source has received by then (`rest`) is its last chunks. A source that
+    asks for it lets small pieces gather for `linger` seconds.
     """
 
     def __init__(
@@ -102,8 +104,12 @@ class Reader:
         notify: Callable[[str | None], None],
         count_missed: Callable[[int], None] = _to_nobody,
         until: asyncio.Event | None = None,
+        linger: float = 0.0,
     ) -> None:
         self._source = source
+        self._linger = Linger(linger, env.monotonic, self._until_stop)
+        self._stop = shutdown.requested
+        source.linger = self._linger.wait
         self._env = env
         self._until = until or shutdown.requested
         self._backoff = Backoff(env, patience)
@@ -135,6 +141,7 @@ class Reader:
                                 break
                             self._succeeded()
                             since = data.position if data.position is not None else since
+                            self._linger.count(len(data.raw_data))
                             yield data
                             del data
                             if self._until.is_set():  # whatever else it has ready is for `rest`
@@ -169,6 +176,9 @@ class Reader:
             await interrupt.cut(self._env.sleep(wait))
             if self._until.is_set():
                 return None
+
+    async def _until_stop(self, seconds: float) -> None:
+        await race(self._env.sleep(seconds), self._stop)
 
     def _succeeded(self) -> None:
         self._backoff.succeeded()

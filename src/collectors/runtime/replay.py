@@ -118,7 +118,7 @@ class Replay(Engine):
         letters = Letters(self.config.name, name, self.report.run, self.config.version, self.env.now)
         notify = notifier(self._on_notice, name)
         told = notify, notify, partial(self._on_drifts, report)
-        hooks = Hooks(self.env, shutdown, state, letters, lambda: self._patience, *told)
+        hooks = Hooks(self.env, shutdown, state, letters, lambda: self._patience, 0.0, *told)
         lanes = lanes_of(self.config, name, way)
         routes = {lane.route.name: lane.route for lane in lanes}
         ways = [Way(route.label, make_pipeline(route)) for route in routes.values()]

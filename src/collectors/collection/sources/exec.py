@@ -106,6 +106,7 @@ class ExecSource(Source[ExecConfig]):
                     yield chunk
                 if run.code is not None:
                     break
+                await self.linger()
                 await self._receive(run)
         except TransientError:
             await self._stop()

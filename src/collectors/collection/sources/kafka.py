@@ -143,6 +143,7 @@ class KafkaSource(Source[KafkaConfig]):
         assert feed is not None  # noqa: S101  # it is read between `open` and its end
         await self._do(partial(feed.start, since))
         while not feed.ended:
+            await self.linger()
             for piece in await self._do(feed.take):
                 yield self._chunk(piece)
 

@@ -203,6 +203,7 @@ class MqttSource(Source[MqttConfig]):
         )
         lowest, highest = (choose(qos for _, qos in self._filters) for choose in (min, max))
         self._sent_once = lowest == 0
+        self._unanswered = highest == 0
         self.lost_before_spool = (
             "what came with QoS 0 and was not yet written there when the process died is lost"
             if self._sent_once
@@ -277,6 +278,8 @@ class MqttSource(Source[MqttConfig]):
         while True:
             for chunk in self._taken():
                 yield chunk
+            if self._unanswered:
+                await self.linger()
             await self._receive(self._connection)
 
     async def rest(self) -> AsyncIterator[CollectedData]:

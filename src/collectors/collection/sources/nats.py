@@ -193,6 +193,7 @@ class NatsSource(Source[NatsConfig]):
             while True:
                 while self._ready:
                     yield self._ready.popleft()
+                await self.linger()
                 messages = await self._listener.take()
                 self._count_dropped(self._connection)
                 self._ready.extend(self._chunks(messages, lambda _: None))
@@ -203,6 +204,7 @@ class NatsSource(Source[NatsConfig]):
             if first is not None:
                 yield self.chunk(b"", first)
             while True:
+                await self.linger()
                 left = await reading.take()
                 for chunk in self._chunks(left, reading.position):
                     yield chunk

@@ -215,6 +215,7 @@ class RedisSource(Source[RedisConfig]):
             while isinstance(reading, ByGroup) and reading.is_full():
                 self._committed.clear()
                 await self._committed.wait()
+            await self.linger()
             for chunk in self._chunks(await reading.take(), reading.position):
                 yield chunk
 

@@ -188,6 +188,7 @@ class SocketSource(Source[SocketConfig]):
         """Yield what is received, as it comes; what is not handed on when reading stops is kept."""
         while True:
             await self._basket.wait()
+            await self.linger()
             for chunk in self._taken():
                 yield chunk
 

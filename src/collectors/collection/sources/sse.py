@@ -161,6 +161,7 @@ class SseSource(Source[SseConfig]):
                 while self._coming is not None:
                     while self._ready:
                         yield self._ready.popleft()
+                    await self.linger()
                     await self._receive()
                 if not self._over:
                     await pause(self._asked or self.config.retry)

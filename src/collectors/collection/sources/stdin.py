@@ -77,6 +77,7 @@ class StdinSource(Source[StdinConfig]):
                 yield chunk
             if self._ended:
                 return
+            await self.linger()
             await self._feed(self._cutter)
 
     async def rest(self) -> AsyncIterator[CollectedData]:

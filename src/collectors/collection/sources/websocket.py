@@ -201,6 +201,7 @@ class WebsocketSource(Source[WebsocketConfig]):
         while True:
             while self._ready:
                 yield self._ready.popleft()
+            await self.linger()
             messages = await connection.take()
             if not messages:
                 raise connection.error or TransientError(f"{self.config.shown()}: the connection is over")
