@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
-__all__ = ["Workers", "resting"]
+__all__ = ["Workers", "in_thread", "resting"]
 
 Result = TypeVar("Result")
 Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
@@ -185,6 +185,12 @@ def resting() -> set[threading.Thread]:
 
 
 _open: WeakSet[Workers] = WeakSet()
+_sources = Workers("source", most=None)
+
+
+def in_thread(function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
+    """Run what blocks, for as long as it likes, in a thread; for whoever reads a source."""
+    return _sources.call(function, *args)
 
 
 @atexit.register

@@ -62,7 +62,7 @@ def run(tmp_path, source, store):
     )
 
     async def main():
-        running = Engine(config, env=ManualEnv())
+        running = Engine(config, env=ManualEnv(hurry=True))
         work = asyncio.ensure_future(running.run())
         if store.away:
             while ("answer", source.count - 1) not in source.happened:

@@ -20,6 +20,7 @@ from collectors.errors import CollectorsError, ConfigurationError, TransientErro
 from collectors.interfaces.collection import IDataSource
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration, Name, Settings, Share, settings_class
+from collectors.workers import in_thread
 
 __all__ = [
     "Answers",
@@ -362,7 +363,7 @@ async def _from_thread(
     step: asyncio.Future[Any] | None = None
     try:
         while True:
-            step = asyncio.ensure_future(asyncio.to_thread(next, chunks, _END))
+            step = in_thread(next, chunks, _END)
             data = await asyncio.shield(step)
             step = None
             if data is _END:

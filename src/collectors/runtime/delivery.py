@@ -310,7 +310,7 @@ class Edge:
                 await self.backend.call(self.backend.write, delivery.table, delivery.key)
         elif not self.holds_letters:
             owner = f"{self._flow}@{self.report.backend}"  # two such backends must not replace each other's letters
-            await self._hooks.state.replace_letters(owner, delivery)
+            await self._side.keep_letters(owner, delivery)
             delivery = replace(delivery, dead_letters=[])
         return await self._put(delivery)
 

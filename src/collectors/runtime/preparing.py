@@ -73,7 +73,7 @@ class Prepared(Struct):
     @property
     def held(self) -> int:
         """How many bytes it keeps in memory."""
-        sizes: list[int] = [part.table.nbytes + _held(part.letters) for part in self.parts]
+        sizes: list[int] = [part.table.get_total_buffer_size() + _held(part.letters) for part in self.parts]
         return _held(self.letters) + max(sizes)
 
 

@@ -56,7 +56,8 @@ class StateSide:
         self.sends_again = isinstance(backend, SendsAgain)
         self._waiting: deque[Delivery] = deque()
         self._durable = 0
-        self._unsure = self._cleared = False
+        self._unsure = False
+        self._cleared = 0
         self._behind = -1
         self._attempt = Attempt("", [])
         self._flow = ""
@@ -66,7 +67,7 @@ class StateSide:
         await self._catch_up(flow)
         checkpoint = await self._state.claim(flow)
         self._waiting.clear()
-        self._durable, self._unsure, self._cleared = checkpoint.seq, False, False
+        self._durable, self._unsure = checkpoint.seq, False
         self._flow = flow
         if self.sends_again:
             self._behind, self._attempt = await self._state.call(lambda database: _noted(database, flow))
@@ -86,6 +87,15 @@ class StateSide:
             self._attempt = attempt
         await self._backend.call(self._backend.expect, delivery.key, self._attempt)
 
+    async def keep_letters(self, owner: str, delivery: Delivery) -> None:
+        """Keep a delivery's letters; those that an earlier try left for its chunks, or later ones, are gone then.
+
+        Where the delivery has none, there can be some of before only at the first one behind a claim.
+        """
+        if delivery.dead_letters or delivery.key.epoch != self._cleared:
+            await self._state.replace_letters(owner, delivery)
+            self._cleared = delivery.key.epoch
+
     async def put(self, delivery: Delivery) -> int:
         """Remember a delivery whose rows were written, once they are durable; returns the last seq that is."""
         key = delivery.key
@@ -95,10 +105,7 @@ class StateSide:
             del self._backend.unnoted[key.flow]
             return self._durable
         if not self._waiting or self._waiting[-1].key.seq < key.seq:
-            # Letters are not kept in memory; those that the last run left for these chunks go with the first of them.
-            if delivery.dead_letters or not self._cleared:
-                await self._state.replace_letters(f"{key.flow}@", delivery)
-                self._cleared = True
+            await self.keep_letters(f"{key.flow}@", delivery)
             self._waiting.append(replace(delivery, dead_letters=[]))
         return await self.settle(key.flow)
 

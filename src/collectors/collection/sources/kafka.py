@@ -41,7 +41,7 @@ from collectors.collection.sources._kafka_options import OWNED
 from collectors.collection.sources._kafka_records import kind_of, line_format
 from collectors.kafka_client import KafkaSettings, Topic, explained
 from collectors.models import CollectedData, Position
-from collectors.workers import Workers
+from collectors.workers import in_thread
 
 __all__ = ["COMPONENT", "KafkaConfig", "KafkaSource"]
 
@@ -51,7 +51,6 @@ _MOVED = (
 )
 _PATIENCE_SECONDS = 3.0
 """How long brokers that do not answer are waited for when reading stops; the thread then ends when they do, or fail."""
-_threads = Workers("kafka-source", most=None)
 
 
 def _forget(work: asyncio.Future[Any]) -> None:
@@ -175,7 +174,7 @@ class KafkaSource(Source[KafkaConfig]):
 
     async def _do(self, step: Callable[[], Result]) -> Result:
         """Do a step of the feed in a thread; who is cancelled meanwhile goes when it is over, which is soon."""
-        work = _threads.call(step)
+        work = in_thread(step)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -191,7 +190,7 @@ class KafkaSource(Source[KafkaConfig]):
         feed, self._feed = self._feed, None
         if feed is not None:
             feed.hurry()
-            closing = _threads.call(feed.close)
+            closing = in_thread(feed.close)
             await asyncio.wait([closing], timeout=_PATIENCE_SECONDS)
             closing.add_done_callback(_forget)
 

@@ -45,6 +45,7 @@ from collectors.collection.sources._sql_selection import Selection
 from collectors.errors import FatalError
 from collectors.models import CollectedData, Position
 from collectors.settings import ByteSize, Duration, OneOrMore
+from collectors.workers import in_thread
 
 __all__ = ["COMPONENT", "SqlConfig", "SqlSource"]
 
@@ -187,7 +188,7 @@ class SqlSource(Source[SqlConfig]):
 
     async def _in_thread(self, call: Callable[..., Result], *args: Any) -> Result:
         """Run a call that blocks; when cancelled, end what it waits for, and wait until it is over."""
-        step = asyncio.ensure_future(asyncio.to_thread(call, *args))
+        step = in_thread(call, *args)
         try:
             return await asyncio.shield(step)
         except asyncio.CancelledError:

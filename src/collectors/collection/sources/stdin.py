@@ -27,6 +27,7 @@ from collectors.collection.sources._arrived import receive_what_is_there
 from collectors.collection.sources._cutting import Cutter
 from collectors.errors import TransientError
 from collectors.models import CollectedData, Position
+from collectors.workers import in_thread
 
 __all__ = ["COMPONENT", "StdinConfig", "StdinSource"]
 
@@ -113,7 +114,7 @@ class StdinSource(Source[StdinConfig]):
         if (wake := self._wake) is None or self._ended:
             return None
         block = min(self.config.chunk_size, self.config.max_record)
-        step = asyncio.ensure_future(asyncio.to_thread(self._take, block, wake))
+        step = in_thread(self._take, block, wake)
         try:
             found = await asyncio.shield(step)
             return len(found) if found else None
