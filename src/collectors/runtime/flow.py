@@ -298,9 +298,8 @@ class Flow:
                 self._unprepared -= len(group)
                 continue
             async with self._share.decoding(size):
-                prepared = await self._hooks.env.in_thread(self._preparer.prepare, group)
+                prepared, size = await self._hooks.env.in_thread(self._prepare_group, group)
             self.report.read += prepared.read
-            size = prepared.held
             self._share.adjust(size - prepared.size)
             prepared.size = size
             prepared.takers = len(self._edges)
@@ -312,6 +311,10 @@ class Flow:
             await self._some_storage_wants_more()
         for edge in self._edges:
             await edge.queue.put(End())
+
+    def _prepare_group(self, group: list[Item]) -> tuple[Prepared, int]:
+        prepared = self._preparer.prepare(group)
+        return prepared, prepared.held
 
     def _on_taken(self) -> bool:
         """Go on if that is what was waited for; returns whether more is on its way to the storages."""

@@ -61,4 +61,4 @@ class Grouping:
         self._rows += part.table.num_rows
         self._records += item.read
         self._letters += len(item.letters) + len(part.letters)
-        self._size += max(part.table.get_total_buffer_size(), item.size)
+        self._size += item.size
