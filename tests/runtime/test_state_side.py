@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from collectors.chunks import Attempt, Checkpoint, Counts
+from collectors.chunks import Attempt, Checkpoint, ChunkKey, Counts, Delivery
 from collectors.collection.base import Source, SourceConfig
 from collectors.config.load import from_mapping
 from collectors.errors import DataError, FatalError, TransientError
@@ -491,3 +491,25 @@ def test_in_a_simulated_world(full, kind):
     """Kills, outages, full disks: nothing is lost, and nothing comes more often than processes died."""
     for seed in range(3000 if full else 60):
         simulate(seed, kind)
+
+
+def test_the_state_file_is_asked_for_letters_where_there_may_be_some():
+    class Letters:
+        asked = []
+
+        async def replace_letters(self, owner, delivery):
+            self.asked.append((delivery.key.epoch, delivery.key.seq))
+
+    def delivery(epoch, seq, letters):
+        key = ChunkKey("test/s", epoch, seq)
+        return Delivery(
+            key, seq, pa.table({}), None, None, "run", Counts(), dead_letters=[object()] * letters
+        )
+
+    async def work():
+        side = StateSide(Numbered(), Letters())
+        for each in [(1, 1, 0), (1, 2, 0), (1, 3, 2), (1, 3, 2), (1, 4, 0), (2, 4, 0), (2, 5, 0)]:
+            await side.keep_letters("test/s@numbered", delivery(*each))
+
+    asyncio.run(work())
+    assert Letters.asked == [(1, 1), (1, 3), (1, 3), (2, 4)]
