@@ -5,16 +5,15 @@ What a variable is replaced with is one value and stays one: it is never read as
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from msgspec import Struct, field
 
+from collectors.censor import Censor
 from collectors.config._problems import Keys, similar
 
 __all__ = ["Interpolated", "Variables"]
@@ -65,13 +64,7 @@ class Variables(Struct):
 
     def redact(self, text: str) -> str:
         """Return the text with everything that a variable was replaced with hidden."""
-        secrets = {secret for done in self.replaced.values() for secret in done.secrets if secret}
-        for secret in sorted(secrets, key=len, reverse=True):
-            for form in {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}:
-                # A short value is hidden only where it stands alone: else every "1" of a sentence would go.
-                pattern = re.escape(form) if len(form) > 3 else rf"(?<!\w){re.escape(form)}(?!\w)"
-                text = re.sub(pattern, "***", text)
-        return text
+        return Censor(secret for done in self.replaced.values() for secret in done.secrets)(text)
 
     def _replace(self, written: str) -> Interpolated:
         text: list[str] = []

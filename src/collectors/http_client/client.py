@@ -13,6 +13,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from collectors.censor import Censor
 from collectors.errors import CollectorsError, FatalError, TransientError
 from collectors.http_client.answers import (
     EXCERPT,
@@ -321,7 +322,4 @@ class Client:
 
     def clean(self, text: str) -> str:
         """Return text without the secrets that a server or a library may repeat."""
-        for secret in (*self.login.secrets(), *self._own.values()):
-            if secret:
-                text = text.replace(secret, "***")
-        return text
+        return Censor([*self.login.secrets(), *self._own.values()])(text)

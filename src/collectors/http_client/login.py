@@ -34,8 +34,13 @@ class Login:
 
     def secrets(self) -> list[str]:
         """Return what no message may have in it."""
-        values = [getattr(self._auth, name) for name in type(self._auth).model_fields] if self._auth else []
+        auth = self._auth
+        values = [getattr(auth, name) for name in type(auth).model_fields] if auth else []
         found = [each.get_secret_value() for each in values if isinstance(each, SecretStr)]
+        if isinstance(auth, BasicAuth):
+            found.append(_pair(auth.username, auth.password.get_secret_value()))
+        elif isinstance(auth, OAuth2Auth):
+            found.append(_client(auth))
         return [*found, *([self._token] if self._token else [])]
 
     def signed(self, url: URL) -> URL:
@@ -58,7 +63,7 @@ class Login:
         if isinstance(auth, BearerAuth):
             return {"Authorization": f"Bearer {auth.token.get_secret_value()}"}
         if isinstance(auth, BasicAuth):
-            return {"Authorization": _basic(auth.username, auth.password.get_secret_value())}
+            return {"Authorization": f"Basic {_pair(auth.username, auth.password.get_secret_value())}"}
         if isinstance(auth, ApiKeyAuth) and auth.location == "header":
             return {auth.name: auth.key.get_secret_value()}
         if isinstance(auth, OAuth2Auth):
@@ -81,7 +86,7 @@ class Login:
         if auth.credentials == "body":
             form |= {"client_id": auth.client_id, "client_secret": secret}
         else:
-            headers["Authorization"] = _basic(quote_plus(auth.client_id), quote_plus(secret))
+            headers["Authorization"] = f"Basic {_client(auth)}"
         raw = await call(URL(auth.token_url), headers, urlencode(form).encode())
         try:
             answer: Any = msgspec.json.decode(raw)
@@ -95,5 +100,9 @@ class Login:
             self._until = self._clock() + max(seconds - _EARLY_SECONDS, seconds / 2)
 
 
-def _basic(name: str, password: str) -> str:
-    return "Basic " + b64encode(f"{name}:{password}".encode()).decode()
+def _client(auth: OAuth2Auth) -> str:
+    return _pair(quote_plus(auth.client_id), quote_plus(auth.client_secret.get_secret_value()))
+
+
+def _pair(name: str, password: str) -> str:
+    return b64encode(f"{name}:{password}".encode()).decode()

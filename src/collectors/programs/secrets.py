@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import AfterValidator, SecretStr
 
-__all__ = ["Censor", "Hidden", "as_json"]
+from collectors.censor import Censor
+
+__all__ = ["Hidden", "SettingsCensor", "as_json"]
 
 _SECRET_NAME = re.compile(
     r"pass|secret|token|credential|cookie|private|auth(?!or)|dsn|url|uri|^key$|"
@@ -40,20 +42,11 @@ def as_json(settings: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(settings, enc_hook=_shown)
 
 
-class Censor:
+class SettingsCensor:
     """Takes the secrets of hidden settings out of texts."""
 
     def __init__(self, settings: Any) -> None:
-        # A short one only where it stands alone, as it may be part of any word.
-        longest_first = sorted(filter(None, set(_secrets(settings))), key=len, reverse=True)
-        found = [
-            re.escape(each) if len(each) > 3 else rf"(?<!\w){re.escape(each)}(?!\w)" for each in longest_first
-        ]
-        self._pattern = re.compile("|".join(found) or r"(?!)")
-
-    def secrets(self, text: str) -> str:
-        """Return the text without them."""
-        return self._pattern.sub("***", text)
+        self.secrets = Censor(_secrets(settings))
 
     def __call__(self, text: str) -> str:
         """Return the text without them, and without logins in addresses."""

@@ -50,7 +50,7 @@ from collectors.models import CollectedData, Position
 from collectors.programs.command import Command, Run, split
 from collectors.programs.log import Level, ProgramLog
 from collectors.programs.private_folder import private_folder, write_private
-from collectors.programs.secrets import Censor, Hidden, as_json
+from collectors.programs.secrets import Hidden, SettingsCensor, as_json
 from collectors.settings import ByteSize, ColumnType, Duration, LocalPath
 
 __all__ = ["COMPONENT", "SingerConfig", "SingerSource"]
@@ -131,7 +131,7 @@ class SingerSource(Source[SingerConfig]):
 
     def __init__(self, config: SingerConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
-        self._clean = Censor(self.config.tap_config)
+        self._clean = SettingsCensor(self.config.tap_config)
         self._files: list[str] = []
         self._names: set[str] = set(self.config.streams)
         self._folder: Path | None = None

@@ -41,7 +41,7 @@ from collectors.errors import DataError, FatalError, TransientError
 from collectors.programs.command import Command, split
 from collectors.programs.log import Level, ProgramLog
 from collectors.programs.private_folder import private_folder, write_private
-from collectors.programs.secrets import Censor, Hidden, as_json
+from collectors.programs.secrets import Hidden, SettingsCensor, as_json
 from collectors.settings import ByteSize, Duration, LocalPath, OneOrMore
 from collectors.storage.backends._singer_schema import properties_of, records_of, schema_line
 from collectors.storage.backends._singer_target import Target
@@ -113,7 +113,7 @@ class SingerBackend(Backend[SingerConfig]):
     def __init__(self, config: SingerConfig | None = None, **settings: Any) -> None:
         super().__init__(config, **settings)
         self._name = Path(split(self.config.command)[0]).name
-        self._censor = Censor(self.config.target_config)
+        self._censor = SettingsCensor(self.config.target_config)
         self._target: Target | None = None
         self._waiting = Waiting()
         self._taken: dict[str, ChunkKey] = {}
