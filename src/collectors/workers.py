@@ -15,12 +15,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 __all__ = ["Workers", "in_thread", "resting"]
 
 Result = TypeVar("Result")
-Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+Job = tuple["_Landing", "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 AT_ONCE = 2
 PATIENCE_SECONDS = 0.005
@@ -41,15 +41,12 @@ class Workers:
         self.most = most
         self.closed = False
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self.idle: set[threading.Thread] = set()
         self._made = self._count = 0
         self._moved = 0.0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._woken = False
-        self._looking = False
+        self._landing: _Landing | None = None
         _open.add(self)
 
     def call(self, function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
@@ -63,17 +60,18 @@ class Workers:
         own = getattr(loop, "run_in_workers", None)
         if own is not None:
             return cast("asyncio.Future[Result]", own(self, function, *args))
-        if loop is not self._loop:
-            self._loop, self._woken, self._looking = loop, False, False
+        landing = self._landing
+        if landing is None or landing.of() is not loop:
+            landing = self._landing = _landing_of(loop)
         future: asyncio.Future[Result] = loop.create_future()
-        self._jobs.put((future, function, args))
+        self._jobs.put((landing, future, function, args))
         # One that is idle may have been given a call and not have woken yet.
         if self._jobs.qsize() > len(self.idle):
             if len(self._threads) < (AT_ONCE if self.most is None else self.most):
                 self._start()
-            elif self.most is None and not self._looking:
+            elif self.most is None and self not in landing.looking:
                 self._moved = loop.time()
-                self._look_again()
+                self._look_again(landing)
         return future
 
     def close(self, *, wait: bool = True) -> None:
@@ -94,18 +92,18 @@ class Workers:
                 self._threads.add(thread)
             thread.start()
 
-    def _look_again(self) -> None:
+    def _look_again(self, landing: _Landing) -> None:
         """See in a moment whether calls still wait because those under way block: then threads are missing.
 
         They do when none has ended for long, or when the process had little to do meanwhile. Where it had much, further
         threads would only take turns from the event loop.
         """
-        self._looking = True
+        landing.looking.add(self)
         loop, before = asyncio.get_running_loop(), self._count
         since, busy = loop.time(), time.process_time()
 
         def look() -> None:
-            self._looking = False
+            landing.looking.discard(self)
             waiting = self._jobs.qsize()
             if not waiting or self.closed:
                 return
@@ -116,20 +114,18 @@ class Workers:
                 self._start(min(missing, len(self._threads)))
             elif missing > 0 and time.process_time() - busy < (now - since) / 2:
                 self._start()
-            self._look_again()
+            self._look_again(landing)
 
         loop.call_later(PATIENCE_SECONDS, look)
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            future, function, args = job
+            landing, future, function, args = job
             if not future.done():
                 result, error = _outcome(function, args)
                 self._count += 1
-                self._ended.append((future, result, error))
-                if not self._woken:
-                    self._wake()
-            del job, future, function, args
+                landing.bring(future, result, error)
+            del job, landing, future, function, args
             result = error = None  # a thread that waits keeps nothing in memory
         with self._lock:
             self._threads.discard(threading.current_thread())
@@ -151,21 +147,43 @@ class Workers:
             return found[0] if found else self._jobs.get_nowait()
         return None
 
-    def _wake(self) -> None:
-        self._woken = True
-        with suppress(RuntimeError):  # the event loop is closed: nobody waits any more
-            cast("asyncio.AbstractEventLoop", self._loop).call_soon_threadsafe(self._deliver)
+
+class _Landing:
+    """Where the results come back that one event loop waits for, from all its workers; `looking` are who looks again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.of = ref(loop)  # which is the key of what this is kept in
+        self.looking: set[Workers] = set()
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._woken = False
+
+    def bring(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        """Hand a result over, from any thread."""
+        self._ended.append((future, result, error))
+        if not self._woken:
+            self._woken = True
+            try:
+                future.get_loop().call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the event loop is closed: nobody waits any more
+                self._ended.clear()
 
     def _deliver(self) -> None:
         self._woken = False  # before looking: what comes from now on wakes anew
         while self._ended:
             future, result, error = self._ended.popleft()
-            if future.done() or future.get_loop().is_closed():
+            if future.done():
                 continue
             if error is None:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+
+
+def _landing_of(loop: asyncio.AbstractEventLoop) -> _Landing:
+    landing = _landings.get(loop)
+    if landing is None:
+        landing = _landings[loop] = _Landing(loop)
+    return landing
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
@@ -185,6 +203,7 @@ def resting() -> set[threading.Thread]:
 
 
 _open: WeakSet[Workers] = WeakSet()
+_landings: WeakKeyDictionary[asyncio.AbstractEventLoop, _Landing] = WeakKeyDictionary()
 _sources = Workers("source", most=None)
 
 

@@ -1,6 +1,6 @@
 """Joins what is waiting anyway, so that many small chunks cost one decode and one commit.
 
-There is no timer between hops (a source may [linger](lingering.py)): whoever takes from a queue takes all that fits. While a commit is under way the next group grows,
+There is no timer between hops: whoever takes from a queue takes all that fits. While a commit is under way the next group grows,
 so batches get large under load and stay small when it is quiet. What one hop makes ahead of the next is bounded, so
 that small chunks wait where joining them costs least: as bytes, in front of the decoder.
 """
