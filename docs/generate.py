@@ -19,9 +19,10 @@ import performance
 import reliability
 
 from collectors import registry
-from collectors.cli._component_page import markdown
+from collectors.cli._component_page import markdown, table_of
 from collectors.cli._component_page import paragraphs as as_markdown
 from collectors.cli.main import VERBS, load_verb
+from collectors.config.model import PipelineFile
 from collectors.processing import expressions
 from collectors.registry import Kind
 
@@ -38,7 +39,12 @@ MADE = "<!-- made by docs/generate.py: edit the component's file instead -->\n"
 
 def pages() -> dict[Path, str]:
     """Return every page of the reference by its path below docs/reference."""
-    made = {Path("index.md"): index(), Path("cli.md"): commands(), Path("expressions.md"): sql()}
+    made = {
+        Path("index.md"): index(),
+        Path("cli.md"): commands(),
+        Path("expressions.md"): sql(),
+        Path("pipeline.md"): pipeline(),
+    }
     for kind in get_args(Kind):
         for entry in built_in(kind):
             page = markdown(kind, entry.name).replace(
@@ -55,7 +61,12 @@ def built_in(kind: Kind) -> list[registry.Entry]:
 
 def index() -> str:
     """Return the list of all components."""
-    lines = ["# Reference", "", "[The command line](cli.md) · [SQL expressions](expressions.md)", ""]
+    lines = [
+        "# Reference",
+        "",
+        "[The command line](cli.md) · [The pipeline file](pipeline.md) · [SQL expressions](expressions.md)",
+        "",
+    ]
     for kind, folder in FOLDERS.items():
         lines += [f"## {TITLES[folder]}", "", "| type | |", "|---|---|"]
         lines += [
@@ -69,6 +80,12 @@ def sql() -> str:
     """Return the page of the expressions that `filter` and `set` take."""
     text = "\n".join(["# SQL expressions", "", *as_markdown(inspect.cleandoc(expressions.__doc__ or ""))])
     return text.replace("```text", "```sql").rstrip("\n") + "\n"
+
+
+def pipeline() -> str:
+    """Return the page of the keys at the top of a pipeline file."""
+    text = inspect.cleandoc(PipelineFile.__doc__ or "")
+    return "\n".join(["# The pipeline file", "", *as_markdown(text), *table_of(PipelineFile)]) + "\n"
 
 
 def commands() -> str:

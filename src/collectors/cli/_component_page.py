@@ -22,7 +22,16 @@ from collectors import registry
 from collectors.registry import Kind
 from collectors.settings import ByteSize, Duration, LocalPath, Name, descriptions
 
-__all__ = ["Setting", "as_dict", "docstring_of", "example_of", "markdown", "paragraphs", "settings_of"]
+__all__ = [
+    "Setting",
+    "as_dict",
+    "docstring_of",
+    "example_of",
+    "markdown",
+    "paragraphs",
+    "settings_of",
+    "table_of",
+]
 
 _NAMED: list[tuple[Any, str]] = [
     (Duration, "duration"),
@@ -93,12 +102,16 @@ def markdown(kind: Kind, name: str) -> str:
     """Return the reference page of a component. Raises ConfigurationError when there is no such one."""
     cls = registry.find(kind, name)
     lines = [f"# {name} ({kind})", "", *paragraphs(docstring_of(cls)), "## Settings", ""]
-    lines += ["| name | type | default | |", "|---|---|---|---|"]
-    for setting in settings_of(cls.config_class):
+    return "\n".join([*lines, *table_of(cls.config_class)]) + "\n"
+
+
+def table_of(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the settings of a class as a table of Markdown."""
+    yield from ("| name | type | default | |", "|---|---|---|---|")
+    for setting in settings_of(model):
         default = "required" if setting.default is None else setting.default and f"`{setting.default}`"
         cells = (f"`{setting.name}`", setting.type, default, setting.description)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def docstring_of(cls: Any) -> str:
