@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
+from contextvars import ContextVar
 
 import pytest
 
@@ -197,3 +199,57 @@ def test_an_event_loop_that_is_over_is_let_go():
     gc.collect()
     assert gone() is None
     hands.close()
+
+
+def test_what_came_too_late_for_an_event_loop_is_let_go():
+    class Large:
+        pass
+
+    hands, go, made = Workers("test", most=None), threading.Event(), []
+
+    def late():
+        go.wait(10)
+        large = Large()
+        made.append(weakref.ref(large))
+        return large
+
+    async def leave():
+        for _ in range(2):
+            hands.call(late)
+        while hands._jobs.qsize():
+            await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    go.set()
+    hands.close()
+    asyncio.run(asyncio.sleep(0))
+    gc.collect()
+    assert [each() for each in made] == [None, None]
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    async def main():
+        return await asyncio.wait_for(workers.in_thread(int, 7), 20)
+
+    assert asyncio.run(main()) == 7
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(asyncio.run(main()))
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_a_thread_sees_the_context_of_who_calls_it_and_changes_none():
+    tenant = ContextVar("tenant", default="nobody")
+
+    async def main():
+        tenant.set("acme")
+        assert await workers.in_thread(tenant.get) == "acme"
+        await workers.in_thread(tenant.set, "another")
+        assert tenant.get() == "acme"
+        assert await workers.in_thread(tenant.get) == "acme"
+
+    asyncio.run(main())

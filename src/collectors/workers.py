@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -31,14 +33,15 @@ IDLE_SECONDS = 30.0
 class Workers:
     """Worker threads; at most so many, or as many as are needed for calls that block for as long as they like.
 
-    Without a limit there are a few at first; further ones start when calls have waited for some milliseconds, and end
+    Without a limit there are a few at first (`at_once`); further ones start when calls have waited for some milliseconds, and end
     when there was nothing to do for half a minute. Calls under way, but for those without a limit, are waited for at
     the end of the process.
     """
 
-    def __init__(self, name: str, most: int | None = 1) -> None:
+    def __init__(self, name: str, most: int | None = 1, at_once: int = AT_ONCE) -> None:
         self.name = name
         self.most = most
+        self.at_once = at_once
         self.closed = False
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -67,7 +70,7 @@ class Workers:
         self._jobs.put((landing, future, function, args))
         # One that is idle may have been given a call and not have woken yet.
         if self._jobs.qsize() > len(self.idle):
-            if len(self._threads) < (AT_ONCE if self.most is None else self.most):
+            if len(self._threads) < (self.at_once if self.most is None else self.most):
                 self._start()
             elif self.most is None and self not in landing.looking:
                 self._moved = loop.time()
@@ -83,6 +86,11 @@ class Workers:
             self._jobs.put(None)
         for thread in threads if wait else ():
             thread.join()
+
+    def forget_threads(self) -> None:
+        """Begin anew: they, and whatever they were about to do, are another process's."""
+        self._jobs, self._lock, self._landing = SimpleQueue(), threading.Lock(), None
+        self._threads, self.idle = set(), set()
 
     def _start(self, count: int = 1) -> None:
         for _ in range(count):
@@ -165,6 +173,7 @@ class _Landing:
             try:
                 future.get_loop().call_soon_threadsafe(self._deliver)
             except RuntimeError:  # the event loop is closed: nobody waits any more
+                self._woken = False
                 self._ended.clear()
 
     def _deliver(self) -> None:
@@ -182,6 +191,8 @@ class _Landing:
 def _landing_of(loop: asyncio.AbstractEventLoop) -> _Landing:
     landing = _landings.get(loop)
     if landing is None:
+        for over in [each for each in list(_landings) if each.is_closed()]:
+            _landings.pop(over, None)  # what came too late for it keeps it in memory
         landing = _landings[loop] = _Landing(loop)
     return landing
 
@@ -204,12 +215,22 @@ def resting() -> set[threading.Thread]:
 
 _open: WeakSet[Workers] = WeakSet()
 _landings: WeakKeyDictionary[asyncio.AbstractEventLoop, _Landing] = WeakKeyDictionary()
-_sources = Workers("source", most=None)
+_sources = Workers("source", most=None, at_once=min(32, (os.cpu_count() or 1) + 4))
 
 
 def in_thread(function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
-    """Run what blocks, for as long as it likes, in a thread; for whoever reads a source."""
-    return _sources.call(function, *args)
+    """Run what blocks, for as long as it likes, in a thread, as `asyncio.to_thread` does; for whoever reads a source."""
+    return _sources.call(copy_context().run, function, *args)
+
+
+def _begin_anew() -> None:
+    """In a forked child there are none of the threads."""
+    _landings.clear()
+    for workers in list(_open):
+        workers.forget_threads()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 @atexit.register

@@ -46,13 +46,15 @@ from collectors.collection.sources._intake import Intake
 from collectors.collection.sources._items import Parcel, parcels_of
 from collectors.errors import CollectorsError, ConfigurationError, FatalError
 from collectors.models import CollectedData, Position
-from collectors.workers import in_thread
+from collectors.workers import Workers
 
 __all__ = ["COMPONENT", "PythonConfig", "PythonSource"]
 
 _JOIN_SECONDS = 0.5
 _SMALL = 4096
 """Records, or bytes, that are taken at once; of more, a chunk at a time is made when there is room for it."""
+_threads = Workers("python-source", most=None)
+"""Of thousands of functions that return at once, few threads make more than many, which take turns."""
 
 
 class PythonConfig(ByteSourceConfig):
@@ -105,7 +107,7 @@ class PythonSource(Source[PythonConfig]):
             self._behind = since
             call = self._function
             if not self._is_async:
-                given = await in_thread(self._call, since)
+                given = await _threads.call(self._call, since)
                 if isinstance(given, list):
                     self._parcels.extend(given)
                     while self._parcels and (chunk := self._next_chunk(False)) is not None:
@@ -224,7 +226,7 @@ class _Producer:
         self._intake: Intake[Parcel] = Intake(limit)
         self._left: deque[Parcel] = deque()
         self._is_async = is_async
-        self._running = asyncio.ensure_future(self._run_async()) if is_async else in_thread(self._run)
+        self._running = asyncio.ensure_future(self._run_async()) if is_async else _threads.call(self._run)
 
     async def take(self) -> list[Parcel]:
         """Return what has come since the last time; `ended` is set with the last of it."""
