@@ -70,6 +70,7 @@ def _flow(config: PipelineConfig, source: str) -> Any:
     return (
         _identity(config.sources[source]),
         config.spool,
+        config.latency,
         [
             (
                 route.label,
