@@ -190,13 +190,13 @@ def test_a_file_is_closed_at_its_size_and_large_chunks_become_row_groups(tmp_pat
 
 def test_only_columns_of_few_values_get_a_dictionary(tmp_path: Path) -> None:
     async def scenario(backend: ParquetBackend) -> None:
-        rows = range(1000)
-        coming_back = [row % 600 for row in rows]
+        rows = range(20_000)
+        coming_back = [row % 6000 for row in rows]
         table = {
             "id": rows,
-            "status": ["ok", "fail"] * 500,
+            "status": ["ok", "fail"] * 10_000,
             "level": coming_back,
-            "place": [row % 900 for row in rows],
+            "place": [row % 9000 for row in rows],
         }
         await backend.store(pa.table(table))
 

@@ -195,8 +195,8 @@ def _filled(kind: pa.DataType) -> pa.DataType:
 
 
 def _worth_a_dictionary(sample: pa.Table) -> list[str]:
-    """Return the columns of whose first rows at most half differ, or the second half brings few values that the first
-    has not: encoding all columns so costs 75 % more time.
+    """Return the columns of whose first rows at most half differ or, where there are more, the second half brings few
+    values that the first has not: encoding all columns so costs 75 % more time.
 
     Of other columns, delta encodings would be smaller and faster for whole numbers; too many readers lack them.
     """
@@ -205,7 +205,9 @@ def _worth_a_dictionary(sample: pa.Table) -> list[str]:
 
     def worth(name: str) -> bool:
         distinct = _distinct(first.column(name))
-        return 2 * distinct <= first.num_rows or 3 * distinct <= 5 * _distinct(half.column(name))
+        if 2 * distinct <= first.num_rows or sample.num_rows <= _SAMPLE_ROWS:
+            return 2 * distinct <= first.num_rows
+        return 3 * distinct <= 5 * _distinct(half.column(name))
 
     return [
         field.name
