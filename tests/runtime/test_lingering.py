@@ -17,17 +17,17 @@ from collectors.runtime.shutdown import Shutdown
 from collectors.testing.clock import ManualEnv
 
 
-def waits(pieces, seconds=0.01):
+def waits(pieces, seconds=0.01, most=float("inf"), received=0):
     """Return what a source waits that takes pieces: each as (seconds since the one before came, bytes)."""
     env = ManualEnv(hurry=True)
 
     async def take():
-        linger = Linger(seconds, env.monotonic, env.sleep)
+        linger = Linger(seconds, env.monotonic, env.sleep, most)
         found = []
         for pause, size in pieces:
             await env.advance(pause)
             before = env.monotonic()
-            await linger.wait()
+            await linger.wait(received)
             found.append(round(env.monotonic() - before, 6))
             linger.count(size)
         return found
@@ -49,6 +49,14 @@ def test_a_stream_that_pauses_is_quiet_again():
 
 def test_large_pieces_do_not_wait():
     assert waits([(0, ENOUGH_BYTES), (0.001, ENOUGH_BYTES), (0.001, 100), (0.001, 100)]) == [0, 0, 0, 0.01]
+
+
+def test_half_of_what_a_source_takes_at_once_is_much():
+    assert waits([(0, 100), (0.001, 2048), (0.001, 2047), (0.001, 100)], most=4096) == [0, 0.01, 0, 0.01]
+
+
+def test_what_was_received_counts_also_where_no_chunk_came_of_it():
+    assert waits([(0, 0), (0.001, 0), (0.001, 0)], received=ENOUGH_BYTES) == [0, 0, 0]
 
 
 @given(

@@ -200,9 +200,10 @@ class Source(IDataSource, Generic[ConfigT]):
         self.config = cast("ConfigT", config if config is not None else self.config_class(**settings))
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.make_room: Callable[[int], Awaitable[None]] = _any_room
-        self.linger: Callable[[], Awaitable[None]] = _not_at_all
+        self.linger: Callable[..., Awaitable[None]] = _not_at_all
         """Waited for by an async `read` before it takes all that has come, by one that hands that on as few chunks: small
-        pieces gather meanwhile, where that pays. Not for one whose senders send no more before they are answered."""
+        pieces gather meanwhile, where that pays. Not for one whose senders send no more before they are answered. Takes the
+        number of bytes of the last take, where these may have become no chunk yet."""
         self.tell: Callable[[str], None] = _to_nobody
         """Takes one line for people; it is shown, and stands in the report of the run."""
         self.cannot_keep: Callable[[], str | None] = _keeps
@@ -344,7 +345,7 @@ async def _any_room(size: int) -> None:
     """Outside of a pipeline there is no budget."""
 
 
-async def _not_at_all() -> None:
+async def _not_at_all(received: int = 0) -> None:
     """Outside of a pipeline nothing is saved by that."""
 
 

@@ -1,12 +1,14 @@
 """How long a source lets small pieces gather before it takes them: what a piece costs on its way, many cost together.
 
 There is no waiting when it is quiet, and none when much comes anyway: the first piece behind a pause goes on at once, and
-so does all that comes in pieces of `ENOUGH_BYTES`. What comes again and again in small ones is taken at such distances.
+so does all that comes in pieces of `ENOUGH_BYTES`, or half of what the source takes at once. What comes again and again in
+small ones is taken at such distances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 
 __all__ = ["ENOUGH_BYTES", "LINGER_SECONDS", "Linger"]
 
@@ -19,12 +21,20 @@ _STEADY = 1.25
 
 
 class Linger:
-    """One source's; `now` is a clock in seconds, `sleep` waits, or returns early when there is a reason to hurry."""
+    """One source's; `now` is a clock in seconds, `sleep` waits, or returns early when there is a reason to hurry.
+
+    `most` is how many bytes the source takes at once.
+    """
 
     def __init__(
-        self, seconds: float, now: Callable[[], float], sleep: Callable[[float], Awaitable[object]]
+        self,
+        seconds: float,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        most: float = inf,
     ) -> None:
         self._seconds = seconds
+        self._enough = min(ENOUGH_BYTES, most / 2)
         self._now = now
         self._sleep = sleep
         self._size = 0
@@ -34,10 +44,13 @@ class Linger:
         """Take note of bytes that the source has given since it lingered last."""
         self._size += size
 
-    async def wait(self) -> None:
-        """Let what comes gather, where that pays. Called by a source before it takes what is there."""
+    async def wait(self, received: int = 0) -> None:
+        """Let what comes gather, where that pays. Called by a source before it takes what is there.
+
+        `received` are the bytes of its last take, where they may have become no chunk yet.
+        """
         steady = self._now() - self._last < self._seconds * _STEADY
-        if steady and self._size < ENOUGH_BYTES:
+        if steady and max(self._size, received) < self._enough:
             await self._sleep(self._seconds)
         self._size = 0
         self._last = self._now()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from itertools import count
+from math import inf
 from typing import Any, TypeVar
 
 from collectors.collection.base import Source
@@ -107,7 +108,8 @@ class Reader:
         linger: float = 0.0,
     ) -> None:
         self._source = source
-        self._linger = Linger(linger, env.monotonic, self._until_stop)
+        most = min(getattr(source.config, name, inf) for name in ("chunk_size", "max_record"))
+        self._linger = Linger(linger, env.monotonic, self._until_stop, most)
         self._stop = shutdown.requested
         source.linger = self._linger.wait
         self._env = env

@@ -275,12 +275,13 @@ class MqttSource(Source[MqttConfig]):
         last = since["message"] if since is not None else 0
         for chunk in [each for each in self._handed if _number(each) > last]:
             yield chunk
+        size = 0
         while True:
             for chunk in self._taken():
                 yield chunk
             if self._unanswered:
-                await self.linger()
-            await self._receive(self._connection)
+                await self.linger(size)
+            size = await self._receive(self._connection)
 
     async def rest(self) -> AsyncIterator[CollectedData]:
         """Yield what was received and not handed on; with QoS 0 also what has arrived, since it does not come again."""

@@ -73,13 +73,14 @@ class StdinSource(Source[StdinConfig]):
         """Yield whole records as they come; all of it is kept when reading stops half-way, and given at the next time."""
         if self._cutter is None:
             self._cutter = Cutter(self.framing, self.config.max_record)
+        size: int | None = 0
         while True:
             for chunk in self._chunks(self._cutter):
                 yield chunk
             if self._ended:
                 return
-            await self.linger()
-            await self._feed(self._cutter)
+            await self.linger(size or 0)
+            size = await self._feed(self._cutter)
 
     async def rest(self) -> AsyncIterator[CollectedData]:
         """Yield what was read and what is in the pipe: who has written it does not write it again."""
