@@ -205,9 +205,9 @@ def _worth_a_dictionary(sample: pa.Table) -> list[str]:
 
     def worth(name: str) -> bool:
         distinct = _distinct(first.column(name))
-        if 2 * distinct <= first.num_rows or sample.num_rows <= _SAMPLE_ROWS:
-            return 2 * distinct <= first.num_rows
-        return 3 * distinct <= 5 * _distinct(half.column(name))
+        if 2 * distinct <= first.num_rows:
+            return True
+        return sample.num_rows > _SAMPLE_ROWS and 3 * distinct <= 5 * _distinct(half.column(name))
 
     return [
         field.name
