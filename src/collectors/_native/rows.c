@@ -247,8 +247,10 @@ static int take_alike(PyObject *record, PyObject **names, const char *known, Col
     }
     if (taken == width) return 1;
     place = 0;
-    for (Py_ssize_t i = 0; i < taken && PyDict_Next(record, &place, &key, &value); i++)
+    for (Py_ssize_t i = 0; i < taken && PyDict_Next(record, &place, &key, &value); i++) {
         columns[i].nulls -= !known[i] && value == Py_None;
+        if (!known[i] && columns[i].nulls == row) columns[i].kind = NOTHING; /* its first value was this record's */
+    }
     return 0;
 }
 

@@ -114,6 +114,7 @@ RESULTS = [
     more=st.sampled_from([[], [[1]], [None]]),
     batch=st.integers(1, 8),
 )
+@example(numbers=[9, 1], more=[], batch=1)
 @example(numbers=[0, 0, 11, 0, 15, 0, 0, 0, 0, 3, 0], more=[], batch=2)
 @settings(max_examples=400, deadline=None)
 def test_compiled_code_makes_the_same(numbers, more, batch):
