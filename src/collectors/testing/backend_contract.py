@@ -81,7 +81,8 @@ class BackendContract(PositionRules):
             await backend.connect()
             await backend.disconnect()
             await backend.disconnect()
-            assert await leaks(before) == []
+            left = await leaks(before)
+            assert left == [], left
 
         asyncio.run(main())
 

@@ -75,7 +75,8 @@ class BackendRig:
             before = Census.take()
             async with self.connected(folder) as backend:
                 await scenario(backend)
-            assert await leaks(before) == []
+            left = await leaks(before)
+            assert left == [], left
 
         asyncio.run(main())
 

@@ -229,7 +229,8 @@ class SourceContract:
                 async with aclosing(source.stream(None)) as stream:
                     await asyncio.wait_for(anext(stream), _PATIENCE_SECONDS)
                 await source.disconnect()
-                assert await leaks(before) == []
+                left = await leaks(before)
+                assert left == [], left
 
         _run(check)
 
@@ -254,7 +255,8 @@ class SourceContract:
                     await asyncio.wait([task, waiting], timeout=_PATIENCE_SECONDS)
                     assert task.done(), "reading does not end when it is cancelled"
                     await source.disconnect()
-                    assert await leaks(before) == []
+                    left = await leaks(before)
+                    assert left == [], left
 
         _run(check)
 
