@@ -33,7 +33,7 @@ IDLE_SECONDS = 30.0
 class Workers:
     """Worker threads; at most so many, or as many as are needed for calls that block for as long as they like.
 
-    Without a limit there are a few at first (`at_once`); further ones start when calls have waited for some milliseconds, and end
+    Without a limit there are `at_once` at first; further ones start when calls have waited for some milliseconds, and end
     when there was nothing to do for half a minute. Calls under way, but for those without a limit, are waited for at
     the end of the process.
     """
@@ -41,7 +41,7 @@ class Workers:
     def __init__(self, name: str, most: int | None = 1, at_once: int = AT_ONCE) -> None:
         self.name = name
         self.most = most
-        self.at_once = at_once
+        self.at_once = at_once if most is None else most
         self.closed = False
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Workers:
         self._jobs.put((landing, future, function, args))
         # One that is idle may have been given a call and not have woken yet.
         if self._jobs.qsize() > len(self.idle):
-            if len(self._threads) < (self.at_once if self.most is None else self.most):
+            if len(self._threads) < self.at_once:
                 self._start()
             elif self.most is None and self not in landing.looking:
                 self._moved = loop.time()
@@ -173,8 +173,11 @@ class _Landing:
             try:
                 future.get_loop().call_soon_threadsafe(self._deliver)
             except RuntimeError:  # the event loop is closed: nobody waits any more
-                self._woken = False
-                self._ended.clear()
+                self.forget()
+
+    def forget(self) -> None:
+        """Let go of what came too late: it would keep the loop in memory."""
+        self._ended.clear()
 
     def _deliver(self) -> None:
         self._woken = False  # before looking: what comes from now on wakes anew
@@ -192,7 +195,8 @@ def _landing_of(loop: asyncio.AbstractEventLoop) -> _Landing:
     landing = _landings.get(loop)
     if landing is None:
         for over in [each for each in list(_landings) if each.is_closed()]:
-            _landings.pop(over, None)  # what came too late for it keeps it in memory
+            if (late := _landings.pop(over, None)) is not None:
+                late.forget()
         landing = _landings[loop] = _Landing(loop)
     return landing
 

@@ -345,7 +345,7 @@ async def _any_room(size: int) -> None:
     """Outside of a pipeline there is no budget."""
 
 
-async def _not_at_all(received: int = 0) -> None:
+async def _not_at_all(received: int | None = None) -> None:
     """Outside of a pipeline nothing is saved by that."""
 
 

@@ -13,8 +13,8 @@ from math import inf
 __all__ = ["ENOUGH_BYTES", "LINGER_SECONDS", "Linger"]
 
 LINGER_SECONDS = {"normal": 0.01, "low": 0.004}
-"""By `latency` in the pipeline file. With less than the latter, records are stored later, not sooner: the threads of so
-many commits wait for one another."""
+"""By `latency` in the pipeline file. Without any, records are stored later, not sooner: the threads of so many commits wait
+for one another."""
 ENOUGH_BYTES = 32 * 1024
 _STEADY = 1.25
 """What comes no later than so many times that behind the last piece is a stream of them."""
@@ -44,13 +44,13 @@ class Linger:
         """Take note of bytes that the source has given since it lingered last."""
         self._size += size
 
-    async def wait(self, received: int = 0) -> None:
+    async def wait(self, received: int | None = None) -> None:
         """Let what comes gather, where that pays. Called by a source before it takes what is there.
 
         `received` are the bytes of its last take, where they may have become no chunk yet.
         """
         steady = self._now() - self._last < self._seconds * _STEADY
-        if steady and max(self._size, received) < self._enough:
+        if steady and max(self._size, received or 0) < self._enough:
             await self._sleep(self._seconds)
         self._size = 0
         self._last = self._now()

@@ -9,7 +9,7 @@ from itertools import count
 from math import inf
 from typing import Any, TypeVar
 
-from collectors.collection.base import Source
+from collectors.collection.base import ByteSourceConfig, Source
 from collectors.models import CollectedData, Position
 from collectors.runtime.env import Env
 from collectors.runtime.lingering import Linger
@@ -108,7 +108,8 @@ class Reader:
         linger: float = 0.0,
     ) -> None:
         self._source = source
-        most = min(getattr(source.config, name, inf) for name in ("chunk_size", "max_record"))
+        config = source.config
+        most = min(config.chunk_size, config.max_record) if isinstance(config, ByteSourceConfig) else inf
         self._linger = Linger(linger, env.monotonic, self._until_stop, most)
         self._stop = shutdown.requested
         source.linger = self._linger.wait

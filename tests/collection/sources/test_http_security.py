@@ -593,3 +593,30 @@ def test_rate_limit_of_a_source_lasts_over_connections():
 
         asyncio.run(work())
         assert len(waits) >= 3
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"type": "basic", "username": "me", "password": "s@cret/ canary+1"},
+        {"type": "api_key", "key": "s@cret/ canary+1", "location": "query", "name": "k"},
+        {"type": "oauth2", "client_id": "me", "client_secret": "s@cret/ canary+1"},
+    ],
+)
+def test_what_a_server_repeats_of_a_request_is_hidden(auth):
+    """As it was sent: an encoded pair of name and password, a key in an address."""
+    sent = []
+
+    def repeat(request):
+        sent.append(f"{request.headers.get('Authorization')} for {request.raw_path}")
+        return web.Response(status=401, text=sent[-1])
+
+    with Api() as api:
+        api.answers["/page"] = api.answers["/token"] = repeat
+        more = {"token_url": f"{api.url}/token"} if auth["type"] == "oauth2" else {}
+        with pytest.raises(FatalError) as caught:
+            collect({"url": f"{api.url}/page", "allow_private": True, "auth": auth | more})
+    secret = sent[0].split(" for ")[0].partition("Basic ")[2] or sent[0].partition("k=")[2]
+    assert len(secret) > 8
+    assert secret not in str(caught.value)
+    assert "***" in str(caught.value)

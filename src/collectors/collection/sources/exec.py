@@ -100,14 +100,14 @@ class ExecSource(Source[ExecConfig]):
             self._run = await Run.start(self.config.as_command())
             self._cutter = Cutter(self.framing, self.config.max_record)
         run, cutter = self._run, self._cutter
-        size: int | None = 0
+        size: int | None = None
         try:
             while True:
                 for chunk in self._chunks():
                     yield chunk
                 if run.code is not None:
                     break
-                await self.linger(size or 0)
+                await self.linger(size)
                 size = await self._receive(run)
         except TransientError:
             await self._stop()

@@ -158,11 +158,11 @@ class SseSource(Source[SseConfig]):
         try:
             while not self._over:
                 self._coming = await self._begin(self._client)
-                size: int | None = 0
+                size: int | None = None
                 while self._coming is not None:
                     while self._ready:
                         yield self._ready.popleft()
-                    await self.linger(size or 0)
+                    await self.linger(size)
                     size = await self._receive()
                 if not self._over:
                     await pause(self._asked or self.config.retry)

@@ -73,13 +73,13 @@ class StdinSource(Source[StdinConfig]):
         """Yield whole records as they come; all of it is kept when reading stops half-way, and given at the next time."""
         if self._cutter is None:
             self._cutter = Cutter(self.framing, self.config.max_record)
-        size: int | None = 0
+        size: int | None = None
         while True:
             for chunk in self._chunks(self._cutter):
                 yield chunk
             if self._ended:
                 return
-            await self.linger(size or 0)
+            await self.linger(size)
             size = await self._feed(self._cutter)
 
     async def rest(self) -> AsyncIterator[CollectedData]:
